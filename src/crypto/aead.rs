@@ -1,0 +1,1 @@
+//! The ciphers of the SRTP suites.

@@ -1,0 +1,1 @@
+//! The DTLS certificate and fingerprints (RFC 8122).

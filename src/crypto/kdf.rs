@@ -1,0 +1,1 @@
+//! SRTP key derivation (RFC 3711 §4.3).

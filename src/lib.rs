@@ -1,0 +1,15 @@
+//! Tramline: a WebRTC selective forwarding unit.
+
+pub mod base;
+pub mod config;
+pub mod crypto;
+pub mod forward;
+pub mod net;
+pub mod proto;
+pub mod room;
+pub mod runtime;
+pub mod session;
+pub mod signaling;
+pub mod telemetry;
+pub mod wire;
+pub mod worker;

@@ -1,0 +1,6 @@
+//! Starts Tramline.
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The packets of a track that a subscriber may still ask for.

@@ -1,0 +1,1 @@
+//! When a publisher is asked for a keyframe.

@@ -1,0 +1,1 @@
+//! Which packets of an ingress stream are missing (RFC 4585 §6.2.1).

@@ -1,0 +1,1 @@
+//! Reception statistics and reports (RFC 3550 §6.4).

@@ -1,0 +1,1 @@
+//! Transport-wide arrival register and its feedback.

@@ -1,0 +1,1 @@
+//! First-byte demultiplexing (RFC 7983).

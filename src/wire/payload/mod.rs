@@ -1,0 +1,1 @@
+//! Payload descriptors: where keyframes begin.

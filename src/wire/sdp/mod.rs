@@ -1,0 +1,1 @@
+//! SDP attributes as WebRTC uses them.
