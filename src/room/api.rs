@@ -1,0 +1,258 @@
+//! The words in which signalling and rooms talk: dialect-neutral requests, notices and errors.
+//!
+//! Owns: plain values. Each dialect translates them to and from its own messages.
+
+use std::time::SystemTime;
+
+use crate::base::format::MediaKind;
+use crate::base::ids::PeerId;
+use crate::session::negotiate::{NegotiateError, Policy};
+
+/// Which signalling a peer speaks; shown in the debug views.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// Gryt as documented: the client offers. The room page speaks it too.
+    GrytDocumented,
+    /// Gryt's real client: we offer, four fixed slots.
+    Gryt,
+    /// Switchboard: the client offers.
+    Switchboard,
+}
+
+impl Dialect {
+    /// Name for logs and debug views.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::GrytDocumented => "gryt-documented",
+            Self::Gryt => "gryt",
+            Self::Switchboard => "switchboard",
+        }
+    }
+}
+
+/// How forwarded tracks are named to this peer (`a=msid`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamNames {
+    /// The publisher's own MediaStream and track id survive.
+    Publisher,
+    /// The stream id is the publisher's peer id (wire id).
+    PeerId,
+}
+
+/// What a peer may publish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Microphone.
+    pub speak: bool,
+    /// Camera.
+    pub share_video: bool,
+    /// Screen and its sound.
+    pub share_screen: bool,
+}
+
+impl Capabilities {
+    /// Everything allowed.
+    pub const ALL: Self = Self { speak: true, share_video: true, share_screen: true };
+}
+
+/// What a source is meant to show, when the client's slots or its page tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Microphone.
+    Microphone,
+    /// Camera.
+    Camera,
+    /// Screen picture.
+    Screen,
+    /// Screen sound.
+    ScreenAudio,
+    /// Not told.
+    Unknown,
+}
+
+/// A wish to enter a room.
+#[derive(Clone, Debug)]
+pub struct JoinRequest {
+    /// Room id; equal ids in any dialect are one room.
+    pub room: String,
+    /// The user's id. A second join of the same user id in the same room evicts the first. `None`: made up.
+    pub user_id: Option<String>,
+    /// Name for people.
+    pub display_name: String,
+    /// Dialect, for display.
+    pub dialect: Dialect,
+    /// Who offers, and what.
+    pub policy: Policy,
+    /// Stream naming.
+    pub stream_names: StreamNames,
+    /// What may be published.
+    pub capabilities: Capabilities,
+}
+
+/// A successful join.
+#[derive(Debug)]
+pub struct Joined {
+    /// Handle for further calls.
+    pub peer: PeerId,
+    /// The id others see (a UUID v4, or the user id where the dialect has one).
+    pub wire_id: String,
+    /// Who was there before.
+    pub others: Vec<PeerInfo>,
+    /// Everything the peer must be told from now on; ends after [`Notice::Closed`].
+    pub notices: tokio::sync::mpsc::Receiver<Notice>,
+}
+
+/// A peer as others see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerInfo {
+    /// Internal id.
+    pub peer: PeerId,
+    /// The id on the wire.
+    pub wire_id: String,
+    /// User id.
+    pub user_id: String,
+    /// Name for people.
+    pub display_name: String,
+    /// Microphone muted, as the client said.
+    pub audio_muted: bool,
+    /// Camera off, as the client said.
+    pub video_muted: bool,
+}
+
+/// Which remote track an m-line carries right now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrackInfo {
+    /// The receiver's m-line.
+    pub mid: String,
+    /// Media type.
+    pub kind: MediaKind,
+    /// What it shows.
+    pub source: Source,
+    /// Publisher.
+    pub wire_id: String,
+    /// Publisher's user id.
+    pub user_id: String,
+    /// Publisher's stream id.
+    pub stream_id: String,
+    /// Stable id of the publication, as in `/debug/tracks`.
+    pub track_id: String,
+}
+
+/// Something a peer must be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// We offer; the peer answers.
+    Offer {
+        /// SDP text.
+        sdp: String,
+    },
+    /// More tracks wait than the peer has m-lines: it should offer again.
+    NeedsOffer {
+        /// Tracks it could receive now.
+        track_count: usize,
+    },
+    /// Which track each receiving m-line carries; sent whenever that changed.
+    Tracks(Vec<TrackInfo>),
+    /// Somebody entered.
+    PeerJoined(PeerInfo),
+    /// Somebody's mute state or name changed.
+    PeerUpdated(PeerInfo),
+    /// Somebody left.
+    PeerLeft(PeerInfo),
+    /// Who speaks now (dominant speaker), `None` after silence.
+    Speaker(Option<PeerInfo>),
+    /// The media path: up, or lost (consent expired) and worth an ICE restart.
+    Media(MediaState),
+    /// The last notice: the session is over.
+    Closed(CloseReason),
+}
+
+/// State of the media path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MediaState {
+    /// ICE and DTLS are up.
+    Connected,
+    /// No consent for a while.
+    Disconnected,
+}
+
+/// Why a peer was closed by us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The same user joined again.
+    Evicted,
+    /// Asked for by the control socket or an administrator.
+    Kicked,
+    /// The media path failed for good.
+    MediaFailed,
+    /// Its notices were not read fast enough.
+    TooSlow,
+    /// The server stops.
+    ServerStopping,
+}
+
+/// Changes a peer tells about itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PeerUpdate {
+    /// Microphone muted.
+    pub audio_muted: Option<bool>,
+    /// Camera off.
+    pub video_muted: Option<bool>,
+    /// New name.
+    pub display_name: Option<String>,
+    /// What the given m-line (mid) shows.
+    pub sources: Vec<(String, Source)>,
+}
+
+/// What somebody else decided about a peer (Gryt's control socket).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PeerControl {
+    /// Nobody hears the peer.
+    pub server_muted: Option<bool>,
+    /// The peer hears nobody.
+    pub deafened: Option<bool>,
+    /// User ids whose media is withheld from the peer (replaces the list).
+    pub hidden_user_ids: Option<Vec<String>>,
+    /// What the peer may publish.
+    pub capabilities: Option<Capabilities>,
+}
+
+/// Why a join was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JoinError {
+    /// `MAX_CONNECTIONS` reached.
+    #[error("no seats left in this server ({taken}/{seats}); try again later")]
+    Full {
+        /// Seats taken.
+        taken: usize,
+        /// All seats.
+        seats: usize,
+    },
+    /// The server is stopping.
+    #[error("the server is stopping; reconnect in a moment")]
+    Stopping,
+}
+
+/// Why a request of a joined peer failed; the room stays as it was.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// The peer is gone.
+    #[error("this peer has left the room")]
+    Gone,
+    /// The description cannot be used.
+    #[error(transparent)]
+    Negotiate(#[from] NegotiateError),
+}
+
+/// A room in the debug views.
+#[derive(Clone, Debug)]
+pub struct RoomView {
+    /// Room id.
+    pub id: String,
+    /// When it was created.
+    pub created_at: SystemTime,
+    /// Peers in it.
+    pub peers: Vec<PeerInfo>,
+    /// Published tracks.
+    pub tracks: usize,
+}

@@ -1,0 +1,74 @@
+//! What a session's m-lines carry, as negotiated: the whole of what SDP means to a worker.
+//!
+//! Owns: plain values. Written by `negotiate`, keyed by the room, obeyed by `ingress` and `egress`.
+//! Promises: declarative. A worker compares it with the one before; streams whose m-line and ssrc stay keep their state.
+
+use crate::base::format::{Format, MediaKind};
+use crate::base::ids::{Mid, Ssrc, TrackKey};
+use crate::wire::rtp_ext::Ext;
+
+/// All m-lines of a session, in SDP order; an m-line never leaves, it is only disabled (RFC 8829 §5.2.2).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StreamsConfig {
+    /// Index is the m-line index. Rejected and unknown m-lines are `None` and keep their place.
+    pub mlines: Vec<Option<MlineConfig>>,
+    /// The peer takes one- and two-byte extension headers mixed (RFC 8285 §6, `a=extmap-allow-mixed`).
+    pub ext_mixed: bool,
+}
+
+/// One negotiated m-line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MlineConfig {
+    /// `a=mid`.
+    pub mid: Mid,
+    /// Media type.
+    pub kind: MediaKind,
+    /// Negotiated header extensions (id, meaning); one id means the same everywhere in a BUNDLE (RFC 8843 §9.2).
+    pub exts: Vec<(u8, Ext)>,
+    /// Negotiated formats. The peer uses these payload types towards us and takes them from us.
+    pub payloads: Vec<Payload>,
+    /// What the peer publishes here.
+    pub ingress: Option<IngressConfig>,
+    /// What we send here.
+    pub egress: Option<EgressConfig>,
+}
+
+/// One payload type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Payload {
+    /// Payload type number, below 128.
+    pub pt: u8,
+    /// What it carries.
+    pub format: Format,
+    /// Payload type of its retransmissions (RFC 4588, `apt`).
+    pub rtx_pt: Option<u8>,
+    /// `a=rtcp-fb:<pt> nack`.
+    pub nack: bool,
+    /// `a=rtcp-fb:<pt> nack pli`.
+    pub pli: bool,
+    /// `a=rtcp-fb:<pt> ccm fir`.
+    pub fir: bool,
+    /// `a=rtcp-fb:<pt> transport-cc`.
+    pub transport_cc: bool,
+}
+
+/// A track that the peer publishes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IngressConfig {
+    /// Where the fanout table keeps it.
+    pub track: TrackKey,
+    /// Sources named in the SDP, each with its retransmission source (`a=ssrc-group:FID`). May be empty: then the mid
+    /// extension tells.
+    pub ssrcs: Vec<(Ssrc, Option<Ssrc>)>,
+}
+
+/// What we send on an m-line. The ssrcs stay for the life of the m-line; the track behind them may change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EgressConfig {
+    /// Our ssrc.
+    pub ssrc: Ssrc,
+    /// Our ssrc for retransmissions; used when the format has an rtx payload type.
+    pub rtx_ssrc: Ssrc,
+    /// The track sent now.
+    pub track: Option<TrackKey>,
+}
