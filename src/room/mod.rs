@@ -1,1 +1,3 @@
-//! room
+//! Rooms, publications and subscriptions.
+
+pub mod api;

@@ -1,4 +1,5 @@
 //! One peer: ICE, DTLS, SRTP and its streams.
 
 pub mod negotiate;
+
 pub mod streams;
