@@ -86,7 +86,7 @@ impl IceLite {
         let (is_new_path, evicted) = self.note_valid(now, path);
         let mut retired = None;
         if check.use_candidate {
-            // RFC 8445 §7.3.1.5 and §8.1.1: the controlling side nominates, and its newest word counts.
+            // RFC 8445 §7.3.2 and §8.1.1: the controlling side nominates, and its newest word counts.
             self.send_path = Some(path);
             self.is_nominated = true;
             if check.ufrag == self.credentials.ufrag() {

@@ -96,7 +96,7 @@ pub struct CheckRequest {
     pub transaction_id: TransactionId,
     /// The peer's PRIORITY, if it gave one.
     pub priority: Option<u32>,
-    /// Whether the peer nominates this path (RFC 8445 §7.3.1.5).
+    /// Whether the peer nominates this path (RFC 8445 §7.3.2).
     pub use_candidate: bool,
 }
 
@@ -118,7 +118,7 @@ pub fn screen(view: &StunView<'_>) -> Result<Incoming, Refusal> {
         StunClass::Success | StunClass::Error => return Ok(Incoming::Response),
     }
     match view.username() {
-        // RFC 8445 §7.1: checks MUST use the FINGERPRINT mechanism. A request with no credentials at all is none.
+        // RFC 8445 §7.2: checks MUST use the FINGERPRINT mechanism. A request with no credentials at all is none.
         _ if view.fingerprint() == Fingerprint::Absent && (view.has_integrity() || view.username().is_some()) => {
             Err(Refusal::FingerprintMissing)
         }

@@ -32,7 +32,7 @@ const ATTRIBUTE_HEADER_BYTES: usize = 4;
 const INTEGRITY_BYTES: usize = 20;
 /// RFC 8489 §14.7: the CRC is XORed with this, so that it differs from a CRC the application itself may append.
 const FINGERPRINT_XOR: u32 = 0x5354_554e;
-/// RFC 8489 §14.3: a username is shorter than 509 bytes; RFC 8445's own bound (two ufrags and a colon) is 513.
+/// RFC 8489 §14.3: a username is shorter than 509 bytes; two ICE ufrags of 256 (RFC 8839 §5.4) and a colon make 513.
 const USERNAME_BYTES_MAX: usize = 513;
 
 /// Attribute types (RFC 8489 §18.3, RFC 8445 §20.1). Below 0x8000 they are comprehension-required.

@@ -34,7 +34,7 @@ pub struct BindingError<'a> {
     pub code: u16,
     /// For people; under 128 characters (RFC 8489 §14.8), may be empty.
     pub reason: &'a str,
-    /// Goes into UNKNOWN-ATTRIBUTES when not empty (RFC 8489 §14.9).
+    /// Goes into UNKNOWN-ATTRIBUTES when not empty (RFC 8489 §14.13).
     pub unknown_attributes: &'a [u16],
     /// RFC 8489 §9.1.3: only where the request was authentic.
     pub key: Option<&'a IntegrityKey>,
