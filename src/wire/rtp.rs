@@ -212,7 +212,7 @@ impl<'a> RtpView<'a> {
 /// (see [`RtpView::csrc_bytes`]), `ext` the profile and the padded elements that `rtp_ext::ExtWriter` made. `None`
 /// when `out` is too short, or a list is no whole number of words or longer than its length field can say.
 pub fn write_header(out: &mut [u8], fixed: &Fixed, csrcs: &[u8], ext: Option<(u16, &[u8])>) -> Option<usize> {
-    if csrcs.len() % 4 != 0 || csrcs.len() / 4 > CSRCS_MAX {
+    if !csrcs.len().is_multiple_of(4) || csrcs.len() / 4 > CSRCS_MAX {
         return None;
     }
     let mut put = Put::new(out);
@@ -223,7 +223,7 @@ pub fn write_header(out: &mut [u8], fixed: &Fixed, csrcs: &[u8], ext: Option<(u1
     put.u32(fixed.ssrc.0)?;
     put.bytes(csrcs)?;
     if let Some((profile, block)) = ext {
-        if block.len() % 4 != 0 {
+        if !block.len().is_multiple_of(4) {
             return None;
         }
         put.u16(profile)?;

@@ -46,7 +46,7 @@ impl<'a> Nack<'a> {
         let (sender, media) = parties(body)?;
         let fci = body.get(FCI_OFFSET..).unwrap_or(&[]);
         // RFC 4585 §6.2.1: "The FCI field MUST contain at least one and MAY contain more than one Generic NACK."
-        if fci.is_empty() || fci.len() % 4 != 0 {
+        if fci.is_empty() || !fci.len().is_multiple_of(4) {
             return Err(ParseError::Malformed);
         }
         Ok(Self { sender, media, fci })
@@ -100,7 +100,7 @@ impl<'a> Fir<'a> {
     pub(super) fn parse(body: &'a [u8]) -> Result<Self, ParseError> {
         let (sender, _) = parties(body)?;
         let fci = body.get(FCI_OFFSET..).unwrap_or(&[]);
-        if fci.is_empty() || fci.len() % 8 != 0 {
+        if fci.is_empty() || !fci.len().is_multiple_of(8) {
             return Err(ParseError::Malformed);
         }
         Ok(Self { sender, fci })

@@ -68,7 +68,7 @@ pub fn write_sdes_cname(out: &mut [u8], ssrc: Ssrc, cname: &str) -> Option<usize
     put.bytes(cname.as_bytes())?;
     // RFC 3550 §6.5: the list of items ends with one or more null octets, up to the next 32-bit boundary.
     put.u8(ITEM_END)?;
-    while put.len() % 4 != 0 {
+    while !put.len().is_multiple_of(4) {
         put.u8(ITEM_END)?;
     }
     finish(put)

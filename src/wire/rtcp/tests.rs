@@ -289,8 +289,8 @@ fn twcc_header(base_seq: u16, status_count: u16) -> TwccHeader {
 fn feedback_takes_the_shortest_chunks() {
     let len = |statuses: &[Option<i16>]| written(|out| write_twcc(out, &twcc_header(0, 0), statuses)).len();
     // 20 bytes of header, one run, no deltas, padding.
-    assert_eq!(len(&[None; 8191]), 24);
-    assert_eq!(len(&[None; 8192]), 24);
+    assert_eq!(len(&vec![None; 8191]), 24);
+    assert_eq!(len(&vec![None; 8192]), 24);
     // One vector of one-bit symbols and seven small deltas, padded to a word.
     let alternating: Vec<_> = (0..14).map(|at| (at % 2 == 0).then_some(4)).collect();
     assert_eq!(len(&alternating), 32);
