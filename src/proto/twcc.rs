@@ -186,8 +186,11 @@ mod tests {
         Duration::from_millis(count)
     }
 
-    /// What another implementation reads: feedback count, and for each packet its arrival in us or `None`.
-    fn read(bytes: &[u8]) -> (u8, Vec<(u16, Option<i64>)>) {
+    /// Feedback count, and for each packet its arrival in us or `None`.
+    type Told = (u8, Vec<(u16, Option<i64>)>);
+
+    /// What another implementation reads.
+    fn read(bytes: &[u8]) -> Told {
         let all = rtc_rtcp::packet::unmarshal(&mut &bytes[..]).expect("their parser takes it");
         let feedback = all[0].as_any().downcast_ref::<TransportLayerCc>().expect("feedback");
         let symbols = feedback.packet_chunks.iter().flat_map(|chunk| match chunk {
@@ -207,7 +210,7 @@ mod tests {
         (feedback.fb_pkt_count, statuses.collect())
     }
 
-    fn poll(register: &mut TwccRegister, now: Instant) -> Option<(u8, Vec<(u16, Option<i64>)>)> {
+    fn poll(register: &mut TwccRegister, now: Instant) -> Option<Told> {
         let mut out = [0; 1200];
         let len = register.poll_feedback(now, SENDER, MEDIA, &mut out)?;
         Some(read(&out[..len]))
