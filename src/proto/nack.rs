@@ -278,6 +278,15 @@ mod tests {
     }
 
     #[test]
+    fn a_gap_is_not_filled_by_the_lap_before() {
+        let t0 = crate::runtime::clock::now();
+        let mut register = with_packets(t0, &(0..RING_PACKETS).collect::<Vec<_>>());
+        register.handle_packet(t0, RING_PACKETS + 2);
+        assert_eq!(register.handle_packet(t0, RING_PACKETS + 1), Arrival::Late);
+        assert_eq!(asked(&mut register, t0 + ms(20)), [RING_PACKETS as u16]);
+    }
+
+    #[test]
     fn a_packet_from_before_the_first_is_late_but_was_not_missing() {
         let t0 = crate::runtime::clock::now();
         let mut register = with_packets(t0, &[10, 11]);

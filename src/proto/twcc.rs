@@ -322,6 +322,18 @@ mod tests {
     }
 
     #[test]
+    fn a_loss_is_not_filled_by_the_lap_before() {
+        let t0 = crate::runtime::clock::now();
+        let mut register = TwccRegister::new();
+        (0..1024).for_each(|seq| register.handle_packet(t0, seq));
+        while poll(&mut register, t0).is_some() {}
+        while poll(&mut register, t0 + ms(100)).is_some() {}
+        register.handle_packet(t0 + ms(200), 1025);
+        let (_, statuses) = poll(&mut register, t0 + ms(300)).expect("feedback");
+        assert_eq!(statuses, [(1024, None), (1025, Some(200_000))]);
+    }
+
+    #[test]
     fn a_small_buffer_makes_small_packets() {
         let t0 = crate::runtime::clock::now();
         let mut register = TwccRegister::new();
