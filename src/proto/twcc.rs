@@ -1,6 +1,6 @@
 //! Transport-wide arrival register and its feedback (draft-holmer-rmcat-transport-wide-cc-extensions-01).
 //!
-//! Owns: when the last [`RING_PACKETS`] packets of one peer arrived, of all its streams together.
+//! Owns: when the last `RING_PACKETS` packets of one peer arrived, of all its streams together.
 //! Promises: bounded memory; each packet is reported once as received, or as not received if it is not here in time
 //! (and once more when it comes after all).
 //! Forbids: estimating anything; that is the sender's part.
