@@ -37,8 +37,19 @@ pub(super) enum Kind {
 
 /// One direction's keys for RTP or RTCP.
 pub(super) enum SessionCipher {
-    Gcm { key: LessSafeKey, salt: [u8; 12] },
-    CmSha1 { key: EncryptingKey, salt: [u8; 14], mac: hmac::Key },
+    Gcm {
+        key: LessSafeKey,
+        salt: [u8; 12],
+    },
+    /// Boxed, so that the common suite's contexts stay small.
+    CmSha1(Box<CmSha1>),
+}
+
+/// Key schedule, salt and HMAC midstates of the SHA-1 suite.
+pub(super) struct CmSha1 {
+    key: EncryptingKey,
+    salt: [u8; 14],
+    mac: hmac::Key,
 }
 
 impl SessionCipher {
@@ -71,11 +82,11 @@ impl SessionCipher {
             SrtpSuite::AeadAes256Gcm => &AES_256_GCM,
             SrtpSuite::Aes128CmSha1_80 => {
                 let key = UnboundCipherKey::new(&AES_128, key).and_then(EncryptingKey::ctr);
-                return Ok(Self::CmSha1 {
+                return Ok(Self::CmSha1(Box::new(CmSha1 {
                     key: key.map_err(|_| SrtpError::KeyLength)?,
                     salt: salt.try_into().map_err(|_| SrtpError::KeyLength)?,
                     mac: hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, auth),
-                });
+                })));
             }
         };
         let key = UnboundKey::new(gcm, key).map_err(|_| SrtpError::KeyLength)?;
@@ -102,7 +113,8 @@ impl SessionCipher {
                 room.copy_from_slice(tag.map_err(|_| SrtpError::Cipher)?.as_ref());
                 Ok(plain_len + GCM_TAG)
             }
-            Self::CmSha1 { key, salt, mac } => {
+            Self::CmSha1(keys) => {
+                let CmSha1 { key, salt, mac } = &**keys;
                 let (plain, room) = packet.split_at_mut_checked(plain_len).ok_or(SrtpError::NoRoom)?;
                 let room = room.get_mut(..SHA1_TAG).ok_or(SrtpError::NoRoom)?;
                 let body = plain.get_mut(header_len..).ok_or(SrtpError::Truncated)?;
@@ -129,7 +141,8 @@ impl SessionCipher {
                     .map_err(|_| SrtpError::AuthFailed)?;
                 Ok(header_len + body.len())
             }
-            Self::CmSha1 { key, salt, mac } => {
+            Self::CmSha1(keys) => {
+                let CmSha1 { key, salt, mac } = &**keys;
                 let plain_len = packet.len().checked_sub(SHA1_TAG).ok_or(SrtpError::Truncated)?;
                 let (covered, tag) = packet.split_at_mut(plain_len);
                 // RFC 3711 §3.3 steps 4 to 6: the tag is checked before anything is decrypted.
@@ -162,7 +175,8 @@ impl SessionCipher {
                 index_room.copy_from_slice(&word);
                 Ok(plain_len + GCM_TAG + RTCP_INDEX)
             }
-            Self::CmSha1 { key, salt, mac } => {
+            Self::CmSha1(keys) => {
+                let CmSha1 { key, salt, mac } = &**keys;
                 let body = plain.get_mut(RTCP_HEADER..).ok_or(SrtpError::Truncated)?;
                 room.get_mut(..RTCP_INDEX).ok_or(SrtpError::NoRoom)?.copy_from_slice(&word);
                 ctr_in_place(key, &cm_iv(salt, ssrc, index.into()), body)?;
@@ -188,7 +202,8 @@ impl SessionCipher {
                     .map_err(|_| SrtpError::AuthFailed)?;
                 Ok(RTCP_HEADER + body.len())
             }
-            Self::CmSha1 { key, salt, mac } => {
+            Self::CmSha1(keys) => {
+                let CmSha1 { key, salt, mac } = &**keys;
                 let covered_len = packet.len().checked_sub(SHA1_TAG).ok_or(SrtpError::Truncated)?;
                 let plain_len = covered_len.checked_sub(RTCP_INDEX).ok_or(SrtpError::Truncated)?;
                 let (covered, tag) = packet.split_at_mut(covered_len);
@@ -205,7 +220,7 @@ impl SessionCipher {
         // RFC 7714 §9.2: behind the tag for AEAD; RFC 3711 §3.4: before the tag otherwise.
         let behind = match self {
             Self::Gcm { .. } => 0,
-            Self::CmSha1 { .. } => SHA1_TAG,
+            Self::CmSha1(_) => SHA1_TAG,
         };
         let end = packet.len().checked_sub(behind).ok_or(SrtpError::Truncated)?;
         let word = packet.get(..end).and_then(|covered| covered.last_chunk::<RTCP_INDEX>());
