@@ -253,6 +253,17 @@ fn unencrypted_srtcp_is_refused() {
 }
 
 #[test]
+fn no_two_srtcp_packets_share_an_index() {
+    for suite in SUITES {
+        let (mut sender, mut receiver) = pair(suite);
+        for _ in 0..3 {
+            let mut sealed = protect_rtcp(&mut sender, &rtcp(SSRC));
+            assert!(receiver.unprotect_rtcp(&mut sealed).is_ok(), "{suite}");
+        }
+    }
+}
+
+#[test]
 fn exhausted_indices_are_refused() {
     let (mut sender, _) = pair(SrtpSuite::AeadAes256Gcm);
     sender.rtcp_index = RTCP_INDICES - 1;
