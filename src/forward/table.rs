@@ -36,7 +36,7 @@ impl Route {
 
     /// Workers other than `worker` that want a copy.
     pub fn others(&self, worker: WorkerId) -> impl Iterator<Item = WorkerId> {
-        let has_some = |(index, subscribers): (usize, &Box<[Subscriber]>)| {
+        let has_some = move |(index, subscribers): (usize, &Box<[Subscriber]>)| {
             (index != usize::from(worker.0) && !subscribers.is_empty()).then_some(WorkerId(index as u8))
         };
         self.by_worker.iter().enumerate().filter_map(has_some)

@@ -59,8 +59,6 @@ struct Slot {
     retransmissions: u64,
     window_from: Option<Instant>,
     window_count: u32,
-    fraction_lost: f32,
-    round_trip: Option<Duration>,
 }
 
 /// A sending m-line's numbers for people.
@@ -190,10 +188,7 @@ impl Egress {
     /// A block of the peer's receiver report (RFC 3550 §6.4.2).
     pub fn handle_report_block(&mut self, now: Instant, block: &ReportBlock) {
         if let Some(slot) = self.slots.iter_mut().flatten().find(|slot| slot.ssrc == block.ssrc) {
-            slot.fraction_lost = f32::from(block.fraction_lost) / 256.0;
-            if let Some(round_trip) = slot.stats.handle_report_block(now, block) {
-                slot.round_trip = Some(round_trip);
-            }
+            slot.stats.handle_report_block(now, block);
         }
     }
 
@@ -210,14 +205,8 @@ impl Egress {
             let elapsed = now.saturating_duration_since(clock.heard_at);
             let rtp_then = slot.rewriter.translate_timestamp(clock.rtp_timestamp)?;
             let ntp = clock.ntp.wrapping_add(ntp_duration(elapsed));
-            slot.stats.handle_report_sent(now, ntp);
-            Some(SenderInfo {
-                ssrc: slot.ssrc,
-                ntp,
-                rtp_ts: rtp_then.wrapping_add(ticks(elapsed, payload.format.clock_rate_hz())),
-                packets: slot.stats.packets() as u32,
-                octets: slot.stats.bytes() as u32,
-            })
+            let rtp_now = rtp_then.wrapping_add(ticks(elapsed, payload.format.clock_rate_hz()));
+            Some(slot.stats.sender_info(now, slot.ssrc, ntp, rtp_now))
         })
     }
 
@@ -228,10 +217,10 @@ impl Egress {
             track: slot.track,
             ssrc: slot.ssrc,
             packets: slot.stats.packets(),
-            bytes: slot.stats.bytes(),
+            bytes: slot.stats.octets(),
             retransmissions: slot.retransmissions,
-            fraction_lost: slot.fraction_lost,
-            round_trip: slot.round_trip,
+            fraction_lost: slot.stats.fraction_lost(),
+            round_trip: slot.stats.rtt(),
             awaits_keyframe: slot.track.is_some() && slot.kind == MediaKind::Video && !slot.has_started(),
         })
     }
@@ -371,8 +360,6 @@ fn slot(rng: &mut impl Rng, mline: &MlineConfig, has_two_byte: bool, old: Option
             retransmissions: 0,
             window_from: None,
             window_count: 0,
-            fraction_lost: 0.0,
-            round_trip: None,
         });
     };
     if slot.track != egress.track {

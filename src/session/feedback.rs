@@ -84,8 +84,9 @@ pub fn write_reports(
         dlsr: 0,
     }; BLOCKS_MAX];
     let mut count = 0;
-    for (block, stream) in blocks.iter_mut().zip(ingress.streams()) {
-        *block = stream.stats.report_block(now, stream.ssrc);
+    let reports = ingress.streams().filter_map(|stream| stream.stats.report_block(now, stream.ssrc));
+    for (block, report) in blocks.iter_mut().zip(reports) {
+        *block = report;
         count += 1;
     }
     let mut write = |write: &mut dyn FnMut(&mut [u8]) -> Option<usize>| {

@@ -14,7 +14,7 @@ use crate::base::seq::extend_u16;
 use crate::forward::gap::GapCloser;
 use crate::proto::history::{Packet, PacketMeta};
 use crate::proto::nack::{Arrival, NackRegister};
-use crate::proto::report::ReceiveStats;
+use crate::proto::report::{ReceiveStats, ReceiveSummary};
 use crate::proto::twcc::TwccRegister;
 use crate::wire::payload;
 use crate::wire::rtp::RtpView;
@@ -50,8 +50,6 @@ struct Stream {
     stats: ReceiveStats,
     gaps: GapCloser,
     last_format: Option<Format>,
-    packets: u64,
-    bytes: u64,
     keyframes: u64,
 }
 
@@ -96,14 +94,8 @@ pub struct StreamNumbers {
     pub ssrc: Ssrc,
     /// Last format.
     pub format: Option<Format>,
-    /// Packets and payload bytes.
-    pub packets: u64,
-    /// See `packets`.
-    pub bytes: u64,
-    /// Packets that never came.
-    pub lost: i64,
-    /// Interarrival jitter.
-    pub jitter: Duration,
+    /// Reception statistics.
+    pub summary: ReceiveSummary,
     /// Keyframes begun.
     pub keyframes: u64,
 }
@@ -177,6 +169,7 @@ impl Ingress {
             .ok_or(Discard::UnknownSsrc)?;
 
         let media = if source.is_rtx { publication.unwrap_rtx(&view)? } else { publication.plain(&view, index)? };
+        let kind = publication.kind;
         let stream = publication.stream_for(now, &media)?;
         if stream.nack.handle_packet(now, media.seq) == Arrival::Duplicate {
             return Err(Discard::Duplicate);
@@ -184,7 +177,8 @@ impl Ingress {
         stream.heard_at = now;
         stream.highest = stream.highest.max(media.seq);
         if !source.is_rtx {
-            stream.stats.handle_packet(now, media.seq, view.timestamp(), media.format.clock_rate_hz());
+            let clock_rate_hz = media.format.clock_rate_hz();
+            stream.stats.handle_packet(now, media.seq, view.timestamp(), clock_rate_hz, media.payload.len());
         }
         if media.payload.is_empty() {
             stream.gaps.absorb(media.seq);
@@ -194,9 +188,7 @@ impl Ingress {
         let seq = seq.ok_or(Discard::TooOld)?;
         let keyframe_start = payload::is_keyframe_start(media.format, media.payload);
         stream.last_format = Some(media.format);
-        stream.packets += 1;
-        stream.bytes += media.payload.len() as u64;
-        stream.keyframes += u64::from(keyframe_start && publication.kind == MediaKind::Video);
+        stream.keyframes += u64::from(keyframe_start && kind == MediaKind::Video);
         let source_ssrc = stream.ssrc;
         publication.track_highest = Some(publication.track_highest.map_or(seq, |highest| highest.max(seq)));
         let meta = PacketMeta {
@@ -209,7 +201,7 @@ impl Ingress {
         };
         Ok(MediaIn {
             track: publication.track,
-            kind: publication.kind,
+            kind,
             mline: source.mline,
             packet: Packet { meta, exts: &self.exts[..ids.exts_len], payload: media.payload },
             is_first: !std::mem::replace(&mut publication.is_live, true),
@@ -342,10 +334,7 @@ impl Ingress {
                 kind: publication.kind,
                 ssrc: stream.ssrc,
                 format: stream.last_format,
-                packets: stream.packets,
-                bytes: stream.bytes,
-                lost: stream.stats.lost(),
-                jitter: stream.stats.jitter(),
+                summary: stream.stats.summary(),
                 keyframes: stream.keyframes,
             })
         })
@@ -418,8 +407,6 @@ impl Publication {
                 stats: ReceiveStats::default(),
                 gaps: GapCloser::default(),
                 last_format: None,
-                packets: 0,
-                bytes: 0,
                 keyframes: 0,
             });
         }

@@ -17,7 +17,7 @@ use super::track::{SenderClock, Track, Tracks};
 use crate::base::batch::{DATAGRAM_BYTES_MAX, Path, TxBatch};
 use crate::base::ids::{PeerId, SessionKey, Ssrc, TrackKey};
 use crate::crypto::srtp::{SrtpError, SrtpReceiver, SrtpSender, SrtpSuite};
-use crate::proto::dtls::{Dtls, DtlsOutput};
+use crate::proto::dtls::{Dtls, DtlsFailure, DtlsOutput, DtlsRole};
 use crate::proto::history::Packet;
 use crate::proto::ice::IceLite;
 use crate::wire::rtcp::{self, RtcpView};
@@ -36,8 +36,22 @@ pub enum SessionEvent {
     Lost,
     /// Consent is back.
     Recovered,
-    /// Over; why, for people.
-    Ended(&'static str),
+    /// Over.
+    Ended(EndReason),
+}
+
+/// Why a media session is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EndReason {
+    /// close_notify.
+    #[error("the peer closed the media session")]
+    PeerClosed,
+    /// DTLS failed.
+    #[error(transparent)]
+    Dtls(DtlsFailure),
+    /// The exported keys are unusable.
+    #[error("the exported keys are unusable")]
+    Keys,
 }
 
 /// Counters of a session's feedback.
@@ -51,6 +65,16 @@ pub struct FeedbackCounters {
     pub nacks_sent: u64,
     /// Packets sent again.
     pub retransmissions: u64,
+}
+
+impl FeedbackCounters {
+    /// Adds another session's.
+    pub fn add(&mut self, other: &Self) {
+        self.keyframe_requests += other.keyframe_requests;
+        self.nacks_received += other.nacks_received;
+        self.nacks_sent += other.nacks_sent;
+        self.retransmissions += other.retransmissions;
+    }
 }
 
 /// What a peer's RTCP asks of others.
@@ -175,19 +199,21 @@ impl Session {
                         tx.commit(path, len);
                     }
                 }
-                DtlsOutput::Connected(keys) => {
-                    let (sender, receiver) = keys.contexts();
-                    self.srtp = Some(Srtp { suite: keys.suite(), sender, receiver });
-                    event = Some(SessionEvent::Connected(keys.suite()));
-                }
-                DtlsOutput::Closed => event = self.end("the peer closed the session"),
-                DtlsOutput::Failed(failure) => event = self.end(failure.as_str()),
+                DtlsOutput::Connected(keys) => match keys.contexts(self.dtls.role() == DtlsRole::Client) {
+                    Ok((sender, receiver)) => {
+                        self.srtp = Some(Srtp { suite: keys.suite, sender, receiver });
+                        event = Some(SessionEvent::Connected(keys.suite));
+                    }
+                    Err(_) => event = self.end(EndReason::Keys),
+                },
+                DtlsOutput::Closed => event = self.end(EndReason::PeerClosed),
+                DtlsOutput::Failed(failure) => event = self.end(EndReason::Dtls(failure)),
             }
         }
         event
     }
 
-    fn end(&mut self, reason: &'static str) -> Option<SessionEvent> {
+    fn end(&mut self, reason: EndReason) -> Option<SessionEvent> {
         self.srtp = None;
         (!std::mem::replace(&mut self.is_over, true)).then_some(SessionEvent::Ended(reason))
     }
@@ -402,12 +428,13 @@ impl Session {
             self.ingress.twcc.next_timeout(),
         ];
         let feedback = feedback.into_iter().flatten().filter(|_| media);
-        feedback.chain(self.dtls.next_timeout()).chain(self.ice.next_timeout().filter(|_| !self.is_lost)).min()
+        let consent = (!self.is_lost).then(|| self.ice.next_timeout());
+        feedback.chain(self.dtls.next_timeout()).chain(consent).min()
     }
 
     /// Says goodbye (close_notify).
-    pub fn close(&mut self, now: Instant, tx: &mut TxBatch) {
-        self.dtls.close(now);
+    pub fn close(&mut self, tx: &mut TxBatch) {
+        self.dtls.close();
         self.poll_dtls(tx);
     }
 }

@@ -13,6 +13,7 @@ use crate::crypto::cert::Fingerprint;
 use crate::crypto::srtp::SrtpSuite;
 use crate::proto::dtls::DtlsRole;
 use crate::proto::ice::LocalCredentials;
+use crate::session::peer::EndReason;
 use crate::session::streams::StreamsConfig;
 use crate::wire::stun::TransactionId;
 
@@ -137,8 +138,8 @@ pub enum Event {
     Ended {
         /// Which.
         session: SessionKey,
-        /// Why, for people.
-        reason: &'static str,
+        /// Why.
+        reason: EndReason,
     },
     /// The first media packet of a track came.
     TrackLive {
@@ -217,7 +218,7 @@ pub struct IngressReport {
     /// Packets that never came.
     pub lost: i64,
     /// Interarrival jitter.
-    pub jitter: Duration,
+    pub jitter_ms: f32,
     /// Keyframes begun.
     pub keyframes: u64,
 }

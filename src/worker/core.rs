@@ -129,24 +129,24 @@ impl WorkerCore {
                 seat.streams = Some(streams);
                 self.schedule(session);
             }
-            Command::Close { session } => self.close(now, session, tx),
+            Command::Close { session } => self.close(session, tx),
             Command::CloseTrack { track } => self.tracks.remove(track),
             Command::SelfCheck(credentials) => self.questions.self_check = Some(credentials),
             Command::AskPublicAddress { transaction, servers } => {
                 self.questions.ask(now, transaction, (self.id == WorkerId(0)).then_some(servers));
             }
             Command::Stop => {
-                self.seats.keys().into_iter().for_each(|session| self.close(now, session, tx));
+                self.seats.keys().into_iter().for_each(|session| self.close(session, tx));
                 self.is_stopped = true;
             }
         }
     }
 
-    fn close(&mut self, now: Instant, key: SessionKey, tx: &mut TxBatch) {
+    fn close(&mut self, key: SessionKey, tx: &mut TxBatch) {
         if let Some(mut seat) = self.seats.close(key)
             && let Some(session) = seat.session()
         {
-            session.close(now, tx);
+            session.close(tx);
             self.past.add(&session.counters);
         }
     }
@@ -258,7 +258,7 @@ impl WorkerCore {
         }
         let placeholder = IceLite::new(now, ice.credentials().clone());
         let ice = std::mem::replace(ice, placeholder);
-        let dtls = crate::proto::dtls::Dtls::new(now, &self.dtls, remote.role, remote.fingerprint.clone());
+        let dtls = crate::proto::dtls::Dtls::new(now, &self.dtls, remote.role, remote.fingerprint);
         let mut session =
             crate::session::peer::Session::new(now, &mut self.rng, key, seat.ticket.peer, ice, dtls);
         if let Some(streams) = &seat.streams {
