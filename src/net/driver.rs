@@ -4,6 +4,7 @@
 //! [`UdpDriver::receive`] hands datagrams out afterwards. A failed send is counted, never an error of the worker.
 #![allow(unsafe_code)]
 
+use std::cell::UnsafeCell;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
@@ -53,8 +54,8 @@ pub struct UdpDriver {
     ring: Ring,
     receiver: Receiver,
     slots: SendSlots,
-    /// Where the kernel puts the eventfd's count; boxed, as the kernel keeps the address.
-    wake_count: Box<u64>,
+    /// Where the kernel puts the eventfd's count; boxed, as the kernel keeps the address, and never read by us.
+    wake_count: Box<UnsafeCell<u64>>,
     is_wake_armed: bool,
     sockets: WorkerSockets,
     wake: WakeSource,
@@ -80,7 +81,7 @@ impl UdpDriver {
             ring,
             receiver,
             slots,
-            wake_count: Box::new(0),
+            wake_count: Box::new(UnsafeCell::new(0)),
             is_wake_armed: false,
             sockets,
             wake,
@@ -180,9 +181,9 @@ impl UdpDriver {
             }
         }
         if !self.is_wake_armed {
-            let count = (&raw mut *self.wake_count).cast::<u8>();
+            let count = self.wake_count.get().cast::<u8>();
             let submission = opcode::Read::new(Fixed(FILE_WAKE), count, size_of::<u64>() as u32).build();
-            // SAFETY: the count is boxed and outlives the ring; it is not touched while the read is armed.
+            // SAFETY: the count is boxed and outlives the ring; nobody else touches it.
             self.is_wake_armed = unsafe { self.ring.push(&submission.user_data(TAG_WAKE)) };
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! The io_uring itself: submissions in, one enter, completions out.
 //!
-//! Promises: [`Ring::enter`] returns only when the kernel has consumed every submission, or with a fatal error.
+//! Promises: [`Ring::enter`] says whether the kernel has consumed every submission; after a fatal error it never submits
+//! anything again.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -22,11 +23,13 @@ pub(super) enum Wait {
 
 pub(super) struct Ring {
     uring: IoUring,
+    /// After a fatal error submissions may be left over that point to memory long reused: never enter again.
+    is_broken: bool,
 }
 
 impl Ring {
     pub(super) fn new(sq_entries: u32, cq_entries: u32) -> Result<Self, IoUringRefused> {
-        Ok(Self { uring: build_ring(sq_entries, cq_entries)? })
+        Ok(Self { uring: build_ring(sq_entries, cq_entries)?, is_broken: false })
     }
 
     pub(super) fn submitter(&self) -> Submitter<'_> {
@@ -57,6 +60,9 @@ impl Ring {
     /// One kernel entry. `Ok(false)` when submissions are left over because the kernel was short of something: the
     /// caller reaps and enters again. Interruptions and expired waits are successes.
     pub(super) fn enter(&mut self, wait: Wait) -> io::Result<bool> {
+        if self.is_broken {
+            return Err(io::Error::from_raw_os_error(libc::EBADF));
+        }
         let entered = match wait {
             Wait::No => self.uring.submit(),
             Wait::AtMost(duration) => {
@@ -68,7 +74,10 @@ impl Ring {
             Ok(_) => {}
             Err(error) => match error.raw_os_error() {
                 Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => {}
-                _ => return Err(error),
+                _ => {
+                    self.is_broken = true;
+                    return Err(error);
+                }
             },
         }
         Ok(self.uring.submission().is_empty())

@@ -82,3 +82,53 @@ impl WakeSource {
         self.shared.event.as_raw_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::hint::spin_loop;
+    use std::sync::atomic::AtomicU64;
+
+    /// Spins until the other thread has come to `round`, too: both sides start as close together as they can.
+    fn meet(mine: &AtomicU64, other: &AtomicU64, round: u64) {
+        mine.store(round, Ordering::SeqCst);
+        let mut spins = 0;
+        while other.load(Ordering::SeqCst) < round {
+            spins += 1;
+            // On a busy machine the other thread may need our core.
+            if spins % 1000 == 0 { std::thread::yield_now() } else { spin_loop() }
+        }
+    }
+
+    /// The moment between the look and the sleep, over and over: the worker must see the work or the waker the sleep.
+    #[test]
+    fn either_the_worker_sees_the_work_or_the_waker_sees_the_sleep() {
+        const ROUNDS: u64 = 200_000;
+        let source = WakeSource::new().unwrap();
+        let waker = source.waker();
+        let [queue, worker, other] = [(); 3].map(|()| Arc::new(AtomicU64::new(0)));
+        let producer = std::thread::spawn({
+            let [queue, worker, other] = [&queue, &worker, &other].map(Arc::clone);
+            move || {
+                for round in 1..=ROUNDS {
+                    meet(&other, &worker, 2 * round);
+                    queue.store(round, Ordering::Relaxed);
+                    waker.wake();
+                    meet(&other, &worker, 2 * round + 1);
+                }
+            }
+        });
+        let mut lost = 0;
+        for round in 1..=ROUNDS {
+            source.end_sleep();
+            meet(&worker, &other, 2 * round);
+            source.begin_sleep();
+            let sees_work = queue.load(Ordering::Relaxed) == round;
+            meet(&worker, &other, 2 * round + 1);
+            let is_woken = !source.shared.sleeping.load(Ordering::SeqCst);
+            lost += u32::from(!sees_work && !is_woken);
+        }
+        producer.join().unwrap();
+        assert_eq!(lost, 0);
+    }
+}

@@ -160,6 +160,10 @@ mod tests {
         wakes: u64,
         timers_due: VecDeque<Instant>,
         is_stopped: bool,
+        /// How often each datagram is sent back.
+        copies: usize,
+        /// The last `forward` found the batch full: it must be called again, with an empty one, before all else.
+        was_full: bool,
         shared: Arc<Shared>,
     }
 
@@ -167,6 +171,7 @@ mod tests {
     struct Shared {
         timers: AtomicU64,
         rx_datagrams: AtomicU64,
+        tx_datagrams: AtomicU64,
         tokens: AtomicU64,
         finished: AtomicBool,
     }
@@ -175,6 +180,7 @@ mod tests {
 
     impl Turn for Echo {
         fn handle_commands(&mut self, _now: Instant) {
+            assert!(!self.was_full);
             while let Ok(command) = self.commands.try_recv() {
                 match (command, &self.next) {
                     (STOP, _) => self.is_stopped = true,
@@ -200,12 +206,18 @@ mod tests {
 
         fn handle_datagram(&mut self, _now: Instant, datagram: RxDatagram<'_>, tx: &mut TxBatch) {
             assert!(tx.has_room());
-            self.heard.push_back((datagram.path, datagram.bytes.to_vec()));
+            let echo = (datagram.path, datagram.bytes.to_vec());
+            self.heard.extend(std::iter::repeat_n(echo, self.copies));
         }
 
         fn forward(&mut self, _now: Instant, tx: &mut TxBatch) -> bool {
+            assert!(!self.was_full || tx.entries().is_empty());
+            self.was_full = false;
             while let Some((path, bytes)) = self.heard.front() {
-                let Some(room) = tx.reserve() else { return false };
+                let Some(room) = tx.reserve() else {
+                    self.was_full = true;
+                    return false;
+                };
                 room[..bytes.len()].copy_from_slice(bytes);
                 tx.commit(*path, bytes.len());
                 self.heard.pop_front();
@@ -231,6 +243,7 @@ mod tests {
 
         fn note_io(&mut self, counters: IoCounters) {
             self.shared.rx_datagrams.store(counters.rx_datagrams, Ordering::SeqCst);
+            self.shared.tx_datagrams.store(counters.tx_datagrams, Ordering::SeqCst);
         }
     }
 
@@ -242,7 +255,7 @@ mod tests {
     }
 
     impl Harness {
-        fn start(count: usize, timers: usize) -> Self {
+        fn start(count: usize, timers: usize, copies: usize) -> Self {
             let sockets = bind_group(BindAddresses::default(), 0, count).unwrap();
             let port = sockets[0].port;
             let shared = Arc::new(Shared::default());
@@ -260,6 +273,8 @@ mod tests {
                         wakes: 0,
                         timers_due: (0..timers).map(|n| clock::now() + Duration::from_millis(n as u64)).collect(),
                         is_stopped: false,
+                        copies,
+                        was_full: false,
                         shared,
                     }
                 };
@@ -287,7 +302,7 @@ mod tests {
 
     fn echo_ten_thousand(local: &str) {
         const WINDOW: u32 = 50;
-        let harness = Harness::start(1, 0);
+        let harness = Harness::start(1, 0, 1);
         let client = UdpSocket::bind((local, 0)).unwrap();
         client.set_read_timeout(Some(WATCHDOG)).unwrap();
         client.connect(SocketAddr::new(local.parse().unwrap(), harness.port)).unwrap();
@@ -320,7 +335,7 @@ mod tests {
 
     #[test]
     fn a_token_travels_between_workers_on_wakes_alone() {
-        let harness = Harness::start(2, 0);
+        let harness = Harness::start(2, 0, 1);
         harness.command(0, 5_000);
         while !harness.shared.finished.load(Ordering::SeqCst) {
             std::thread::yield_now();
@@ -330,10 +345,22 @@ mod tests {
 
     #[test]
     fn timers_are_served_while_nothing_else_happens() {
-        let harness = Harness::start(1, 20);
+        let harness = Harness::start(1, 20, 1);
         while harness.shared.timers.load(Ordering::SeqCst) < 20 {
             std::thread::yield_now();
         }
         harness.stop();
+    }
+
+    #[test]
+    fn a_full_batch_is_sent_and_forwarding_goes_on_in_the_same_turn() {
+        const COPIES: usize = 3 * BATCH_DATAGRAMS_MAX + 1;
+        let harness = Harness::start(1, 0, COPIES);
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.set_read_timeout(Some(WATCHDOG)).unwrap();
+        client.send_to(b"x", ("127.0.0.1", harness.port)).unwrap();
+        // The first copy shows that the turn has begun; how many fit the client's buffer does not matter.
+        client.recv(&mut [0; 9]).unwrap();
+        assert_eq!(harness.stop().tx_datagrams.load(Ordering::SeqCst), COPIES as u64);
     }
 }
