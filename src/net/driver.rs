@@ -292,6 +292,21 @@ mod tests {
     }
 
     #[test]
+    fn ipv6_datagrams_know_their_local_address_and_answer_from_it() {
+        let mut io = driver();
+        // A machine without IPv6 has nothing to test here.
+        let Ok(client) = UdpSocket::bind("[::1]:0") else { return };
+        client.set_read_timeout(Some(FOREVER)).unwrap();
+        client.send_to(b"ping", ("::1", io.port())).unwrap();
+        let (path, payload) = next(&mut io);
+        assert_eq!(path, Path { remote: client.local_addr().unwrap(), local: "::1".parse().unwrap() });
+        let mut batch = TxBatch::with_capacity(1);
+        push(&mut batch, path, &payload);
+        io.send(&batch).unwrap();
+        assert_eq!(client.recv_from(&mut [0; 9]).unwrap().1, SocketAddr::new(path.local, io.port()));
+    }
+
+    #[test]
     fn an_unspecified_local_address_lets_routing_choose() {
         let mut io = driver();
         let client = client();
