@@ -192,7 +192,8 @@ impl Config {
         for name in [".env", "config.env"] {
             read_file(name, &mut files)?;
         }
-        let lookup = |name: &str| std::env::var(name).ok().filter(|v| !v.trim().is_empty()).or_else(|| files.get(name).cloned());
+        let lookup =
+            |name: &str| std::env::var(name).ok().filter(|v| !v.trim().is_empty()).or_else(|| files.get(name).cloned());
         Self::resolve(&flags, &lookup, cores())
     }
 
@@ -484,7 +485,10 @@ mod tests {
         assert_eq!(refusal(&[("PORT", "70000")]), "PORT is `70000`, but must be a port number from 0 to 65535.");
         let text = read_with(&["--workers", "0"], &[]).unwrap_err().to_string();
         assert_eq!(text, "--workers is `0`, but must be a whole number from 1 to 255.");
-        assert_eq!(refusal(&[("LOG_LEVEL", "loud")]), "LOG_LEVEL is `loud`, but must be error, warn, info, debug or trace.");
+        assert_eq!(
+            refusal(&[("LOG_LEVEL", "loud")]),
+            "LOG_LEVEL is `loud`, but must be error, warn, info, debug or trace."
+        );
         assert_eq!(refusal(&[("DISABLE_STUN", "maybe")]), "DISABLE_STUN is `maybe`, but must be true or false.");
         assert!(refusal(&[("ICE_UDP_MUX_PORT", "-1")]).starts_with("ICE_UDP_MUX_PORT is `-1`"));
         let text = read_with(&["--nonsense"], &[]).unwrap_err().to_string();
@@ -497,7 +501,9 @@ mod tests {
         assert_eq!(read(&range[..2]).unwrap().media_ports, MediaPorts::Range { min: 40000, max: 40003 });
         assert!(refusal(&range).contains("only one of"));
         assert!(refusal(&range[..1]).contains("also needs ICE_UDP_PORT_MAX"));
-        assert!(refusal(&[("ICE_UDP_PORT_MIN", "9"), ("ICE_UDP_PORT_MAX", "8")]).starts_with("ICE_UDP_PORT_MAX is `8`"));
+        assert!(
+            refusal(&[("ICE_UDP_PORT_MIN", "9"), ("ICE_UDP_PORT_MAX", "8")]).starts_with("ICE_UDP_PORT_MAX is `8`")
+        );
     }
 
     #[test]
@@ -506,7 +512,9 @@ mod tests {
         assert_eq!(config.advertise_ips, ["203.0.113.5".parse::<IpAddr>().unwrap(), "2001:db8::5".parse().unwrap()]);
         assert_eq!(config.warnings.len(), 1);
         assert!(config.stun_servers.is_empty());
-        assert!(!read(&[("ICE_ADVERTISE_IP", "203.0.113.5"), ("DISABLE_STUN", "false")]).unwrap().stun_servers.is_empty());
+        assert!(
+            !read(&[("ICE_ADVERTISE_IP", "203.0.113.5"), ("DISABLE_STUN", "false")]).unwrap().stun_servers.is_empty()
+        );
         assert!(refusal(&[("ICE_ADVERTISE_IP", "a,b")]).contains("at least one IP address"));
     }
 

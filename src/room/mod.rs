@@ -1,3 +1,4 @@
 //! Rooms, publications and subscriptions.
 
 pub mod api;
+pub mod control;
