@@ -354,7 +354,9 @@ impl Hub {
 
     /// All peers are told and leave; no more come.
     pub fn stop(&mut self, now: Instant) {
-        self.is_stopping = true;
+        if std::mem::replace(&mut self.is_stopping, true) {
+            return;
+        }
         let ids: Vec<_> = self.peers.keys().copied().collect();
         ids.into_iter().for_each(|id| self.close(now, id, CloseReason::ServerStopping));
         self.to_workers(None, &Command::Stop);
