@@ -328,3 +328,6 @@ impl From<SdpError> for NegotiateError {
 fn unusable(text: impl Into<String>) -> NegotiateError {
     NegotiateError::Unusable(text.into())
 }
+
+#[cfg(test)]
+mod tests;
