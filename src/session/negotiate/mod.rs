@@ -171,15 +171,16 @@ impl Negotiation {
     /// Says which tracks the peer should receive, most important first. Returns whether [`Self::streams`] changed now.
     pub fn set_wanted(&mut self, wanted: &[WantedTrack]) -> bool {
         let before: Vec<_> = self.carried(&self.state).collect();
-        self.wanted = wanted
-            .iter()
-            .map(|track| WantedTrack {
-                stream_id: to_token(&track.stream_id).unwrap_or_else(|| "-".into()),
-                track_id: to_token(&track.track_id).unwrap_or_else(|| "track".into()),
-                ..track.clone()
-            })
-            .collect();
-        self.wanted_keys = wanted.iter().map(|track| track.key).collect();
+        self.wanted_keys.clear();
+        self.wanted.clear();
+        for track in wanted {
+            if self.wanted_keys.insert(track.key) {
+                // What another peer named goes into this peer's SDP: one token each.
+                let stream_id = to_token(&track.stream_id).unwrap_or_else(|| "-".into());
+                let track_id = to_token(&track.track_id).unwrap_or_else(|| "track".into());
+                self.wanted.push(WantedTrack { stream_id, track_id, ..*track });
+            }
+        }
         let keys = &self.wanted_keys;
         self.state.refused.retain(|key| keys.contains(key));
         if self.policy.live_binding {

@@ -93,6 +93,18 @@ fn a_data_channel_in_the_middle_keeps_its_place_with_port_0() {
 }
 
 #[test]
+fn an_m_line_of_an_unknown_kind_keeps_its_place_with_port_0() {
+    let mut peer = negotiation(&CLIENT_ONLY);
+    let lines = [line("audio", "0", "sendrecv"), line("application", "1", ""), line("video", "2", "sendrecv")];
+    let offer = chromium(&lines, "abcd").replace("m=application", "m=hologram");
+    let answer = peer.accept_offer(&offer).unwrap();
+    assert!(answer.contains("m=hologram 0 UDP/DTLS/SCTP webrtc-datachannel\r\n"));
+    assert_eq!(directions(&answer), ["sendrecv", "rejected", "sendrecv"]);
+    let again = peer.accept_offer(&offer).unwrap();
+    assert_eq!(directions(&again), directions(&answer));
+}
+
+#[test]
 fn simulcast_is_answered_with_one_encoding() {
     let mut peer = negotiation(&CLIENT_ONLY);
     let mut video = line("video", "0", "sendonly");

@@ -217,18 +217,30 @@ fn our_offer_keeps_the_numbers_the_client_gave() {
 }
 
 #[test]
+fn our_offer_leaves_alone_numbers_of_formats_we_do_not_know() {
+    let mut peer = negotiation(&NAMED);
+    peer.accept_offer(&chromium(&[line("video", "0", "sendonly")], "brow")).unwrap();
+    peer.set_wanted(&[video(1)]);
+    let offer = peer.create_offer().unwrap();
+    assert!(!offer.contains("a=rtpmap:118 "), "118 is H.265 to this peer");
+    assert!(offer.contains("profile-level-id=640032"), "High has another number for its retransmissions");
+}
+
+#[test]
 fn live_bindings_survive_an_offer_that_adds_m_lines() {
     let mut peer = negotiation(&LIVE_BOTH);
-    peer.accept_offer(&chromium(&[line("video", "0", "sendrecv")], "brow")).unwrap();
-    peer.set_wanted(&[video(1), video(2)]);
+    peer.accept_offer(&chromium(&[line("video", "0", "sendrecv"), line("video", "1", "sendrecv")], "brow")).unwrap();
+    peer.set_wanted(&[video(1), video(2), video(3)]);
+    assert_eq!(bound(&peer), pairs(&[("0", 1), ("1", 2)]));
     assert!(peer.needs_offer());
     let offer = peer.create_offer().unwrap();
     assert!(!peer.needs_offer(), "the offer that is out makes room");
-    assert!(peer.set_wanted(&[video(3), video(2)]), "live bindings change meanwhile");
-    assert_eq!(bound(&peer), pairs(&[("0", 3)]));
-    peer.accept_answer(&answer(&offer, "active", |mid| Some(if mid == "0" { "sendrecv" } else { "recvonly" })))
-        .unwrap();
-    assert_eq!(bound(&peer), pairs(&[("0", 3), ("1", 2)]));
+    peer.set_wanted(&[video(3), video(1)]);
+    assert!(peer.set_wanted(&[video(2), video(3), video(1)]), "live bindings change meanwhile");
+    assert_eq!(bound(&peer), pairs(&[("0", 2), ("1", 3)]));
+    let take = |mid: &str| Some(if mid == "2" { "recvonly" } else { "sendrecv" });
+    peer.accept_answer(&answer(&offer, "active", take)).unwrap();
+    assert_eq!(bound(&peer), pairs(&[("0", 2), ("1", 3), ("2", 1)]));
     assert!(!peer.needs_offer());
 }
 
