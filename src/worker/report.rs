@@ -1,0 +1,79 @@
+//! Numbers of a worker for people.
+
+use std::time::Instant;
+
+use super::command::{EgressReport, Event, IngressReport, SessionReport, WorkerReport};
+use super::core::WorkerCore;
+use crate::base::format::MediaKind;
+use crate::session::peer::{FeedbackCounters, Session};
+
+impl WorkerCore {
+    pub(super) fn report(&self) -> WorkerReport {
+        let mut feedback = self.past;
+        self.seats.sessions().for_each(|session| feedback.add(&session.counters));
+        let FeedbackCounters { keyframe_requests, nacks_received, nacks_sent, retransmissions } = feedback;
+        WorkerReport {
+            datagrams_received: self.totals.datagrams_received,
+            datagrams_sent: self.totals.datagrams_sent,
+            bytes_received: self.totals.bytes_received,
+            bytes_sent: self.totals.bytes_sent,
+            keyframe_requests,
+            nacks_received,
+            nacks_sent,
+            retransmissions,
+            discards: self.discards.iter().collect(),
+            io_errors: self.io_errors.clone(),
+            sessions: self.seats.sessions().map(session_report).collect(),
+        }
+    }
+
+    pub(super) fn tell_levels(&mut self, now: Instant) {
+        let audio = self.tracks.iter().filter(|track| track.kind == MediaKind::Audio && track.home.is_some());
+        let levels: Vec<_> = audio
+            .map(|track| (track.key, track.level.loudness(now)))
+            .filter(|(_, loudness)| *loudness > 0)
+            .collect();
+        if !levels.is_empty() {
+            self.events.push_back(Event::Levels(levels));
+        }
+    }
+}
+
+fn session_report(session: &Session) -> SessionReport {
+    SessionReport {
+        session: session.key,
+        remote: session.ice.send_path().map(|path| path.remote),
+        suite: session.suite(),
+        has_consent: session.has_consent(),
+        ingress: session
+            .ingress
+            .numbers()
+            .map(|stream| IngressReport {
+                track: stream.track,
+                kind: stream.kind,
+                ssrc: stream.ssrc.0,
+                format: stream.format,
+                packets: stream.summary.packets,
+                bytes: stream.summary.bytes,
+                lost: stream.summary.lost,
+                jitter_ms: stream.summary.jitter_ms,
+                keyframes: stream.keyframes,
+            })
+            .collect(),
+        egress: session
+            .egress
+            .numbers()
+            .map(|slot| EgressReport {
+                mline: slot.mline,
+                track: slot.track,
+                ssrc: slot.ssrc.0,
+                packets: slot.packets,
+                bytes: slot.bytes,
+                retransmissions: slot.retransmissions,
+                fraction_lost: slot.fraction_lost,
+                round_trip: slot.round_trip,
+                awaits_keyframe: slot.awaits_keyframe,
+            })
+            .collect(),
+    }
+}
