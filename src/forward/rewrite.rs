@@ -78,11 +78,8 @@ impl Rewriter {
             None => self.first_timestamp,
             Some((at, last)) => last.wrapping_add(ticks(now.saturating_duration_since(at), clock_rate_hz).max(1)),
         };
-        self.binding = Some(Binding {
-            from: seq,
-            first_index: self.next_index,
-            timestamp_offset: start.wrapping_sub(timestamp),
-        });
+        self.binding =
+            Some(Binding { from: seq, first_index: self.next_index, timestamp_offset: start.wrapping_sub(timestamp) });
     }
 
     /// Numbers for a packet never sent here before; `None` when it is older than the binding, was sent already or is too

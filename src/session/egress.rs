@@ -182,7 +182,9 @@ impl Egress {
 
     /// Tracks that cannot begin without a keyframe.
     pub fn awaiting_keyframe(&self) -> impl Iterator<Item = TrackKey> {
-        self.active().filter(|(_, slot)| slot.kind == MediaKind::Video && !slot.has_started()).filter_map(|(_, slot)| slot.track)
+        self.active()
+            .filter(|(_, slot)| slot.kind == MediaKind::Video && !slot.has_started())
+            .filter_map(|(_, slot)| slot.track)
     }
 
     /// A block of the peer's receiver report (RFC 3550 §6.4.2).

@@ -26,13 +26,7 @@ pub fn copy(slot: &mut [u8], bytes: &[u8]) -> Option<usize> {
 }
 
 /// PLI (RFC 4585 §6.3.1), or FIR (RFC 5104 §4.3.1) for publishers without it.
-pub fn write_keyframe_request(
-    out: &mut [u8],
-    sender: Ssrc,
-    media: Ssrc,
-    takes_pli: bool,
-    count: u8,
-) -> Option<usize> {
+pub fn write_keyframe_request(out: &mut [u8], sender: Ssrc, media: Ssrc, takes_pli: bool, count: u8) -> Option<usize> {
     if takes_pli {
         return rtcp::write_pli(out, sender, media);
     }

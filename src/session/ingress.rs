@@ -138,8 +138,9 @@ impl Ingress {
             self.publications[index] = mline.as_ref().and_then(|mline| publication(mline, old));
         }
         let publications = &self.publications;
-        self.sources
-            .retain(|source| publications.get(usize::from(source.mline)).is_some_and(|publication| publication.is_some()));
+        self.sources.retain(|source| {
+            publications.get(usize::from(source.mline)).is_some_and(|publication| publication.is_some())
+        });
         for (index, mline) in streams.mlines.iter().enumerate() {
             let declared = mline.iter().filter_map(|mline| mline.ingress.as_ref()).flat_map(|ingress| &ingress.ssrcs);
             for (ssrc, rtx) in declared {
@@ -152,12 +153,7 @@ impl Ingress {
     }
 
     /// An authenticated, decrypted RTP packet; `index` is its SRTP packet index.
-    pub fn handle_rtp<'a>(
-        &'a mut self,
-        now: Instant,
-        packet: &'a [u8],
-        index: u64,
-    ) -> Result<MediaIn<'a>, Discard> {
+    pub fn handle_rtp<'a>(&'a mut self, now: Instant, packet: &'a [u8], index: u64) -> Result<MediaIn<'a>, Discard> {
         let view = RtpView::parse(packet).map_err(|_| Discard::RtpMalformed)?;
         let mut ids = HopIds::default();
         let level_dbov = self.read_exts(now, &view, &mut ids)?;

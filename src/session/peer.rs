@@ -219,12 +219,7 @@ impl Session {
     }
 
     /// An SRTP datagram.
-    pub fn handle_rtp<'a>(
-        &'a mut self,
-        now: Instant,
-        path: Path,
-        bytes: &'a mut [u8],
-    ) -> Result<MediaIn<'a>, Discard> {
+    pub fn handle_rtp<'a>(&'a mut self, now: Instant, path: Path, bytes: &'a mut [u8]) -> Result<MediaIn<'a>, Discard> {
         if !self.ice.handle_media_from(now, path) {
             return Err(Discard::UnknownSource);
         }

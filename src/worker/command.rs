@@ -175,6 +175,8 @@ pub struct WorkerReport {
     pub nacks_sent: u64,
     /// Packets sent again.
     pub retransmissions: u64,
+    /// Media packets sent to subscribers, without retransmissions.
+    pub packets_forwarded: u64,
     /// Discards by name.
     pub discards: Vec<(&'static str, u64)>,
     /// Failures of the socket layer by name.
@@ -194,6 +196,8 @@ pub struct SessionReport {
     pub suite: Option<SrtpSuite>,
     /// Consent holds.
     pub has_consent: bool,
+    /// Time since its last valid check.
+    pub silent: Duration,
     /// What it publishes.
     pub ingress: Vec<IngressReport>,
     /// What it receives.

@@ -40,6 +40,7 @@ pub(super) struct Totals {
     pub bytes_received: u64,
     pub datagrams_sent: u64,
     pub bytes_sent: u64,
+    pub packets_forwarded: u64,
 }
 
 /// A subscription that has packets to come this turn.
@@ -72,6 +73,7 @@ pub struct WorkerCore {
     pub(super) past: crate::session::peer::FeedbackCounters,
     pub(super) io_errors: Vec<(&'static str, u64)>,
     levels_at: Option<Instant>,
+    pub(super) has_told_levels: bool,
     report_at: Option<Instant>,
     is_stopped: bool,
 }
@@ -100,6 +102,7 @@ impl WorkerCore {
             past: crate::session::peer::FeedbackCounters::default(),
             io_errors: Vec::new(),
             levels_at: None,
+            has_told_levels: false,
             report_at: None,
             is_stopped: false,
         }
@@ -259,8 +262,7 @@ impl WorkerCore {
         let placeholder = IceLite::new(now, ice.credentials().clone());
         let ice = std::mem::replace(ice, placeholder);
         let dtls = crate::proto::dtls::Dtls::new(now, &self.dtls, remote.role, remote.fingerprint);
-        let mut session =
-            crate::session::peer::Session::new(now, &mut self.rng, key, seat.ticket.peer, ice, dtls);
+        let mut session = crate::session::peer::Session::new(now, &mut self.rng, key, seat.ticket.peer, ice, dtls);
         if let Some(streams) = &seat.streams {
             session.configure(now, &mut self.rng, streams);
         }
@@ -345,7 +347,7 @@ impl WorkerCore {
         }
         if self.report_at.is_none_or(|at| now >= at) {
             self.report_at = Some(now + REPORT_INTERVAL);
-            let report = self.report();
+            let report = self.report(now);
             self.events.push_back(Event::Report(Box::new(report)));
         }
     }
@@ -468,8 +470,9 @@ impl WorkerCore {
                 Some(packet) => session.forward(now, subscriber.mline, (track, &packet), tx),
                 None => Err(Discard::TooOld),
             };
-            if let Err(discard) = result {
-                self.discards.count(discard);
+            match result {
+                Ok(()) => self.totals.packets_forwarded += 1,
+                Err(discard) => self.discards.count(discard),
             }
         }
         true
@@ -492,7 +495,12 @@ impl WorkerCore {
             let track = self.tracks.track(*key)?;
             track.keyframe.next_timeout(self.report_at?)
         });
-        keyframes.chain(self.timers.next()).chain(self.levels_at).chain(self.report_at).chain(self.questions.next()).min()
+        keyframes
+            .chain(self.timers.next())
+            .chain(self.levels_at)
+            .chain(self.report_at)
+            .chain(self.questions.next())
+            .min()
     }
 
     /// News for control.

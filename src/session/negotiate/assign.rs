@@ -2,7 +2,7 @@
 //!
 //! Promises: a track stays where it is while it is wanted and has its turn; only what changes moves.
 
-use rustc_hash::FxHashSet;
+use std::collections::HashSet;
 
 use super::mline::{Mline, State};
 use super::{Negotiation, OFFERED_MLINES_MAX, WantedTrack};
@@ -17,8 +17,8 @@ pub(super) fn live(state: &mut State, wanted: &[WantedTrack]) {
         let here = |mline: &&mut Mline| mline.kind == Some(kind) && mline.is_sendable();
         let room = state.mlines.iter_mut().filter(here).count();
         let first: Vec<&WantedTrack> = wanted.iter().filter(|track| track.kind == kind).take(room).collect();
-        let keys: FxHashSet<TrackKey> = first.iter().map(|track| track.key).collect();
-        let mut placed: FxHashSet<TrackKey> = FxHashSet::default();
+        let keys: HashSet<TrackKey> = first.iter().map(|track| track.key).collect();
+        let mut placed: HashSet<TrackKey> = HashSet::default();
         for mline in state.mlines.iter_mut().filter(here) {
             mline.bound = mline.bound.take().filter(|track| keys.contains(&track.key) && placed.insert(track.key));
         }
@@ -36,7 +36,7 @@ pub(super) fn described(
     wanted: &[WantedTrack],
     usable: impl Fn(&Mline) -> bool,
 ) -> Vec<WantedTrack> {
-    let mut placed: FxHashSet<TrackKey> = FxHashSet::default();
+    let mut placed: HashSet<TrackKey> = HashSet::default();
     for mline in &mut state.mlines {
         let still = |track: &WantedTrack| wanted.iter().find(|wanted| wanted.key == track.key).cloned();
         // The wanted list's names win: they may have changed.

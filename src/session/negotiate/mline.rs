@@ -1,6 +1,6 @@
 //! One m-line of a peer, and all of them.
 
-use rustc_hash::FxHashSet;
+use std::collections::HashSet;
 
 use super::{DtlsRole, IceCredentials, LocalTransport, Publication, RemoteTransport, WantedTrack};
 use crate::base::format::MediaKind;
@@ -167,12 +167,12 @@ impl Mline {
     }
 
     /// The track it carries, if that is still wanted.
-    pub(super) fn carried(&self, wanted: &FxHashSet<TrackKey>) -> Option<TrackKey> {
+    pub(super) fn carried(&self, wanted: &HashSet<TrackKey>) -> Option<TrackKey> {
         let key = self.bound.as_ref().filter(|_| self.is_sendable())?.key;
         wanted.contains(&key).then_some(key)
     }
 
-    pub(super) fn config(&self, ingress: Option<TrackKey>, wanted: &FxHashSet<TrackKey>) -> Option<MlineConfig> {
+    pub(super) fn config(&self, ingress: Option<TrackKey>, wanted: &HashSet<TrackKey>) -> Option<MlineConfig> {
         let kind = self.kind.filter(|_| self.live)?;
         let egress = self.egress.filter(|_| self.is_sendable());
         Some(MlineConfig {

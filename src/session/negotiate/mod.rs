@@ -11,7 +11,7 @@ mod offer;
 
 use std::net::SocketAddr;
 
-use rustc_hash::FxHashSet;
+use std::collections::HashSet;
 
 use crate::base::format::MediaKind;
 use crate::base::ids::{Mid, Ssrc, TrackKey};
@@ -134,7 +134,7 @@ pub struct Negotiation {
     /// ICE credentials for the next restart.
     fresh_ice: Option<IceCredentials>,
     wanted: Vec<WantedTrack>,
-    wanted_keys: FxHashSet<TrackKey>,
+    wanted_keys: HashSet<TrackKey>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,7 +159,7 @@ impl Negotiation {
             pending: None,
             fresh_ice: None,
             wanted: Vec::new(),
-            wanted_keys: FxHashSet::default(),
+            wanted_keys: HashSet::default(),
         }
     }
 
