@@ -9,9 +9,8 @@ mod assign;
 mod mline;
 mod offer;
 
-use std::net::SocketAddr;
-
 use std::collections::HashSet;
+use std::net::SocketAddr;
 
 use crate::base::format::MediaKind;
 use crate::base::ids::{Mid, Ssrc, TrackKey};

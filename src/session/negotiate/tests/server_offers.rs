@@ -1,6 +1,6 @@
 //! We are the offerer.
 
-use super::browsers::{answer, chromium, line};
+use super::browsers::{Line, answer, chromium, line};
 use super::*;
 
 /// What Gryt's client answers: it sends its microphone and takes all we send.
@@ -158,6 +158,47 @@ fn a_refused_track_is_not_offered_for_ever() {
         );
         assert_ne!(media(&offer, last.parse().unwrap()).mid.unwrap().as_str(), last);
     }
+}
+
+#[test]
+fn a_refusal_is_forgotten_when_the_client_offers_or_the_track_comes_anew() {
+    let mut peer = negotiation(&NAMED);
+    let lines = [line("audio", "0", "sendonly")];
+    peer.accept_offer(&chromium(&lines, "brow")).unwrap();
+    let refuse = |peer: &mut Negotiation| {
+        let offer = peer.create_offer().unwrap();
+        peer.accept_answer(&answer(&offer, "active", |mid| (mid == "0").then_some("sendonly"))).unwrap();
+    };
+    peer.set_wanted(&[video(1)]);
+    refuse(&mut peer);
+    assert!(!peer.needs_offer());
+    let mut grown = lines.to_vec();
+    grown.push(Line { stopped: true, ..line("video", "1", "inactive") });
+    peer.accept_offer(&chromium(&grown, "brow")).unwrap();
+    assert!(peer.needs_offer());
+    refuse(&mut peer);
+    assert!(!peer.needs_offer());
+    let offer = peer.create_offer().unwrap();
+    peer.set_wanted(&[]);
+    peer.set_wanted(&[video(1)]);
+    peer.accept_answer(&answer(&offer, "active", |mid| (mid == "0").then_some("sendonly"))).unwrap();
+    assert!(peer.needs_offer(), "it went and came while the offer was out");
+}
+
+#[test]
+fn a_clients_m_line_is_free_again_after_its_track_vanished() {
+    let mut peer = negotiation(&NAMED);
+    peer.set_wanted(&[video(1)]);
+    peer.accept_offer(&chromium(&[line("video", "0", "sendrecv")], "brow")).unwrap();
+    peer.set_wanted(&[]);
+    let offer = peer.create_offer().unwrap();
+    assert_eq!(directions(&offer), ["recvonly"]);
+    peer.accept_answer(&answer(&offer, "active", |_| Some("sendonly"))).unwrap();
+    peer.set_wanted(&[video(2)]);
+    let offer = peer.create_offer().unwrap();
+    assert_eq!(directions(&offer), ["sendrecv"], "no new m-line is made");
+    peer.accept_answer(&answer(&offer, "active", |_| Some("sendrecv"))).unwrap();
+    assert_eq!(bound(&peer), pairs(&[("0", 2)]));
 }
 
 #[test]
