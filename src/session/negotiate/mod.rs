@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 
 use crate::base::format::MediaKind;
 use crate::base::ids::{Mid, Ssrc, TrackKey};
+use crate::proto::dtls::DtlsRole;
 use crate::session::streams::StreamsConfig;
 use crate::wire::sdp::{Description, Fingerprint, SdpError, to_token};
 
@@ -63,15 +64,6 @@ pub struct LocalTransport {
     pub candidates: Vec<SocketAddr>,
     /// RTCP CNAME of everything we send to this peer.
     pub cname: String,
-}
-
-/// Our role in the DTLS handshake.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DtlsRole {
-    /// We send the ClientHello.
-    Client,
-    /// We wait for it.
-    Server,
 }
 
 /// The peer's side of the transport, as it described itself.
