@@ -342,7 +342,7 @@ mod tests {
         client.send_to(&[8; 2048], ("127.0.0.1", io.port())).unwrap();
         client.send_to(&[], ("127.0.0.1", io.port())).unwrap();
         assert_eq!(next(&mut io).1, [8; 2048]);
-        assert_eq!(next(&mut io).1, []);
+        assert!(next(&mut io).1.is_empty());
         assert_eq!(io.counters().rx_truncated, 1);
     }
 

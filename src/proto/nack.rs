@@ -221,7 +221,7 @@ mod tests {
     fn a_young_gap_is_given_time_to_close() {
         let t0 = crate::runtime::clock::now();
         let mut register = with_packets(t0, &[65_534, 65_537]);
-        assert_eq!(asked(&mut register, t0 + ms(19)), []);
+        assert!(asked(&mut register, t0 + ms(19)).is_empty());
         assert_eq!(register.next_timeout(), Some(t0 + ms(20)));
         assert_eq!(register.handle_packet(t0 + ms(19), 65_536), Arrival::Late);
         assert_eq!(asked(&mut register, t0 + ms(20)), [65_535]);
@@ -232,11 +232,11 @@ mod tests {
     fn what_three_packets_overtook_is_asked_for_at_once() {
         let t0 = crate::runtime::clock::now();
         let mut register = with_packets(t0, &[1, 3, 4]);
-        assert_eq!(asked(&mut register, t0), []);
+        assert!(asked(&mut register, t0).is_empty());
         register.handle_packet(t0, 5);
         assert!(register.next_timeout() <= Some(t0));
         assert_eq!(asked(&mut register, t0), [2]);
-        assert_eq!(asked(&mut register, t0), []);
+        assert!(asked(&mut register, t0).is_empty());
     }
 
     #[test]

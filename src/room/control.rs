@@ -186,6 +186,11 @@ impl Control {
         self.lock().hub.is_ready()
     }
 
+    /// Workers whose socket has not answered yet.
+    pub fn unchecked_workers(&self) -> usize {
+        self.lock().hub.unchecked_workers()
+    }
+
     /// Tells all peers that the server stops, and the workers too.
     pub fn stop(&self) {
         self.with(|hub| hub.stop(clock::now()));

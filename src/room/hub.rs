@@ -20,9 +20,10 @@ use crate::base::ids::{KeyPool, PeerId, SessionKey, TrackKey, WorkerId};
 use crate::crypto::cert::Fingerprint;
 use crate::forward::plan::{Plan, SharedTable};
 use crate::forward::speaker::DominantSpeaker;
+use crate::proto::dtls::DtlsRole;
 use crate::proto::ice::LocalCredentials;
 use crate::session::feedback::CNAME;
-use crate::session::negotiate::{LocalTransport, NegotiateError, Negotiation};
+use crate::session::negotiate::{self, LocalTransport, NegotiateError, Negotiation};
 use crate::worker::command::{Command, Event, RemoteTransport, Ticket, WorkerReport};
 
 /// How long an offer of ours may stay unanswered before the client counts as one that ignores offers.
@@ -373,7 +374,7 @@ impl Hub {
                 }
             }
             Event::Connected { session, suite } => {
-                tracing::debug!(peer = ?peer_of(session), %worker, %suite, "media is up");
+                tracing::debug!(peer = ?peer_of(session), worker = worker.0, %suite, "media is up");
                 self.handle_media(peer_of(session), MediaState::Connected);
             }
             Event::Lost { session } => self.handle_media(peer_of(session), MediaState::Disconnected),
@@ -498,7 +499,11 @@ impl Hub {
             .collect();
         let remote = peer.negotiation.remote().and_then(|remote| {
             let fingerprint = Fingerprint::parse(&remote.fingerprint.to_string()).ok()?;
-            Some(Arc::new(RemoteTransport { role: remote.dtls_role, fingerprint }))
+            let role = match remote.dtls_role {
+                negotiate::DtlsRole::Client => DtlsRole::Client,
+                negotiate::DtlsRole::Server => DtlsRole::Server,
+            };
+            Some(Arc::new(RemoteTransport { role, fingerprint }))
         });
         let (session, owner) = (peer.session, peer.owner);
         self.to_workers(owner, &Command::Configure { session, remote, streams: Arc::new(streams) });

@@ -122,15 +122,15 @@ impl Hub {
             ..Snapshot::default()
         };
         for report in &self.reports {
-            snapshot.bytes_transferred += report.bytes_received + report.bytes_sent;
-            snapshot.datagrams_received += report.datagrams_received;
-            snapshot.datagrams_sent += report.datagrams_sent;
+            snapshot.bytes_transferred += report.io.bytes_received + report.io.bytes_sent;
+            snapshot.datagrams_received += report.io.datagrams_received;
+            snapshot.datagrams_sent += report.io.datagrams_sent;
             snapshot.pli_requests += report.keyframe_requests;
             snapshot.nack_requests += report.nacks_received;
             snapshot.retransmissions += report.retransmissions;
             snapshot.packets_forwarded += report.packets_forwarded;
             add(&mut snapshot.discards, &report.discards);
-            add(&mut snapshot.io_errors, &report.io_errors);
+            add(&mut snapshot.io_errors, &report.io.errors);
         }
         snapshot
     }

@@ -8,3 +8,4 @@ pub mod clock;
 pub mod interfaces;
 pub mod run;
 pub mod spawn;
+pub mod worker;

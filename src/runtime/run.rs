@@ -25,7 +25,7 @@ const NOTE_INTERVAL: Duration = Duration::from_secs(1);
 /// What the loop drives: all state of one worker, told the time, without a socket.
 pub trait Turn {
     /// Drains the bounded command queue.
-    fn handle_commands(&mut self, now: Instant);
+    fn handle_commands(&mut self, now: Instant, tx: &mut TxBatch);
     /// Takes what other workers put on the lanes.
     fn handle_lanes(&mut self, now: Instant, tx: &mut TxBatch);
     /// Does what is due.
@@ -57,7 +57,8 @@ pub fn run<T: Turn>(core: &mut T, io: &mut UdpDriver, wakers: &[Waker]) -> io::R
         let now = clock::now();
 
         // 1 commands
-        core.handle_commands(now);
+        core.handle_commands(now, &mut tx);
+        make_room(io, &mut tx)?;
 
         // 2 lanes
         core.handle_lanes(now, &mut tx);
@@ -179,7 +180,7 @@ mod tests {
     const STOP: u64 = u64::MAX;
 
     impl Turn for Echo {
-        fn handle_commands(&mut self, _now: Instant) {
+        fn handle_commands(&mut self, _now: Instant, _tx: &mut TxBatch) {
             assert!(!self.was_full);
             while let Ok(command) = self.commands.try_recv() {
                 match (command, &self.next) {

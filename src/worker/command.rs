@@ -159,14 +159,8 @@ pub enum Event {
 /// Live numbers of one worker. Counters never go back.
 #[derive(Clone, Debug, Default)]
 pub struct WorkerReport {
-    /// Datagrams received.
-    pub datagrams_received: u64,
-    /// Datagrams queued for sending.
-    pub datagrams_sent: u64,
-    /// Bytes of those received.
-    pub bytes_received: u64,
-    /// Bytes of those queued for sending.
-    pub bytes_sent: u64,
+    /// What the sockets did.
+    pub io: IoNumbers,
     /// Keyframe requests sent to publishers.
     pub keyframe_requests: u64,
     /// NACK packets received from subscribers.
@@ -179,10 +173,23 @@ pub struct WorkerReport {
     pub packets_forwarded: u64,
     /// Discards by name.
     pub discards: Vec<(&'static str, u64)>,
-    /// Failures of the socket layer by name.
-    pub io_errors: Vec<(&'static str, u64)>,
     /// The sessions living here.
     pub sessions: Vec<SessionReport>,
+}
+
+/// What a worker's sockets did since the start.
+#[derive(Clone, Debug, Default)]
+pub struct IoNumbers {
+    /// Datagrams received.
+    pub datagrams_received: u64,
+    /// Datagrams given to the kernel.
+    pub datagrams_sent: u64,
+    /// UDP payload bytes received.
+    pub bytes_received: u64,
+    /// UDP payload bytes given to the kernel.
+    pub bytes_sent: u64,
+    /// Failures by name.
+    pub errors: Vec<(&'static str, u64)>,
 }
 
 /// Live numbers of one session.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 
-use super::command::{Command, Event};
+use super::command::{Command, Event, IoNumbers};
 use super::lane::{LaneItem, Lanes};
 use super::seats::{Seat, Seats, State};
 use super::stun::Questions;
@@ -32,16 +32,6 @@ const LANE_ITEMS_MAX: usize = 512;
 const LEVELS_INTERVAL: Duration = Duration::from_millis(250);
 /// How often numbers for people are told.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Totals of a worker.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Totals {
-    pub datagrams_received: u64,
-    pub bytes_received: u64,
-    pub datagrams_sent: u64,
-    pub bytes_sent: u64,
-    pub packets_forwarded: u64,
-}
 
 /// A subscription that has packets to come this turn.
 type Work = (Subscriber, TrackKey);
@@ -68,10 +58,10 @@ pub struct WorkerCore {
     pub(super) questions: Questions,
     pub(super) events: VecDeque<Event>,
     pub(super) discards: Discards,
-    pub(super) totals: Totals,
+    pub(super) packets_forwarded: u64,
     /// Feedback of sessions that are gone.
     pub(super) past: crate::session::peer::FeedbackCounters,
-    pub(super) io_errors: Vec<(&'static str, u64)>,
+    pub(super) io: IoNumbers,
     levels_at: Option<Instant>,
     pub(super) has_told_levels: bool,
     report_at: Option<Instant>,
@@ -98,9 +88,9 @@ impl WorkerCore {
             questions: Questions::default(),
             events: VecDeque::new(),
             discards: Discards::default(),
-            totals: Totals::default(),
+            packets_forwarded: 0,
             past: crate::session::peer::FeedbackCounters::default(),
-            io_errors: Vec::new(),
+            io: IoNumbers::default(),
             levels_at: None,
             has_told_levels: false,
             report_at: None,
@@ -156,8 +146,6 @@ impl WorkerCore {
 
     /// One UDP datagram from a socket.
     pub fn handle_datagram(&mut self, now: Instant, datagram: RxDatagram<'_>, tx: &mut TxBatch) {
-        self.totals.datagrams_received += 1;
-        self.totals.bytes_received += datagram.bytes.len() as u64;
         if let Err(discard) = self.demux(now, datagram, tx) {
             self.discards.count(discard);
         }
@@ -471,7 +459,7 @@ impl WorkerCore {
                 None => Err(Discard::TooOld),
             };
             match result {
-                Ok(()) => self.totals.packets_forwarded += 1,
+                Ok(()) => self.packets_forwarded += 1,
                 Err(discard) => self.discards.count(discard),
             }
         }
@@ -528,14 +516,8 @@ impl WorkerCore {
         self.is_stopped
     }
 
-    /// Counts what leaves. Called with each batch that is about to be sent.
-    pub fn note_sent(&mut self, tx: &TxBatch) {
-        self.totals.datagrams_sent += tx.entries().len() as u64;
-        self.totals.bytes_sent += tx.entries().iter().map(|entry| entry.len as u64).sum::<u64>();
-    }
-
-    /// The socket layer's failures so far.
-    pub fn note_io(&mut self, errors: Vec<(&'static str, u64)>) {
-        self.io_errors = errors;
+    /// What the sockets did so far.
+    pub fn note_io(&mut self, io: IoNumbers) {
+        self.io = io;
     }
 }

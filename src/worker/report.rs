@@ -13,17 +13,13 @@ impl WorkerCore {
         self.seats.sessions().for_each(|session| feedback.add(&session.counters));
         let FeedbackCounters { keyframe_requests, nacks_received, nacks_sent, retransmissions } = feedback;
         WorkerReport {
-            datagrams_received: self.totals.datagrams_received,
-            datagrams_sent: self.totals.datagrams_sent,
-            bytes_received: self.totals.bytes_received,
-            bytes_sent: self.totals.bytes_sent,
+            io: self.io.clone(),
             keyframe_requests,
             nacks_received,
             nacks_sent,
             retransmissions,
-            packets_forwarded: self.totals.packets_forwarded,
+            packets_forwarded: self.packets_forwarded,
             discards: self.discards.iter().collect(),
-            io_errors: self.io_errors.clone(),
             sessions: self.seats.sessions().map(|session| session_report(now, session)).collect(),
         }
     }
