@@ -14,10 +14,10 @@ use std::net::SocketAddr;
 
 use crate::base::format::MediaKind;
 use crate::base::ids::{Mid, Ssrc, TrackKey};
-use crate::proto::dtls::DtlsRole;
 use crate::session::streams::StreamsConfig;
 use crate::wire::sdp::{Description, Fingerprint, SdpError, to_token};
 
+pub use crate::proto::dtls::DtlsRole;
 use mline::{Mline, State};
 
 /// Most m-lines our own offers grow to: 60 people with sound and picture, beyond what a browser decodes.
