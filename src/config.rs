@@ -21,8 +21,8 @@ const MEDIA_PORT: u16 = 3478;
 const MAX_CONNECTIONS: usize = 1000;
 /// More seats than one process can serve; a larger value is a typing error.
 const MAX_CONNECTIONS_LIMIT: usize = 1_000_000;
-/// A worker is named by a byte.
-const WORKERS_LIMIT: usize = 255;
+/// Workers that wake each other are the bits of a word.
+const WORKERS_LIMIT: usize = 64;
 /// Gryt's default STUN server.
 const STUN_SERVER: &str = "stun:stun.l.google.com:19302";
 /// A day; longer pauses between pings detect nothing.
@@ -484,7 +484,7 @@ mod tests {
     fn a_bad_value_is_one_sentence_with_name_value_and_what_is_allowed() {
         assert_eq!(refusal(&[("PORT", "70000")]), "PORT is `70000`, but must be a port number from 0 to 65535.");
         let text = read_with(&["--workers", "0"], &[]).unwrap_err().to_string();
-        assert_eq!(text, "--workers is `0`, but must be a whole number from 1 to 255.");
+        assert_eq!(text, "--workers is `0`, but must be a whole number from 1 to 64.");
         assert_eq!(
             refusal(&[("LOG_LEVEL", "loud")]),
             "LOG_LEVEL is `loud`, but must be error, warn, info, debug or trace."

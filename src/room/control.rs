@@ -1,191 +1,159 @@
-//! The one door from signalling to rooms.
+//! The one door from signalling to rooms: the hub behind a lock, its outputs dispatched in order.
 //!
-//! Owns: who is in which room. This is the smallest version with the agreed signatures: it keeps rooms and passes
-//! notices, and has no media plane behind it.
+//! Owns: the hub, the ends of the queues to workers and peers. Promises: calls are short and never wait: a worker's
+//! queue that is full is a counted fault, a peer that does not read is closed.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
 
+use crossbeam_channel::Sender;
 use tokio::sync::{broadcast, mpsc};
 
-use super::api::{
-    CloseReason, Dialect, JoinError, JoinRequest, Joined, Notice, PeerControl, PeerInfo, PeerUpdate, RequestError,
-    RoomView,
-};
-use crate::base::ids::PeerId;
-use crate::session::negotiate::NegotiateError;
+use super::api::{JoinError, JoinRequest, Joined, Notice, PeerControl, PeerUpdate, RequestError, RoomEvent, RoomView};
+use super::hub::{Hub, Output};
+use crate::base::ids::{PeerId, WorkerId};
+use crate::runtime::clock;
 use crate::telemetry::Snapshot;
+use crate::worker::command::{Command, Event};
 
-const ANSWER: &str = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\n";
+/// Notices a peer may leave unread. A room of hundreds announces itself in so many; who is slower than that for long
+/// is not there any more.
+const NOTICES_MAX: usize = 1024;
+/// Room events a watcher may leave unread.
+const ROOM_EVENTS_MAX: usize = 1024;
 
-/// For the servers that own rooms.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RoomEvent {
-    /// A user entered.
-    PeerJoined {
-        /// Room id.
-        room: String,
-        /// User id.
-        user_id: String,
-    },
-    /// A user left.
-    PeerLeft {
-        /// Room id.
-        room: String,
-        /// User id.
-        user_id: String,
-    },
+/// Wakes a worker that sleeps.
+pub type Wake = Box<dyn Fn() + Send + Sync>;
+
+/// A worker as control sees it.
+pub struct WorkerLink {
+    /// Its commands.
+    pub commands: Sender<Command>,
+    /// See [`Wake`].
+    pub wake: Wake,
 }
 
-struct Seat {
-    room: String,
-    info: PeerInfo,
-    notices: mpsc::Sender<Notice>,
-    expects_answer: bool,
-}
-
-#[derive(Default)]
-struct Rooms {
-    next: u64,
-    seats: HashMap<PeerId, Seat>,
-    stopping: bool,
+struct Inner {
+    hub: Hub,
+    notices: HashMap<PeerId, mpsc::Sender<Notice>>,
 }
 
 /// See the module.
 pub struct Control {
-    rooms: Mutex<Rooms>,
-    seats_max: usize,
+    inner: Mutex<Inner>,
+    workers: Vec<WorkerLink>,
     events: broadcast::Sender<RoomEvent>,
 }
 
 impl Control {
-    /// Rooms for `seats_max` peers.
-    pub fn new(seats_max: usize) -> Self {
-        Self { rooms: Mutex::default(), seats_max, events: broadcast::channel(256).0 }
+    /// A hub with its workers.
+    pub fn new(hub: Hub, workers: Vec<WorkerLink>) -> Self {
+        let inner = Mutex::new(Inner { hub, notices: HashMap::new() });
+        Self { inner, workers, events: broadcast::channel(ROOM_EVENTS_MAX).0 }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Rooms> {
-        self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs a request and sends out what follows from it, before anybody else's.
+    fn with<T>(&self, request: impl FnOnce(&mut Hub) -> T) -> T {
+        let mut inner = self.lock();
+        let result = request(&mut inner.hub);
+        self.dispatch(&mut inner);
+        result
+    }
+
+    fn dispatch(&self, inner: &mut Inner) {
+        let mut woken = 0u64;
+        while let Some(output) = inner.hub.poll_output() {
+            match output {
+                Output::ToWorker(worker, command) => woken |= self.send(worker, command),
+                Output::ToPeer(peer, notice) => tell(inner, peer, notice),
+                Output::ToWatchers(event) => drop(self.events.send(event)),
+            }
+        }
+        for (index, worker) in self.workers.iter().enumerate() {
+            if woken & (1 << index) != 0 {
+                (worker.wake)();
+            }
+        }
+    }
+
+    fn send(&self, WorkerId(index): WorkerId, command: Command) -> u64 {
+        let Some(worker) = self.workers.get(usize::from(index)) else { return 0 };
+        if let Err(fault) = worker.commands.send_timeout(command, COMMAND_WAIT_MAX) {
+            tracing::error!(worker = index, %fault, "a media worker does not take its commands; restart the server");
+        }
+        1 << index
     }
 
     /// Enters a room.
     pub fn join(&self, request: JoinRequest) -> Result<Joined, JoinError> {
-        let mut rooms = self.lock();
-        if rooms.stopping {
-            return Err(JoinError::Stopping);
+        let mut inner = self.lock();
+        let entered = inner.hub.join(clock::now(), clock::wall(), request);
+        if let Ok(entered) = &entered {
+            let (sender, receiver) = mpsc::channel(NOTICES_MAX);
+            inner.notices.insert(entered.peer, sender);
+            self.dispatch(&mut inner);
+            let entered = entered.clone();
+            return Ok(Joined {
+                peer: entered.peer,
+                wire_id: entered.wire_id,
+                others: entered.others,
+                notices: receiver,
+            });
         }
-        if rooms.seats.len() >= self.seats_max {
-            return Err(JoinError::Full { taken: rooms.seats.len(), seats: self.seats_max });
-        }
-        rooms.next += 1;
-        let peer = PeerId(rooms.next);
-        let uuid = format!("00000000-0000-4000-8000-{:012x}", peer.0);
-        let user_id = request.user_id.clone().unwrap_or_else(|| uuid.clone());
-        let wire_id = if request.dialect == Dialect::Switchboard { uuid } else { user_id.clone() };
-        let same = |seat: &Seat| seat.room == request.room && seat.info.user_id == user_id;
-        let old = rooms.seats.iter().find(|(_, seat)| same(seat)).map(|(peer, _)| *peer);
-        if let Some(old) = old {
-            Self::remove(&mut rooms, old, Some(CloseReason::Evicted), &self.events);
-        }
-        let display_name = request.display_name.clone();
-        let info =
-            PeerInfo { peer, wire_id: wire_id.clone(), user_id, display_name, audio_muted: false, video_muted: false };
-        let others: Vec<PeerInfo> =
-            rooms.seats.values().filter(|seat| seat.room == request.room).map(|seat| seat.info.clone()).collect();
-        Self::tell(&rooms, &request.room, None, &Notice::PeerJoined(info.clone()));
-        let (notices, receiver) = mpsc::channel(256);
-        if request.policy.server_offers_first {
-            let _ = notices.try_send(Notice::Offer { sdp: ANSWER.to_owned() });
-        }
-        let expects_answer = request.policy.server_offers_first;
-        let user_id = info.user_id.clone();
-        rooms.seats.insert(peer, Seat { room: request.room.clone(), info, notices, expects_answer });
-        let _ = self.events.send(RoomEvent::PeerJoined { room: request.room, user_id });
-        Ok(Joined { peer, wire_id, others, notices: receiver })
+        self.dispatch(&mut inner);
+        Err(entered.err().unwrap_or(JoinError::Stopping))
     }
 
     /// The client offers; the answer comes back.
     pub fn offer(&self, peer: PeerId, sdp: &str) -> Result<String, RequestError> {
-        let rooms = self.lock();
-        rooms.seats.get(&peer).ok_or(RequestError::Gone)?;
-        if !sdp.starts_with("v=0") {
-            return Err(NegotiateError::Syntax("no v= line".into()).into());
-        }
-        Ok(ANSWER.to_owned())
+        self.with(|hub| hub.offer(clock::now(), peer, sdp))
     }
 
     /// The client answers our offer.
     pub fn answer(&self, peer: PeerId, sdp: &str) -> Result<(), RequestError> {
-        let mut rooms = self.lock();
-        let seat = rooms.seats.get_mut(&peer).ok_or(RequestError::Gone)?;
-        if !std::mem::take(&mut seat.expects_answer) {
-            return Err(NegotiateError::UnexpectedAnswer.into());
-        }
-        if !sdp.starts_with("v=0") {
-            return Err(NegotiateError::Syntax("no v= line".into()).into());
-        }
-        Ok(())
+        self.with(|hub| hub.answer(clock::now(), peer, sdp))
     }
 
-    /// Trickled candidate of the peer; ICE-lite needs none, it is only checked for form.
+    /// A trickled candidate of the peer; ICE-lite needs none, it is only checked for form.
     pub fn candidate(&self, peer: PeerId, candidate: &str) -> Result<(), RequestError> {
-        self.lock().seats.get(&peer).ok_or(RequestError::Gone)?;
-        let bare = candidate.strip_prefix("a=").unwrap_or(candidate);
-        if !bare.starts_with("candidate:") {
-            return Err(NegotiateError::Syntax("not a candidate".into()).into());
-        }
-        Ok(())
+        self.lock().hub.candidate(peer, candidate)
     }
 
     /// The client asks for a fresh offer.
     pub fn renegotiate(&self, peer: PeerId) -> Result<(), RequestError> {
-        let mut rooms = self.lock();
-        let seat = rooms.seats.get_mut(&peer).ok_or(RequestError::Gone)?;
-        seat.expects_answer = true;
-        let _ = seat.notices.try_send(Notice::Offer { sdp: ANSWER.to_owned() });
-        Ok(())
+        self.with(|hub| hub.renegotiate(clock::now(), peer))
     }
 
     /// What a peer says about itself.
     pub fn update(&self, peer: PeerId, update: PeerUpdate) -> Result<(), RequestError> {
-        let mut rooms = self.lock();
-        let seat = rooms.seats.get_mut(&peer).ok_or(RequestError::Gone)?;
-        seat.info.audio_muted = update.audio_muted.unwrap_or(seat.info.audio_muted);
-        seat.info.video_muted = update.video_muted.unwrap_or(seat.info.video_muted);
-        let (room, info) = (seat.room.clone(), seat.info.clone());
-        Self::tell(&rooms, &room, Some(peer), &Notice::PeerUpdated(info));
-        Ok(())
+        self.with(|hub| hub.update(clock::now(), peer, update))
     }
 
     /// The peer is gone.
     pub fn leave(&self, peer: PeerId) {
-        Self::remove(&mut self.lock(), peer, None, &self.events);
+        let mut inner = self.lock();
+        inner.notices.remove(&peer);
+        inner.hub.leave(clock::now(), peer);
+        self.dispatch(&mut inner);
     }
 
-    /// What somebody else decided about a peer; false when nobody has that name.
-    pub fn control_user(&self, room: &str, user_id: &str, _change: PeerControl) -> bool {
-        self.lock().seats.values().any(|seat| seat.room == room && seat.info.user_id == user_id)
+    /// What somebody else decided about a peer; `false` when nobody has that name.
+    pub fn control_user(&self, room: &str, user_id: &str, change: PeerControl) -> bool {
+        self.with(|hub| hub.control_user(clock::now(), room, user_id, change))
     }
 
-    /// Throws a user out; false when nobody has that name.
+    /// Throws a user out; `false` when nobody has that name.
     pub fn disconnect_user(&self, room: &str, user_id: &str) -> bool {
-        let mut rooms = self.lock();
-        let found = rooms.seats.iter().find(|(_, seat)| seat.room == room && seat.info.user_id == user_id);
-        let Some(peer) = found.map(|(peer, _)| *peer) else { return false };
-        Self::remove(&mut rooms, peer, Some(CloseReason::Kicked), &self.events);
-        true
+        self.with(|hub| hub.disconnect_user(clock::now(), room, user_id))
     }
 
     /// Rooms with peers.
     pub fn rooms(&self) -> Vec<RoomView> {
-        let mut views: HashMap<String, RoomView> = HashMap::new();
-        for seat in self.lock().seats.values() {
-            let fresh =
-                || RoomView { id: seat.room.clone(), created_at: SystemTime::UNIX_EPOCH, peers: Vec::new(), tracks: 0 };
-            views.entry(seat.room.clone()).or_insert_with(fresh).peers.push(seat.info.clone());
-        }
-        views.into_values().collect()
+        self.lock().hub.rooms()
     }
 
     /// Entries and departures from now on.
@@ -195,50 +163,70 @@ impl Control {
 
     /// `/debug/rooms`.
     pub fn debug_rooms(&self) -> serde_json::Value {
-        self.rooms().iter().map(|room| serde_json::json!({"id": room.id, "peers": room.peers.len()})).collect()
+        self.lock().hub.debug_rooms()
     }
 
     /// `/debug/peers`.
     pub fn debug_peers(&self) -> serde_json::Value {
-        self.lock().seats.values().map(|seat| serde_json::json!({"userId": seat.info.user_id})).collect()
+        self.lock().hub.debug_peers()
     }
 
     /// `/debug/tracks`.
     pub fn debug_tracks(&self) -> serde_json::Value {
-        serde_json::Value::Array(Vec::new())
+        self.lock().hub.debug_tracks()
     }
 
     /// Every number for `/metrics`.
     pub fn counters(&self) -> Snapshot {
-        Snapshot { rooms: self.rooms().len() as u64, peers: self.lock().seats.len() as u64, ..Snapshot::default() }
+        self.lock().hub.counters()
     }
 
-    /// Every worker's socket answered its self-check.
+    /// Every worker's socket answered its self-check, and the server does not stop.
     pub fn is_ready(&self) -> bool {
-        !self.lock().stopping
+        self.lock().hub.is_ready()
     }
 
-    /// Tells all peers that the server stops.
+    /// Workers whose socket has not answered yet.
+    pub fn unchecked_workers(&self) -> usize {
+        self.lock().hub.unchecked_workers()
+    }
+
+    /// Tells all peers that the server stops, and the workers too.
     pub fn stop(&self) {
-        let mut rooms = self.lock();
-        rooms.stopping = true;
-        for peer in rooms.seats.keys().copied().collect::<Vec<_>>() {
-            Self::remove(&mut rooms, peer, Some(CloseReason::ServerStopping), &self.events);
-        }
+        self.with(|hub| hub.stop(clock::now()));
     }
 
-    fn remove(rooms: &mut Rooms, peer: PeerId, reason: Option<CloseReason>, events: &broadcast::Sender<RoomEvent>) {
-        let Some(seat) = rooms.seats.remove(&peer) else { return };
-        if let Some(reason) = reason {
-            let _ = seat.notices.try_send(Notice::Closed(reason));
-        }
-        Self::tell(rooms, &seat.room, None, &Notice::PeerLeft(seat.info.clone()));
-        let _ = events.send(RoomEvent::PeerLeft { room: seat.room, user_id: seat.info.user_id });
+    /// News from a worker.
+    pub fn handle_event(&self, worker: WorkerId, event: Event) {
+        self.with(|hub| hub.handle_event(clock::now(), worker, event));
     }
 
-    fn tell(rooms: &Rooms, room: &str, except: Option<PeerId>, notice: &Notice) {
-        for seat in rooms.seats.values().filter(|seat| seat.room == room && Some(seat.info.peer) != except) {
-            let _ = seat.notices.try_send(notice.clone());
+    /// Deadlines; call about once a second.
+    pub fn handle_timeout(&self) {
+        self.with(|hub| hub.handle_timeout(clock::now()));
+    }
+
+    /// A command for every worker that concerns no peer.
+    pub fn broadcast(&self, command: &Command) {
+        let _order = self.lock();
+        for index in 0..self.workers.len() {
+            self.send(WorkerId(index as u8), command.clone());
+            (self.workers[index].wake)();
         }
+    }
+}
+
+/// A queue holds thousands of commands and a worker takes them each turn: one that is full for so long is stuck.
+const COMMAND_WAIT_MAX: std::time::Duration = std::time::Duration::from_millis(100);
+
+fn tell(inner: &mut Inner, peer: PeerId, notice: Notice) {
+    let is_last = matches!(notice, Notice::Closed(_));
+    let Some(sender) = inner.notices.get(&peer) else { return };
+    if sender.try_send(notice).is_err() {
+        tracing::debug!(%peer, "does not read its notices");
+        inner.notices.remove(&peer);
+        inner.hub.handle_slow_peer(clock::now(), peer);
+    } else if is_last {
+        inner.notices.remove(&peer);
     }
 }

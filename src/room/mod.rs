@@ -2,3 +2,7 @@
 
 pub mod api;
 pub mod control;
+pub mod hub;
+mod peer;
+mod subscribe;
+mod views;

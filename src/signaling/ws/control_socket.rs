@@ -14,7 +14,7 @@ use super::gryt::room_error;
 use super::socket::{Ending, Incoming, Socket};
 use super::{ID_MAX, ROOM_MAX};
 use crate::room::api::PeerControl;
-use crate::room::control::RoomEvent;
+use crate::room::api::RoomEvent;
 
 /// People one user may have blocked.
 const HIDDEN_MAX: usize = 4096;
