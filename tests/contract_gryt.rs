@@ -54,7 +54,10 @@ async fn the_server_offers_right_after_the_join_and_takes_the_answer() {
     assert_eq!(offer["event"], "offer");
     let offer = inner(&offer);
     assert_eq!(offer["type"], "offer");
-    assert!(offer["sdp"].as_str().unwrap().contains("\r\nm=audio"));
+    let kinds: Vec<&str> =
+        offer["sdp"].as_str().unwrap().split("\r\nm=").skip(1).map(|section| &section[..5]).collect();
+    assert_eq!(kinds, ["audio", "video", "video", "audio"], "microphone, camera, screen, screen sound");
+    assert_eq!(offer["sdp"].as_str().unwrap().matches("a=recvonly").count(), 4);
     let candidate = json!({"candidate": CANDIDATE, "sdpMid": "0", "sdpMLineIndex": 0, "usernameFragment": "F7gI"});
     ana.send(gryt("candidate", candidate)).await;
     ana.send(gryt("candidate", json!({"candidate": "", "sdpMid": "0"}))).await;

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -14,9 +16,13 @@ use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tramline::base::ids::WorkerId;
 use tramline::config::Config;
-use tramline::room::control::Control;
+use tramline::crypto::cert::Certificate;
+use tramline::room::control::{Control, WorkerLink};
+use tramline::room::hub::{Hub, HubConfig};
 use tramline::signaling::{AppState, serve};
+use tramline::worker::command::Event;
 
 /// Generous: two cores may be busy with a build.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -66,9 +72,24 @@ pub const OFFER: &str = concat!(
 /// A candidate as a browser trickles it.
 pub const CANDIDATE: &str = "candidate:1 1 udp 2130706431 192.0.2.7 50000 typ host";
 
-/// The rooms under test, with this many seats.
+/// The rooms under test, with one worker that takes every command and does nothing.
 pub fn control(config: &Config) -> Arc<Control> {
-    Arc::new(Control::new(config.max_connections))
+    let certificate = Certificate::generate().unwrap();
+    let hub = Hub::new(
+        HubConfig {
+            seats: config.max_connections,
+            workers: 1,
+            addresses: vec![vec!["192.0.2.1:3478".parse().unwrap()]],
+            fingerprint: certificate.fingerprint_sha256(),
+        },
+        StdRng::seed_from_u64(1),
+    );
+    let (commands, taken) = crossbeam_channel::unbounded();
+    // The receiver is gone with the last link, and so is the thread.
+    std::thread::spawn(move || for _ in taken {});
+    let control = Control::new(hub, vec![WorkerLink { commands, wake: Box::new(|| {}) }]);
+    control.handle_event(WorkerId(0), Event::SelfChecked);
+    Arc::new(control)
 }
 
 /// A running server.
