@@ -20,7 +20,7 @@ use crate::session::streams::StreamsConfig;
 #[derive(Debug)]
 pub enum State {
     /// No DTLS came here yet: the agent answers checks, for itself or for the owner elsewhere.
-    Waiting(IceLite),
+    Waiting(Box<IceLite>),
     /// This worker owns it.
     Mine(Box<Session>),
 }
