@@ -8,6 +8,9 @@ pub mod net;
 pub mod proto;
 pub mod room;
 pub mod runtime;
+
+pub mod self_check;
+pub mod server;
 pub mod session;
 pub mod signaling;
 pub mod telemetry;

@@ -7,3 +7,4 @@ pub mod batch;
 pub mod format;
 pub mod ids;
 pub mod seq;
+pub mod window;

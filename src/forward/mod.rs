@@ -1,1 +1,7 @@
-//! forward
+//! Who gets what, and how it is renumbered. Never names a session.
+
+pub mod gap;
+pub mod plan;
+pub mod rewrite;
+pub mod speaker;
+pub mod table;

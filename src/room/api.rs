@@ -217,6 +217,25 @@ pub struct PeerControl {
     pub capabilities: Option<Capabilities>,
 }
 
+/// For the servers that own rooms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RoomEvent {
+    /// A user entered.
+    PeerJoined {
+        /// Room id.
+        room: String,
+        /// User id.
+        user_id: String,
+    },
+    /// A user left.
+    PeerLeft {
+        /// Room id.
+        room: String,
+        /// User id.
+        user_id: String,
+    },
+}
+
 /// Why a join was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JoinError {

@@ -1,5 +1,10 @@
 //! One peer: ICE, DTLS, SRTP and its streams.
 
+pub mod discard;
+pub mod egress;
+pub mod feedback;
+pub mod ingress;
 pub mod negotiate;
-
+pub mod peer;
 pub mod streams;
+pub mod track;

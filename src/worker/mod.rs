@@ -1,1 +1,9 @@
-//! worker
+//! All state of one core: sessions, tracks, timers, lanes. Told the time, without sockets.
+
+pub mod command;
+pub mod core;
+pub mod lane;
+mod report;
+pub mod seats;
+mod stun;
+pub mod timers;

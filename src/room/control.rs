@@ -1,0 +1,232 @@
+//! The one door from signalling to rooms: the hub behind a lock, its outputs dispatched in order.
+//!
+//! Owns: the hub, the ends of the queues to workers and peers. Promises: calls are short and never wait: a worker's
+//! queue that is full is a counted fault, a peer that does not read is closed.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crossbeam_channel::Sender;
+use tokio::sync::{broadcast, mpsc};
+
+use super::api::{JoinError, JoinRequest, Joined, Notice, PeerControl, PeerUpdate, RequestError, RoomEvent, RoomView};
+use super::hub::{Hub, Output};
+use crate::base::ids::{PeerId, WorkerId};
+use crate::runtime::clock;
+use crate::telemetry::Snapshot;
+use crate::worker::command::{Command, Event};
+
+/// Notices a peer may leave unread. A room of hundreds announces itself in so many; who is slower than that for long
+/// is not there any more.
+const NOTICES_MAX: usize = 1024;
+/// Room events a watcher may leave unread.
+const ROOM_EVENTS_MAX: usize = 1024;
+
+/// Wakes a worker that sleeps.
+pub type Wake = Box<dyn Fn() + Send + Sync>;
+
+/// A worker as control sees it.
+pub struct WorkerLink {
+    /// Its commands.
+    pub commands: Sender<Command>,
+    /// See [`Wake`].
+    pub wake: Wake,
+}
+
+struct Inner {
+    hub: Hub,
+    notices: HashMap<PeerId, mpsc::Sender<Notice>>,
+}
+
+/// See the module.
+pub struct Control {
+    inner: Mutex<Inner>,
+    workers: Vec<WorkerLink>,
+    events: broadcast::Sender<RoomEvent>,
+}
+
+impl Control {
+    /// A hub with its workers.
+    pub fn new(hub: Hub, workers: Vec<WorkerLink>) -> Self {
+        let inner = Mutex::new(Inner { hub, notices: HashMap::new() });
+        Self { inner, workers, events: broadcast::channel(ROOM_EVENTS_MAX).0 }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs a request and sends out what follows from it, before anybody else's.
+    fn with<T>(&self, request: impl FnOnce(&mut Hub) -> T) -> T {
+        let mut inner = self.lock();
+        let result = request(&mut inner.hub);
+        self.dispatch(&mut inner);
+        result
+    }
+
+    fn dispatch(&self, inner: &mut Inner) {
+        let mut woken = 0u64;
+        while let Some(output) = inner.hub.poll_output() {
+            match output {
+                Output::ToWorker(worker, command) => woken |= self.send(worker, command),
+                Output::ToPeer(peer, notice) => tell(inner, peer, notice),
+                Output::ToWatchers(event) => drop(self.events.send(event)),
+            }
+        }
+        for (index, worker) in self.workers.iter().enumerate() {
+            if woken & (1 << index) != 0 {
+                (worker.wake)();
+            }
+        }
+    }
+
+    fn send(&self, WorkerId(index): WorkerId, command: Command) -> u64 {
+        let Some(worker) = self.workers.get(usize::from(index)) else { return 0 };
+        if let Err(fault) = worker.commands.send_timeout(command, COMMAND_WAIT_MAX) {
+            tracing::error!(worker = index, %fault, "a media worker does not take its commands; restart the server");
+        }
+        1 << index
+    }
+
+    /// Enters a room.
+    pub fn join(&self, request: JoinRequest) -> Result<Joined, JoinError> {
+        let mut inner = self.lock();
+        let entered = inner.hub.join(clock::now(), clock::wall(), request);
+        if let Ok(entered) = &entered {
+            let (sender, receiver) = mpsc::channel(NOTICES_MAX);
+            inner.notices.insert(entered.peer, sender);
+            self.dispatch(&mut inner);
+            let entered = entered.clone();
+            return Ok(Joined {
+                peer: entered.peer,
+                wire_id: entered.wire_id,
+                others: entered.others,
+                notices: receiver,
+            });
+        }
+        self.dispatch(&mut inner);
+        Err(entered.err().unwrap_or(JoinError::Stopping))
+    }
+
+    /// The client offers; the answer comes back.
+    pub fn offer(&self, peer: PeerId, sdp: &str) -> Result<String, RequestError> {
+        self.with(|hub| hub.offer(clock::now(), peer, sdp))
+    }
+
+    /// The client answers our offer.
+    pub fn answer(&self, peer: PeerId, sdp: &str) -> Result<(), RequestError> {
+        self.with(|hub| hub.answer(clock::now(), peer, sdp))
+    }
+
+    /// A trickled candidate of the peer; ICE-lite needs none, it is only checked for form.
+    pub fn candidate(&self, peer: PeerId, candidate: &str) -> Result<(), RequestError> {
+        self.lock().hub.candidate(peer, candidate)
+    }
+
+    /// The client asks for a fresh offer.
+    pub fn renegotiate(&self, peer: PeerId) -> Result<(), RequestError> {
+        self.with(|hub| hub.renegotiate(clock::now(), peer))
+    }
+
+    /// What a peer says about itself.
+    pub fn update(&self, peer: PeerId, update: PeerUpdate) -> Result<(), RequestError> {
+        self.with(|hub| hub.update(clock::now(), peer, update))
+    }
+
+    /// The peer is gone.
+    pub fn leave(&self, peer: PeerId) {
+        let mut inner = self.lock();
+        inner.notices.remove(&peer);
+        inner.hub.leave(clock::now(), peer);
+        self.dispatch(&mut inner);
+    }
+
+    /// What somebody else decided about a peer; `false` when nobody has that name.
+    pub fn control_user(&self, room: &str, user_id: &str, change: PeerControl) -> bool {
+        self.with(|hub| hub.control_user(clock::now(), room, user_id, change))
+    }
+
+    /// Throws a user out; `false` when nobody has that name.
+    pub fn disconnect_user(&self, room: &str, user_id: &str) -> bool {
+        self.with(|hub| hub.disconnect_user(clock::now(), room, user_id))
+    }
+
+    /// Rooms with peers.
+    pub fn rooms(&self) -> Vec<RoomView> {
+        self.lock().hub.rooms()
+    }
+
+    /// Entries and departures from now on.
+    pub fn watch(&self) -> broadcast::Receiver<RoomEvent> {
+        self.events.subscribe()
+    }
+
+    /// `/debug/rooms`.
+    pub fn debug_rooms(&self) -> serde_json::Value {
+        self.lock().hub.debug_rooms()
+    }
+
+    /// `/debug/peers`.
+    pub fn debug_peers(&self) -> serde_json::Value {
+        self.lock().hub.debug_peers()
+    }
+
+    /// `/debug/tracks`.
+    pub fn debug_tracks(&self) -> serde_json::Value {
+        self.lock().hub.debug_tracks()
+    }
+
+    /// Every number for `/metrics`.
+    pub fn counters(&self) -> Snapshot {
+        self.lock().hub.counters()
+    }
+
+    /// Every worker's socket answered its self-check, and the server does not stop.
+    pub fn is_ready(&self) -> bool {
+        self.lock().hub.is_ready()
+    }
+
+    /// Workers whose socket has not answered yet.
+    pub fn unchecked_workers(&self) -> usize {
+        self.lock().hub.unchecked_workers()
+    }
+
+    /// Tells all peers that the server stops, and the workers too.
+    pub fn stop(&self) {
+        self.with(|hub| hub.stop(clock::now()));
+    }
+
+    /// News from a worker.
+    pub fn handle_event(&self, worker: WorkerId, event: Event) {
+        self.with(|hub| hub.handle_event(clock::now(), worker, event));
+    }
+
+    /// Deadlines; call about once a second.
+    pub fn handle_timeout(&self) {
+        self.with(|hub| hub.handle_timeout(clock::now()));
+    }
+
+    /// A command for every worker that concerns no peer.
+    pub fn broadcast(&self, command: &Command) {
+        let _order = self.lock();
+        for index in 0..self.workers.len() {
+            self.send(WorkerId(index as u8), command.clone());
+            (self.workers[index].wake)();
+        }
+    }
+}
+
+/// A queue holds thousands of commands and a worker takes them each turn: one that is full for so long is stuck.
+const COMMAND_WAIT_MAX: std::time::Duration = std::time::Duration::from_millis(100);
+
+fn tell(inner: &mut Inner, peer: PeerId, notice: Notice) {
+    let is_last = matches!(notice, Notice::Closed(_));
+    let Some(sender) = inner.notices.get(&peer) else { return };
+    if sender.try_send(notice).is_err() {
+        tracing::debug!(%peer, "does not read its notices");
+        inner.notices.remove(&peer);
+        inner.hub.handle_slow_peer(clock::now(), peer);
+    } else if is_last {
+        inner.notices.remove(&peer);
+    }
+}

@@ -1,0 +1,86 @@
+//! What a room knows of one peer.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Instant;
+
+use super::api::{Capabilities, Dialect, MediaState, PeerInfo, Source, StreamNames, TrackInfo};
+use crate::base::format::MediaKind;
+use crate::base::ids::{SessionKey, TrackKey, WorkerId};
+use crate::session::negotiate::{Negotiation, Publication};
+
+/// A published track.
+#[derive(Clone, Debug)]
+pub(super) struct Track {
+    pub key: TrackKey,
+    /// Stable id for people and clients.
+    pub id: String,
+    pub kind: MediaKind,
+    pub mid: String,
+    /// The publisher's own names (`a=msid`).
+    pub stream_id: String,
+    pub track_id: String,
+    pub slot: Option<usize>,
+    /// Media came.
+    pub is_live: bool,
+    /// 0 to 127, from the audio level extension.
+    pub loudness: u8,
+}
+
+/// A peer in a room.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub info: PeerInfo,
+    pub room: String,
+    pub dialect: Dialect,
+    pub stream_names: StreamNames,
+    pub capabilities: Capabilities,
+    pub is_server_muted: bool,
+    pub is_deafened: bool,
+    /// User ids whose media is withheld.
+    pub hidden: HashSet<String>,
+    pub negotiation: Negotiation,
+    pub session: SessionKey,
+    /// The worker that owns the session, once claimed.
+    pub owner: Option<WorkerId>,
+    /// The worker whose port was announced, where each has its own.
+    pub placed: Option<WorkerId>,
+    pub media: Option<MediaState>,
+    /// By m-line.
+    pub tracks: BTreeMap<usize, Track>,
+    /// What its m-lines show, as it told, by mid.
+    pub sources: HashMap<String, Source>,
+    /// Tracks it receives now, with the m-line.
+    pub bound: Vec<(TrackKey, u16)>,
+    /// What it was told last about its m-lines.
+    pub told: Vec<TrackInfo>,
+    /// The track count of the last [`Notice::NeedsOffer`](super::api::Notice::NeedsOffer).
+    pub asked_for: usize,
+    /// When our pending offer went out.
+    pub offered_at: Option<Instant>,
+    /// It let an offer of ours go unanswered: it gets no more of them.
+    pub ignores_offers: bool,
+    /// Time since its last check, by the last report.
+    pub silent_s: f32,
+}
+
+impl Peer {
+    /// What one of its tracks shows.
+    pub fn source_of(&self, track: &Track) -> Source {
+        let by_slot = [Source::Microphone, Source::Camera, Source::Screen, Source::ScreenAudio];
+        let told = self.sources.get(&track.mid).copied();
+        told.or_else(|| track.slot.and_then(|slot| by_slot.get(slot).copied())).unwrap_or(Source::Unknown)
+    }
+
+    /// Whether it may publish that. Without slots or marks an audio track is speech and a video track a camera.
+    pub fn may_publish(&self, publication: &Publication) -> bool {
+        let screen = [Some(2), Some(3)].contains(&publication.slot);
+        let told = self.sources.get(publication.mid.as_str());
+        if screen || matches!(told, Some(Source::Screen | Source::ScreenAudio)) {
+            return self.capabilities.share_screen;
+        }
+        match publication.kind {
+            MediaKind::Audio => self.capabilities.speak,
+            MediaKind::Video => self.capabilities.share_video,
+        }
+    }
+}

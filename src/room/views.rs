@@ -1,0 +1,175 @@
+//! What people see of rooms: the debug views and the numbers for `/metrics`.
+
+use serde_json::{Value, json};
+
+use super::api::{MediaState, RoomView};
+use super::hub::Hub;
+use super::peer::{Peer, Track};
+use crate::telemetry::{RoomRow, Snapshot};
+use crate::worker::command::{EgressReport, IngressReport, SessionReport};
+
+impl Hub {
+    /// Rooms with peers.
+    pub fn rooms(&self) -> Vec<RoomView> {
+        let view = |(id, room): (&String, &super::hub::Room)| RoomView {
+            id: id.clone(),
+            created_at: room.created_at,
+            peers: self.room_peers(id).map(|peer| peer.info.clone()).collect(),
+            tracks: self.room_peers(id).map(|peer| peer.tracks.len()).sum(),
+        };
+        let mut views: Vec<_> = self.rooms.iter().map(view).collect();
+        views.sort_by(|a, b| a.id.cmp(&b.id));
+        views
+    }
+
+    /// `/debug/rooms`.
+    pub fn debug_rooms(&self) -> Value {
+        let view = |room: RoomView| {
+            json!({
+                "id": room.id,
+                "createdAt": rfc3339(room.created_at),
+                "peers": room.peers.iter().map(|peer| &peer.user_id).collect::<Vec<_>>(),
+                "tracks": room.tracks,
+            })
+        };
+        self.rooms().into_iter().map(view).collect()
+    }
+
+    /// `/debug/peers`.
+    pub fn debug_peers(&self) -> Value {
+        self.peers.values().map(|peer| self.peer_view(peer)).collect()
+    }
+
+    fn peer_view(&self, peer: &Peer) -> Value {
+        let report = self.session_report(peer);
+        json!({
+            "peerId": peer.info.peer.to_string(),
+            "wireId": peer.info.wire_id,
+            "userId": peer.info.user_id,
+            "displayName": peer.info.display_name,
+            "room": peer.room,
+            "dialect": peer.dialect.as_str(),
+            "worker": peer.owner.map(|owner| owner.0),
+            "media": match peer.media {
+                None => "connecting",
+                Some(MediaState::Connected) => "connected",
+                Some(MediaState::Disconnected) => "disconnected",
+            },
+            "audioMuted": peer.info.audio_muted,
+            "videoMuted": peer.info.video_muted,
+            "remote": report.and_then(|report| report.remote),
+            "srtpSuite": report.and_then(|report| report.suite).map(|suite| suite.name()),
+            "lastCheckSecondsAgo": report.map(|report| report.silent.as_secs_f32()),
+            "published": peer.tracks.values().map(|track| &track.id).collect::<Vec<_>>(),
+            "received": peer.bound.iter().filter_map(|(key, _)| self.track(*key)).map(|(_, track)| &track.id)
+                .collect::<Vec<_>>(),
+        })
+    }
+
+    /// `/debug/tracks`.
+    pub fn debug_tracks(&self) -> Value {
+        let tracks = self.peers.values().flat_map(|peer| peer.tracks.values().map(move |track| (peer, track)));
+        tracks.map(|(peer, track)| self.track_view(peer, track)).collect()
+    }
+
+    fn track_view(&self, publisher: &Peer, track: &Track) -> Value {
+        let ingress = self.ingress_report(publisher, track);
+        let subscribers = self.room_peers(&publisher.room).flat_map(|peer| {
+            let mlines = peer.bound.iter().filter(|(key, _)| *key == track.key);
+            mlines.map(move |(_, mline)| self.subscriber_view(peer, *mline))
+        });
+        json!({
+            "id": track.id,
+            "room": publisher.room,
+            "publisher": publisher.info.user_id,
+            "kind": track.kind.as_str(),
+            "mid": track.mid,
+            "streamId": track.stream_id,
+            "live": track.is_live,
+            "codec": ingress.and_then(|ingress| ingress.format).map(|format| format.name()),
+            "ssrc": ingress.map(|ingress| ingress.ssrc),
+            "packets": ingress.map_or(0, |ingress| ingress.packets),
+            "bytes": ingress.map_or(0, |ingress| ingress.bytes),
+            "lost": ingress.map_or(0, |ingress| ingress.lost),
+            "jitterMs": ingress.map_or(0.0, |ingress| ingress.jitter_ms),
+            "keyframes": ingress.map_or(0, |ingress| ingress.keyframes),
+            "subscribers": subscribers.collect::<Vec<_>>(),
+        })
+    }
+
+    fn subscriber_view(&self, peer: &Peer, mline: u16) -> Value {
+        let egress = self.egress_report(peer, mline);
+        json!({
+            "userId": peer.info.user_id,
+            "mline": mline,
+            "ssrc": egress.map(|egress| egress.ssrc),
+            "packets": egress.map_or(0, |egress| egress.packets),
+            "bytes": egress.map_or(0, |egress| egress.bytes),
+            "retransmissions": egress.map_or(0, |egress| egress.retransmissions),
+            "fractionLost": egress.map_or(0.0, |egress| egress.fraction_lost),
+            "roundTripMs": egress.and_then(|egress| egress.round_trip).map(|time| time.as_secs_f64() * 1e3),
+            "awaitsKeyframe": egress.is_some_and(|egress| egress.awaits_keyframe),
+        })
+    }
+
+    /// Every number for `/metrics`.
+    pub fn counters(&self) -> Snapshot {
+        let mut snapshot = Snapshot {
+            rooms: self.rooms.len() as u64,
+            peers: self.peers.len() as u64,
+            tracks: self.peers.values().map(|peer| peer.tracks.len() as u64).sum(),
+            room_rows: self.rooms.keys().map(|room| self.room_row(room)).collect(),
+            ..Snapshot::default()
+        };
+        for report in &self.reports {
+            snapshot.bytes_transferred += report.io.bytes_received + report.io.bytes_sent;
+            snapshot.datagrams_received += report.io.datagrams_received;
+            snapshot.datagrams_sent += report.io.datagrams_sent;
+            snapshot.pli_requests += report.keyframe_requests;
+            snapshot.nack_requests += report.nacks_received;
+            snapshot.retransmissions += report.retransmissions;
+            snapshot.packets_forwarded += report.packets_forwarded;
+            add(&mut snapshot.discards, &report.discards);
+            add(&mut snapshot.io_errors, &report.io.errors);
+        }
+        snapshot
+    }
+
+    fn room_row(&self, room: &str) -> RoomRow {
+        let tracks = self.room_peers(room).flat_map(|peer| peer.tracks.values().map(move |track| (peer, track)));
+        let reports: Vec<_> = tracks.filter_map(|(peer, track)| self.ingress_report(peer, track)).collect();
+        RoomRow {
+            id: room.to_owned(),
+            subscribers: self.room_peers(room).filter(|peer| !peer.bound.is_empty()).count() as u64,
+            rtp_bytes: reports.iter().map(|report| report.bytes).sum(),
+            rtp_packets: reports.iter().map(|report| report.packets).sum(),
+        }
+    }
+
+    fn session_report(&self, peer: &Peer) -> Option<&SessionReport> {
+        let report = self.reports.get(usize::from(peer.owner?.0))?;
+        report.sessions.iter().find(|session| session.session == peer.session)
+    }
+
+    fn ingress_report(&self, publisher: &Peer, track: &Track) -> Option<&IngressReport> {
+        self.session_report(publisher)?.ingress.iter().find(|ingress| ingress.track == track.key)
+    }
+
+    fn egress_report(&self, peer: &Peer, mline: u16) -> Option<&EgressReport> {
+        self.session_report(peer)?.egress.iter().find(|egress| egress.mline == mline)
+    }
+}
+
+fn rfc3339(at: std::time::SystemTime) -> String {
+    jiff::Timestamp::try_from(at).map(|at| at.to_string()).unwrap_or_default()
+}
+
+/// Adds counts name by name; every worker counts the same names in the same order.
+fn add(sum: &mut Vec<(&'static str, u64)>, counts: &[(&'static str, u64)]) {
+    for (name, count) in counts {
+        match sum.iter_mut().find(|(known, _)| known == name) {
+            Some((_, total)) => *total += count,
+            None => sum.push((name, *count)),
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Wiring and shutdown: settings to running parts, and back to nothing in good order.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use rand::rngs::{StdRng, SysRng};
+use rand::{RngExt, SeedableRng};
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::base::ids::WorkerId;
+use crate::config::{Config, MediaPorts};
+use crate::crypto::cert::Certificate;
+use crate::net::{self, BindAddresses, IoLimits, WakeSource, WorkerSockets};
+use crate::proto::dtls::DtlsConfig;
+use crate::room::control::{Control, WorkerLink};
+use crate::room::hub::{Hub, HubConfig};
+use crate::runtime::interfaces;
+use crate::runtime::spawn::{Seat, Workers, spawn_workers};
+use crate::runtime::worker::Worker;
+use crate::self_check;
+use crate::signaling::{self, AppState};
+use crate::worker::command::{Command, Event};
+use crate::worker::core::WorkerCore;
+use crate::worker::lane::Lanes;
+
+/// Commands that may wait for a worker: a burst of a thousand joins.
+const COMMANDS_MAX: usize = 8192;
+/// Events that may wait for control, from all workers.
+const EVENTS_MAX: usize = 8192;
+/// How often control looks at its deadlines.
+const CONTROL_TICK: Duration = Duration::from_millis(500);
+/// Connections the kernel keeps for us while we accept.
+const BACKLOG: u32 = 1024;
+
+/// Serves until SIGTERM or SIGINT.
+pub fn run(config: Config) -> Result<()> {
+    net::features::probe()?;
+    let sockets = bind_media(&config)?;
+    let addresses = advertised(&config, &sockets)?;
+    let media_port = sockets.first().map_or(0, |sockets| sockets.port);
+    let (control, workers, events) = start_workers(&config, sockets, addresses.clone())?;
+    let control_thread = std::thread::Builder::new().name("tramline-control".into()).spawn({
+        let control = Arc::clone(&control);
+        move || handle_events(&control, &events)
+    })?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("tramline-http").enable_all().build()?;
+    let served = runtime.block_on(serve(config, Arc::clone(&control), media_port, &addresses));
+    control.stop();
+    for thread in workers.threads {
+        let ended = thread.join().map_err(|_| anyhow::anyhow!("a worker thread panicked"))?;
+        ended.context("a worker's ring broke")?;
+    }
+    // The workers are gone and with them the senders of events.
+    let _ = control_thread.join();
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    tracing::info!("stopped");
+    served
+}
+
+fn bind_media(config: &Config) -> Result<Vec<WorkerSockets>> {
+    let mut addresses = BindAddresses::default();
+    if !config.media_hosts.is_empty() {
+        addresses = BindAddresses { v4: None, v6: None };
+        for host in &config.media_hosts {
+            match host {
+                IpAddr::V4(host) => addresses.v4 = Some(*host),
+                IpAddr::V6(host) => addresses.v6 = Some(*host),
+            }
+        }
+    }
+    let sockets = match config.media_ports {
+        MediaPorts::Single(port) => net::bind_group(addresses, port, config.workers)?,
+        MediaPorts::Range { min, max } => net::bind_range(addresses, min..=max, config.workers)?,
+    };
+    Ok(sockets)
+}
+
+/// What peers are told: exactly `ICE_ADVERTISE_IP`, or the addresses of the interfaces. One list for a shared port, one
+/// for each worker where each has its own.
+fn advertised(config: &Config, sockets: &[WorkerSockets]) -> Result<Vec<Vec<SocketAddr>>> {
+    let ips = if config.advertise_ips.is_empty() {
+        let bound = |ip: &IpAddr| config.media_hosts.is_empty() || config.media_hosts.contains(ip);
+        interfaces::real_addresses()?.into_iter().filter(bound).collect()
+    } else {
+        config.advertise_ips.clone()
+    };
+    let reachable = |sockets: &WorkerSockets, ip: &IpAddr| match ip {
+        IpAddr::V4(_) => sockets.has_v4(),
+        IpAddr::V6(_) => sockets.has_v6(),
+    };
+    let list = |sockets: &WorkerSockets| -> Vec<SocketAddr> {
+        ips.iter().filter(|ip| reachable(sockets, ip)).map(|ip| SocketAddr::new(*ip, sockets.port)).collect()
+    };
+    let lists: Vec<_> = match config.media_ports {
+        MediaPorts::Single(_) => sockets.first().map(list).into_iter().collect(),
+        MediaPorts::Range { .. } => sockets.iter().map(list).collect(),
+    };
+    if lists.iter().any(Vec::is_empty) {
+        bail!("no address to announce: set ICE_ADVERTISE_IP to the address that clients reach this machine by");
+    }
+    Ok(lists)
+}
+
+fn os_rng() -> Result<StdRng> {
+    StdRng::try_from_rng(&mut SysRng).context("the operating system gives no randomness")
+}
+
+type Running = (Arc<Control>, Workers, Receiver<(WorkerId, Event)>);
+
+fn start_workers(config: &Config, sockets: Vec<WorkerSockets>, addresses: Vec<Vec<SocketAddr>>) -> Result<Running> {
+    let certificate = Arc::new(Certificate::generate().context("no DTLS certificate")?);
+    let dtls = Arc::new(DtlsConfig::new(Arc::clone(&certificate)).context("DTLS cannot be set up")?);
+    let fingerprint = certificate.fingerprint_sha256();
+    let count = sockets.len();
+    let hub_config = HubConfig { seats: config.max_connections, workers: count, addresses, fingerprint };
+    let hub = Hub::new(hub_config, os_rng()?);
+    let (events, events_out): (Sender<(WorkerId, Event)>, _) = bounded(EVENTS_MAX);
+    let (mut links, mut seats) = (Vec::new(), Vec::new());
+    for (sockets, lanes) in sockets.into_iter().zip(Lanes::mesh(count)) {
+        let (commands, commands_out) = bounded(COMMANDS_MAX);
+        let wake = WakeSource::new()?;
+        let waker = wake.waker();
+        links.push(WorkerLink { commands, wake: Box::new(move || waker.wake()) });
+        let (rng, dtls, table, events) = (os_rng()?, Arc::clone(&dtls), hub.table(), events.clone());
+        let build = move |id| Worker::new(id, WorkerCore::new(id, rng, dtls, table, lanes), commands_out, events);
+        seats.push(Seat { sockets, wake, build });
+    }
+    let workers = spawn_workers(seats, IoLimits::default(), true)?;
+    Ok((Arc::new(Control::new(hub, links)), workers, events_out))
+}
+
+/// Takes the workers' news until they are gone.
+fn handle_events(control: &Control, events: &Receiver<(WorkerId, Event)>) {
+    let ticks = crossbeam_channel::tick(CONTROL_TICK);
+    loop {
+        crossbeam_channel::select! {
+            recv(events) -> event => match event {
+                Ok((worker, event)) => control.handle_event(worker, event),
+                Err(_) => return,
+            },
+            recv(ticks) -> _ => control.handle_timeout(),
+        }
+    }
+}
+
+async fn serve(config: Config, control: Arc<Control>, media_port: u16, addresses: &[Vec<SocketAddr>]) -> Result<()> {
+    let listener = listen(&config)?;
+    let http = listener.local_addr()?;
+    let mut rng = os_rng()?;
+    let ports = addresses.iter().filter_map(|list| Some(list.first()?.port())).collect();
+    tokio::spawn(self_check::run(Arc::clone(&control), os_rng()?, ports));
+    ask_public_address(&config, &control, &mut rng);
+    let host = match http.ip() {
+        ip if ip.is_unspecified() => "localhost".to_owned(),
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    };
+    let announced: Vec<String> = addresses.iter().flatten().map(SocketAddr::to_string).collect();
+    tracing::info!(media_port, candidates = announced.join(" "), "media is served");
+    tracing::info!("open http://{host}:{} in a browser", http.port());
+    let state = AppState::new(control, Arc::new(config));
+    signaling::serve(listener, state, stop_signal()).await?;
+    Ok(())
+}
+
+fn listen(config: &Config) -> Result<TcpListener> {
+    let mut last = None;
+    for address in config.http_addresses() {
+        match listen_on(address) {
+            Ok(listener) => return Ok(listener),
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => bail!(
+                "TCP port {} is taken: stop the program that has it, or set SFU_PORT to another port",
+                address.port()
+            ),
+            Err(error) => last = Some((address, error)),
+        }
+    }
+    match last {
+        Some((address, error)) => Err(error).with_context(|| format!("cannot listen on {address}; see SFU_HOST")),
+        None => bail!("no address to listen on"),
+    }
+}
+
+fn listen_on(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv6() { TcpSocket::new_v6()? } else { TcpSocket::new_v4()? };
+    // A restart must not wait for old connections to time out.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Asks the STUN servers how they see our media port. The start does not wait for it.
+fn ask_public_address(config: &Config, control: &Arc<Control>, rng: &mut StdRng) {
+    if config.stun_servers.is_empty() || !matches!(config.media_ports, MediaPorts::Single(_)) {
+        return;
+    }
+    let (servers, control, transaction) = (config.stun_servers.clone(), Arc::clone(control), rng.random());
+    tokio::spawn(async move {
+        let mut found = Vec::new();
+        for server in servers {
+            match tokio::net::lookup_host((server.host.as_str(), server.port)).await {
+                Ok(addresses) => found.extend(addresses.take(2)),
+                Err(error) => tracing::info!(
+                    server = %server.host, %error,
+                    "STUN server not found; if clients come from outside, set ICE_ADVERTISE_IP"
+                ),
+            }
+        }
+        if !found.is_empty() {
+            control.broadcast(&Command::AskPublicAddress { transaction, servers: found.into() });
+        }
+    });
+}
+
+async fn stop_signal() {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::warn!("signals cannot be watched; stop the server by SIGKILL");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+        _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+    }
+}

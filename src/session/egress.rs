@@ -1,0 +1,388 @@
+//! What a peer receives: from a track's history to protected datagrams in the send batch.
+//!
+//! Owns: per sending m-line the numbering, the cached payload type, statistics.
+//! Promises: ciphertext is born in the buffer the kernel sends; an (ssrc, index) protects one packet only.
+//! Forbids: publishers, other subscribers.
+
+use std::time::{Duration, Instant};
+
+use rand::{Rng, RngExt};
+
+use super::discard::Discard;
+use super::streams::{MlineConfig, Payload, StreamsConfig};
+use super::track::Track;
+use crate::base::batch::{Path, TxBatch};
+use crate::base::format::{Format, MediaKind};
+use crate::base::ids::{Mid, Ssrc, TrackKey};
+use crate::crypto::srtp::SrtpSender;
+use crate::forward::rewrite::{Numbers, Rewriter, ticks};
+use crate::proto::history::Packet;
+use crate::proto::report::SendStats;
+use crate::wire::rtcp::{ReportBlock, SenderInfo};
+use crate::wire::rtp::{self, Fixed};
+use crate::wire::rtp_ext::{Ext, ExtWriter, needs_two_byte};
+
+/// Longest payload we forward: with header, extensions, RTX number and tag it stays within a 1500-byte MTU, and a
+/// browser never sends more than 1200.
+pub const PAYLOAD_BYTES_MAX: usize = 1300;
+/// Retransmissions per m-line in one [`RETRANSMISSION_WINDOW`]: a frame of a hundred packets twice over. Who asks for
+/// more is beyond repair by retransmission, or means harm.
+const RETRANSMISSIONS_MAX: u32 = 200;
+/// See [`RETRANSMISSIONS_MAX`].
+const RETRANSMISSION_WINDOW: Duration = Duration::from_millis(100);
+/// Without a recognisable keyframe for so long, forwarding starts anyway: end-to-end encryption may hide it.
+const AWAIT_KEYFRAME_MAX: Duration = Duration::from_secs(5);
+/// Extension kinds that exist; index of the id tables.
+const EXT_KINDS: usize = Ext::ALL.len();
+
+/// One sending m-line.
+#[derive(Debug)]
+struct Slot {
+    mid: Mid,
+    kind: MediaKind,
+    ssrc: Ssrc,
+    rtx_ssrc: Ssrc,
+    track: Option<TrackKey>,
+    payloads: Vec<Payload>,
+    /// Id by extension kind, 0 where not negotiated.
+    ext_ids: [u8; EXT_KINDS],
+    has_two_byte: bool,
+    rewriter: Rewriter,
+    /// Next index of the retransmission source.
+    rtx_index: u64,
+    /// Publisher's source that is being forwarded.
+    source: Option<Ssrc>,
+    awaits_keyframe_since: Option<Instant>,
+    /// Payload type of the format sent last.
+    cached: Option<(Format, Payload)>,
+    stats: SendStats,
+    retransmissions: u64,
+    window_from: Option<Instant>,
+    window_count: u32,
+}
+
+/// A sending m-line's numbers for people.
+#[derive(Clone, Copy, Debug)]
+pub struct SlotNumbers {
+    /// m-line index.
+    pub mline: u16,
+    /// What is sent.
+    pub track: Option<TrackKey>,
+    /// Our source.
+    pub ssrc: Ssrc,
+    /// Packets sent.
+    pub packets: u64,
+    /// Payload bytes sent.
+    pub bytes: u64,
+    /// Packets sent again.
+    pub retransmissions: u64,
+    /// By the peer's last report.
+    pub fraction_lost: f32,
+    /// By the peer's last report.
+    pub round_trip: Option<Duration>,
+    /// Nothing passes before a keyframe.
+    pub awaits_keyframe: bool,
+}
+
+/// Where and how packets of a session leave.
+#[derive(Debug)]
+pub struct Outlet<'a> {
+    /// Its keys.
+    pub srtp: &'a SrtpSender,
+    /// Its selected path.
+    pub path: Path,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Egress {
+    /// Index is the m-line's.
+    slots: Vec<Option<Slot>>,
+}
+
+impl Egress {
+    /// Obeys a new negotiation. m-lines whose ssrc stays go on with their numbers.
+    pub fn configure(&mut self, rng: &mut impl Rng, streams: &StreamsConfig) {
+        self.slots.resize_with(streams.mlines.len(), || None);
+        for (index, mline) in streams.mlines.iter().enumerate() {
+            let old = self.slots[index].take();
+            self.slots[index] = mline.as_ref().and_then(|mline| slot(rng, mline, streams.ext_mixed, old));
+        }
+    }
+
+    /// Forwards one packet of `track` on an m-line, if it is to go there.
+    pub fn forward(
+        &mut self,
+        now: Instant,
+        mline: u16,
+        (track, packet): (&Track, &Packet<'_>),
+        outlet: &Outlet<'_>,
+        tx: &mut TxBatch,
+    ) -> Result<(), Discard> {
+        let slot = self.slot_mut(mline).filter(|slot| slot.track == Some(track.key)).ok_or(Discard::StaleRoute)?;
+        if packet.payload.len() > PAYLOAD_BYTES_MAX {
+            return Err(Discard::TooLarge);
+        }
+        let payload = slot.payload_for(packet.meta.format).ok_or(Discard::FormatNotNegotiated)?;
+        slot.start(now, packet)?;
+        let numbers = slot.rewriter.number(now, packet.meta.seq, packet.meta.timestamp).ok_or(Discard::TooOld)?;
+        let header = slot.header(payload.pt, slot.ssrc, numbers, packet);
+        slot.send(&header, &[], packet, numbers.index, outlet, tx)?;
+        slot.stats.handle_sent(packet.payload.len());
+        Ok(())
+    }
+
+    /// Serves one number of a NACK (RFC 4585 §6.2.1): by RTX where negotiated, else the first datagram again.
+    pub fn retransmit(
+        &mut self,
+        now: Instant,
+        mline: u16,
+        seq: u16,
+        track: &Track,
+        outlet: &Outlet<'_>,
+        tx: &mut TxBatch,
+    ) -> Result<(), Discard> {
+        let slot = self.slot_mut(mline).filter(|slot| slot.track == Some(track.key)).ok_or(Discard::StaleRoute)?;
+        if !slot.may_retransmit(now) {
+            return Err(Discard::RetransmissionLimit);
+        }
+        let (track_seq, index) = slot.rewriter.find(seq).ok_or(Discard::TooOld)?;
+        let packet = track.history.packet(track_seq).ok_or(Discard::TooOld)?;
+        let timestamp = slot.rewriter.translate_timestamp(packet.meta.timestamp).ok_or(Discard::TooOld)?;
+        let payload = slot.payload_for(packet.meta.format).ok_or(Discard::FormatNotNegotiated)?;
+        match payload.rtx_pt {
+            Some(rtx_pt) => {
+                let numbers = Numbers { index: slot.rtx_index, timestamp };
+                slot.rtx_index += 1;
+                let header = slot.header(rtx_pt, slot.rtx_ssrc, numbers, &packet);
+                // RFC 4588 §4: the original sequence number goes before the payload.
+                slot.send(&header, &(index as u16).to_be_bytes(), &packet, numbers.index, outlet, tx)?;
+            }
+            // RFC 7714 §8.3: an index must never protect two different packets. Rebuilt from the same history by the
+            // same rules, the datagram is the one sent before; where the rules changed since, nothing is sent.
+            None if slot.rewriter.may_rebuild(index) => {
+                let header = slot.header(payload.pt, slot.ssrc, Numbers { index, timestamp }, &packet);
+                slot.send(&header, &[], &packet, index, outlet, tx)?;
+            }
+            None => return Err(Discard::TooOld),
+        }
+        slot.retransmissions += 1;
+        Ok(())
+    }
+
+    /// The m-line that sends with this source.
+    pub fn mline_of(&self, ssrc: Ssrc) -> Option<u16> {
+        self.active().find(|(_, slot)| slot.ssrc == ssrc).map(|(mline, _)| mline)
+    }
+
+    /// What an m-line sends now.
+    pub fn track_of(&self, mline: u16) -> Option<TrackKey> {
+        self.slots.get(usize::from(mline))?.as_ref()?.track
+    }
+
+    /// Tracks that cannot begin without a keyframe.
+    pub fn awaiting_keyframe(&self) -> impl Iterator<Item = TrackKey> {
+        self.active()
+            .filter(|(_, slot)| slot.kind == MediaKind::Video && !slot.has_started())
+            .filter_map(|(_, slot)| slot.track)
+    }
+
+    /// A block of the peer's receiver report (RFC 3550 §6.4.2).
+    pub fn handle_report_block(&mut self, now: Instant, block: &ReportBlock) {
+        if let Some(slot) = self.slots.iter_mut().flatten().find(|slot| slot.ssrc == block.ssrc) {
+            slot.stats.handle_report_block(now, block);
+        }
+    }
+
+    /// Sender reports due now, one per m-line that sent something: the publisher's clock in this stream's numbers, so
+    /// that its tracks stay in sync at the subscriber.
+    pub fn sender_infos<'a>(
+        &'a mut self,
+        now: Instant,
+        track: impl Fn(TrackKey) -> Option<&'a Track> + 'a,
+    ) -> impl Iterator<Item = SenderInfo> + 'a {
+        self.slots.iter_mut().flatten().filter_map(move |slot| {
+            let clock = track(slot.track?)?.clock.filter(|clock| slot.source == Some(clock.source))?;
+            let (_, payload) = slot.cached.as_ref()?;
+            let elapsed = now.saturating_duration_since(clock.heard_at);
+            let rtp_then = slot.rewriter.translate_timestamp(clock.rtp_timestamp)?;
+            let ntp = clock.ntp.wrapping_add(ntp_duration(elapsed));
+            let rtp_now = rtp_then.wrapping_add(ticks(elapsed, payload.format.clock_rate_hz()));
+            Some(slot.stats.sender_info(now, slot.ssrc, ntp, rtp_now))
+        })
+    }
+
+    /// Numbers for people.
+    pub fn numbers(&self) -> impl Iterator<Item = SlotNumbers> {
+        self.active().map(|(mline, slot)| SlotNumbers {
+            mline,
+            track: slot.track,
+            ssrc: slot.ssrc,
+            packets: slot.stats.packets(),
+            bytes: slot.stats.octets(),
+            retransmissions: slot.retransmissions,
+            fraction_lost: slot.stats.fraction_lost(),
+            round_trip: slot.stats.rtt(),
+            awaits_keyframe: slot.track.is_some() && slot.kind == MediaKind::Video && !slot.has_started(),
+        })
+    }
+
+    fn active(&self) -> impl Iterator<Item = (u16, &Slot)> {
+        self.slots.iter().enumerate().filter_map(|(mline, slot)| Some((mline as u16, slot.as_ref()?)))
+    }
+
+    fn slot_mut(&mut self, mline: u16) -> Option<&mut Slot> {
+        self.slots.get_mut(usize::from(mline))?.as_mut()
+    }
+}
+
+impl Slot {
+    fn has_started(&self) -> bool {
+        self.source.is_some()
+    }
+
+    /// Begins with the first packet of a track or of a track's new source; video begins with a keyframe.
+    fn start(&mut self, now: Instant, packet: &Packet<'_>) -> Result<(), Discard> {
+        if self.source == Some(packet.meta.source) {
+            return Ok(());
+        }
+        let since = *self.awaits_keyframe_since.get_or_insert(now);
+        let is_patient = now.saturating_duration_since(since) < AWAIT_KEYFRAME_MAX;
+        if self.kind == MediaKind::Video && !packet.meta.keyframe_start && is_patient {
+            self.source = None;
+            return Err(Discard::AwaitsKeyframe);
+        }
+        self.rewriter.bind(now, packet.meta.seq, packet.meta.timestamp, packet.meta.format.clock_rate_hz());
+        self.source = Some(packet.meta.source);
+        self.awaits_keyframe_since = None;
+        Ok(())
+    }
+
+    fn payload_for(&mut self, format: Format) -> Option<Payload> {
+        match self.cached {
+            Some((cached, payload)) if cached == format => Some(payload),
+            _ => {
+                let payload = *self.payloads.iter().find(|payload| payload.format == format)?;
+                self.cached = Some((format, payload));
+                Some(payload)
+            }
+        }
+    }
+
+    fn may_retransmit(&mut self, now: Instant) -> bool {
+        if self.window_from.is_none_or(|from| now >= from + RETRANSMISSION_WINDOW) {
+            self.window_from = Some(now);
+            self.window_count = 0;
+        }
+        self.window_count += 1;
+        self.window_count <= RETRANSMISSIONS_MAX
+    }
+
+    fn header(&self, pt: u8, ssrc: Ssrc, numbers: Numbers, packet: &Packet<'_>) -> Fixed {
+        Fixed { marker: packet.meta.marker, pt, seq: numbers.index as u16, timestamp: numbers.timestamp, ssrc }
+    }
+
+    /// Header, extensions, `prefix` and payload into a slot of the batch, protected in place.
+    fn send(
+        &self,
+        header: &Fixed,
+        prefix: &[u8],
+        packet: &Packet<'_>,
+        index: u64,
+        outlet: &Outlet<'_>,
+        tx: &mut TxBatch,
+    ) -> Result<(), Discard> {
+        let out = tx.reserve().ok_or(Discard::TxFull)?;
+        let mut block = [0; EXT_BLOCK_BYTES_MAX];
+        let (profile, block_len) = self.write_exts(packet.exts, &mut block);
+        let exts = (block_len > 0).then_some((profile, &block[..block_len]));
+        let header_len = rtp::write_header(out, header, &[], exts).ok_or(Discard::TooLarge)?;
+        let payload_at = header_len + prefix.len();
+        let plain_len = payload_at + packet.payload.len();
+        out.get_mut(header_len..payload_at).ok_or(Discard::TooLarge)?.copy_from_slice(prefix);
+        out.get_mut(payload_at..plain_len).ok_or(Discard::TooLarge)?.copy_from_slice(packet.payload);
+        let len = outlet.srtp.protect_rtp(out, header_len, plain_len, index).map_err(|_| Discard::TooLarge)?;
+        tx.commit(outlet.path, len);
+        Ok(())
+    }
+
+    /// Our mid, and the publisher's end-to-end extensions under the ids of this subscriber.
+    fn write_exts(&self, exts: &[u8], block: &mut [u8]) -> (u16, usize) {
+        let known = || elements(exts).map(|(kind, value)| (self.ext_ids[kind], value)).filter(|(id, _)| *id != 0);
+        let mid_id = self.ext_ids[Ext::Mid as usize];
+        let is_two_byte = self.has_two_byte && known().any(|(id, value)| needs_two_byte(id, value.len()));
+        let mut writer = if is_two_byte { ExtWriter::two_byte(block) } else { ExtWriter::one_byte(block) };
+        if mid_id != 0 {
+            writer.push(mid_id, self.mid.as_bytes());
+        }
+        for (id, value) in known() {
+            // Not taken where it fits neither form: an extension is an extra, the media goes on without.
+            writer.push(id, value);
+        }
+        writer.finish()
+    }
+}
+
+/// Room for the extensions of one packet: those of the publisher, and our mid.
+const EXT_BLOCK_BYTES_MAX: usize = 320;
+
+/// The (kind, value) pairs that ingress kept.
+fn elements(mut exts: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    std::iter::from_fn(move || {
+        let (&[kind, len], rest) = exts.split_first_chunk::<2>()?;
+        let (value, rest) = rest.split_at_checked(usize::from(len))?;
+        exts = rest;
+        Some((usize::from(kind) % EXT_KINDS, value))
+    })
+}
+
+/// The slot of an m-line by its new negotiation, with the state of the old where the source is the same.
+fn slot(rng: &mut impl Rng, mline: &MlineConfig, has_two_byte: bool, old: Option<Slot>) -> Option<Slot> {
+    let egress = mline.egress.as_ref()?;
+    let mut ext_ids = [0; EXT_KINDS];
+    for (id, ext) in &mline.exts {
+        ext_ids[*ext as usize] = *id;
+    }
+    let Some(mut slot) = old.filter(|old| old.ssrc == egress.ssrc) else {
+        return Some(Slot {
+            mid: mline.mid,
+            kind: mline.kind,
+            ssrc: egress.ssrc,
+            rtx_ssrc: egress.rtx_ssrc,
+            track: egress.track,
+            payloads: mline.payloads.clone(),
+            ext_ids,
+            has_two_byte,
+            rewriter: Rewriter::new(rng.random(), rng.random()),
+            rtx_index: u64::from(rng.random::<u16>() >> 1),
+            source: None,
+            awaits_keyframe_since: None,
+            cached: None,
+            stats: SendStats::default(),
+            retransmissions: 0,
+            window_from: None,
+            window_count: 0,
+        });
+    };
+    if slot.track != egress.track {
+        slot.track = egress.track;
+        slot.source = None;
+        slot.awaits_keyframe_since = None;
+        slot.rewriter.unbind();
+    }
+    let is_same_header = slot.mid == mline.mid && slot.ext_ids == ext_ids && slot.payloads == mline.payloads;
+    if !is_same_header || slot.has_two_byte != has_two_byte {
+        slot.mid = mline.mid;
+        slot.ext_ids = ext_ids;
+        slot.has_two_byte = has_two_byte;
+        slot.payloads.clone_from(&mline.payloads);
+        slot.cached = None;
+        slot.rewriter.handle_header_change();
+    }
+    Some(slot)
+}
+
+/// A duration in NTP's 32.32 seconds.
+fn ntp_duration(elapsed: Duration) -> u64 {
+    (elapsed.as_secs() << 32) | (u64::from(elapsed.subsec_nanos()) << 32) / 1_000_000_000
+}

@@ -1,0 +1,4 @@
+//! Who may do what.
+
+pub mod client_token;
+pub mod registry;

@@ -1,0 +1,135 @@
+//! A peer at its WebSocket, from join to goodbye, in whichever dialect.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::socket::{Ending, Incoming, SDP_MAX, Socket};
+use crate::base::ids::PeerId;
+use crate::room::api::{CloseReason, JoinError, Notice, RequestError};
+use crate::room::control::Control;
+use crate::session::negotiate::NegotiateError;
+
+/// One dialect's words for a joined peer.
+pub trait Words: Send {
+    /// A message of the client: the replies, or the end.
+    fn heard(&mut self, seat: &Seat, text: &str) -> Result<Vec<String>, Failure>;
+    /// Something to tell; `None` where the dialect has no word for it.
+    fn told(&mut self, notice: Notice) -> Option<String>;
+    /// An error message.
+    fn error(&self, code: &'static str, sentence: &str) -> String;
+    /// The word before the close frame, if there is one.
+    fn closed(&self, reason: CloseReason) -> Option<String>;
+}
+
+/// A message that got no proper reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Said to the client; the connection stays.
+    Error(&'static str, String),
+    /// The connection ends.
+    End(Ending),
+}
+
+impl Failure {
+    /// A message that is not understood.
+    pub fn bad_message(sentence: impl Into<String>) -> Self {
+        Self::Error("bad-message", sentence.into())
+    }
+}
+
+/// A place in a room; left when dropped.
+pub struct Seat {
+    /// The rooms.
+    pub control: Arc<Control>,
+    /// Who sits here.
+    pub peer: PeerId,
+}
+
+impl Seat {
+    /// The client's offer, answered.
+    pub fn offer(&self, sdp: &str) -> Result<String, Failure> {
+        check_length(sdp)?;
+        self.control.offer(self.peer, sdp).map_err(Failure::from)
+    }
+
+    /// The client's answer.
+    pub fn answer(&self, sdp: &str) -> Result<(), Failure> {
+        check_length(sdp)?;
+        self.control.answer(self.peer, sdp).map_err(Failure::from)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.control.leave(self.peer);
+    }
+}
+
+/// Serves the peer until either side ends it.
+pub async fn serve(mut socket: Socket, seat: Seat, mut notices: mpsc::Receiver<Notice>, mut words: impl Words) {
+    let ending = loop {
+        let said = tokio::select! {
+            incoming = socket.next() => match incoming {
+                Incoming::Text(text) => replies(&mut words, &seat, &text),
+                Incoming::End(ending) => Err(ending),
+            },
+            notice = notices.recv() => match notice {
+                Some(Notice::Closed(reason)) => {
+                    let _ = words.closed(reason).map(|word| socket.send(word));
+                    Err(Ending::of(reason))
+                }
+                Some(notice) => Ok(words.told(notice).into_iter().collect()),
+                None => Err(Ending::quiet(1011, "sfu error")),
+            },
+        };
+        let sent = said.and_then(|messages| messages.into_iter().try_for_each(|message| socket.send(message)));
+        if let Err(ending) = sent {
+            break ending;
+        }
+    };
+    // The others see the seat empty before the close handshake has taken its time.
+    drop(seat);
+    if let Some((code, sentence)) = &ending.error {
+        let _ = socket.send(words.error(code, sentence));
+    }
+    socket.close(ending).await;
+}
+
+fn replies(words: &mut impl Words, seat: &Seat, text: &str) -> Result<Vec<String>, Ending> {
+    match words.heard(seat, text) {
+        Ok(replies) => Ok(replies),
+        Err(Failure::Error(code, sentence)) => {
+            tracing::debug!(peer = %seat.peer, code, sentence, "message refused");
+            Ok(vec![words.error(code, &sentence)])
+        }
+        Err(Failure::End(ending)) => Err(ending),
+    }
+}
+
+/// How a refused join ends, for people: `sentence` is the dialect's own.
+pub fn refused(error: &JoinError) -> Ending {
+    match error {
+        JoinError::Full { .. } => Ending::error(1013, "server full", "server-full", error.to_string()),
+        JoinError::Stopping => Ending::error(1012, "server stopping", "server-stopping", error.to_string()),
+    }
+}
+
+fn check_length(sdp: &str) -> Result<(), Failure> {
+    if sdp.len() > SDP_MAX {
+        let sentence = format!("the description is too long: {} bytes, at most {SDP_MAX} are allowed", sdp.len());
+        return Err(Failure::Error("sdp-too-long", sentence));
+    }
+    Ok(())
+}
+
+impl From<RequestError> for Failure {
+    fn from(error: RequestError) -> Self {
+        let code = match &error {
+            RequestError::Gone => "gone",
+            RequestError::Negotiate(NegotiateError::UnexpectedAnswer) => "unexpected-answer",
+            RequestError::Negotiate(_) => "bad-sdp",
+        };
+        Self::Error(code, error.to_string())
+    }
+}

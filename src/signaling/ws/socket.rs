@@ -1,0 +1,311 @@
+//! One WebSocket: bounded in every direction, and never closed without a word.
+//!
+//! Owns: pings, the message rate, the frame size, the queue of what goes out, the close handshake.
+//! Promises: sending never waits for the client; [`Socket::next`] may be dropped and called again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt, StreamExt};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Interval, MissedTickBehavior, interval_at, timeout};
+
+use super::super::AppState;
+use super::super::limits::TokenBucket;
+use crate::room::api::CloseReason;
+use crate::runtime::clock;
+use crate::telemetry::metrics::Sockets;
+
+/// Longest session description. A browser's has some 10 KiB per dozen m-lines.
+pub const SDP_MAX: usize = 1 << 20;
+/// Longest message: the longest description, encoded twice.
+pub const MESSAGE_MAX: usize = 2 << 20;
+/// Longest frame that is read at all, so that what is a little too long still gets its close code.
+pub const FRAME_MAX: usize = 4 << 20;
+/// How long a client may think before its first message.
+pub const FIRST_MESSAGE_WAIT: Duration = Duration::from_secs(15);
+/// Messages waiting for a client that does not read.
+const QUEUE_MESSAGES_MAX: usize = 512;
+/// Bytes waiting for a client that does not read.
+const QUEUE_BYTES_MAX: usize = 8 << 20;
+/// How long the close handshake may take.
+const GOODBYE_WAIT: Duration = Duration::from_secs(2);
+/// RFC 6455 §5.5: a control frame holds 125 bytes, two of them the code.
+const REASON_MAX: usize = 123;
+
+/// Messages a kind of client may send.
+#[derive(Clone, Copy, Debug)]
+pub struct Rate {
+    per_second: u32,
+    burst: u32,
+}
+
+impl Rate {
+    /// A person's client: a join trickles some 30 candidates, mute buttons are slow.
+    pub const CLIENT: Self = Self { per_second: 50, burst: 200 };
+    /// A Gryt server: it registers every room of its own at once.
+    pub const SERVER: Self = Self { per_second: 1000, burst: 20_000 };
+}
+
+/// How a connection ends: the close code, its reason, and an error to say before it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// RFC 6455 §7.4, or 4000 and up.
+    pub code: u16,
+    /// In the close frame.
+    pub reason: String,
+    /// Code and sentence, said in the words of the dialect first.
+    pub error: Option<(&'static str, String)>,
+}
+
+impl Ending {
+    /// An end that needs no error message.
+    pub fn quiet(code: u16, reason: &str) -> Self {
+        Self { code, reason: reason.to_owned(), error: None }
+    }
+
+    /// An end that is explained first.
+    pub fn error(code: u16, reason: &str, error: &'static str, sentence: impl Into<String>) -> Self {
+        Self { code, reason: reason.to_owned(), error: Some((error, sentence.into())) }
+    }
+
+    /// 1000: all is said.
+    pub fn normal() -> Self {
+        Self::quiet(1000, "bye")
+    }
+
+    /// 1012: clients come back on any code but 1000 and 1001, and after a restart they should.
+    pub fn stopping() -> Self {
+        Self::quiet(1012, "server stopping")
+    }
+
+    /// What the room decided. An evicted or removed client must not come back by itself: 1000.
+    pub fn of(reason: CloseReason) -> Self {
+        match reason {
+            CloseReason::Evicted => Self::quiet(1000, "joined elsewhere"),
+            CloseReason::Kicked => Self::quiet(1000, "removed"),
+            CloseReason::MediaFailed => Self::quiet(1011, "sfu error"),
+            CloseReason::TooSlow => Self::quiet(1008, "reads too slowly"),
+            CloseReason::ServerStopping => Self::stopping(),
+        }
+    }
+}
+
+/// What came from the client.
+#[derive(Debug)]
+pub enum Incoming {
+    /// A message.
+    Text(Utf8Bytes),
+    /// Nothing more will come, or may.
+    End(Ending),
+}
+
+/// Numbers of all sockets.
+#[derive(Debug, Default)]
+pub struct SocketCounters {
+    active: AtomicU64,
+    accepted: AtomicU64,
+    sent: AtomicU64,
+    received: AtomicU64,
+}
+
+impl SocketCounters {
+    /// The numbers now.
+    pub fn snapshot(&self) -> Sockets {
+        Sockets {
+            active: self.active.load(Ordering::Relaxed),
+            accepted: self.accepted.load(Ordering::Relaxed),
+            messages_sent: self.sent.load(Ordering::Relaxed),
+            messages_received: self.received.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Counts a socket for as long as the guard lives.
+    pub fn open(self: &Arc<Self>) -> OpenSocket {
+        self.active.fetch_add(1, Ordering::Relaxed);
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+        OpenSocket(Arc::clone(self))
+    }
+}
+
+/// A counted socket.
+#[derive(Debug)]
+pub struct OpenSocket(Arc<SocketCounters>);
+
+impl Drop for OpenSocket {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// See the module.
+pub struct Socket {
+    stream: SplitStream<WebSocket>,
+    queue: mpsc::UnboundedSender<Message>,
+    waiting: Arc<Waiting>,
+    writer: JoinHandle<()>,
+    bucket: TokenBucket,
+    pings: Interval,
+    pong_timeout: Duration,
+    heard: Instant,
+    counters: Arc<SocketCounters>,
+}
+
+/// What the queue holds; it is bounded here, so that the close frame always fits.
+#[derive(Debug, Default)]
+struct Waiting {
+    messages: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl Socket {
+    /// Takes over an upgraded connection.
+    pub fn new(socket: WebSocket, state: &AppState, rate: Rate) -> Self {
+        let (sink, stream) = socket.split();
+        let (queue, outgoing) = mpsc::unbounded_channel();
+        let waiting = Arc::new(Waiting::default());
+        let now = clock::now();
+        let every = state.config.ping_interval;
+        let mut pings = interval_at(tokio::time::Instant::from_std(now) + every, every);
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            stream,
+            queue,
+            writer: tokio::spawn(write(sink, outgoing, Arc::clone(&waiting))),
+            waiting,
+            bucket: TokenBucket::new(now, rate.per_second, rate.burst),
+            pings,
+            pong_timeout: state.config.pong_timeout,
+            heard: now,
+            counters: Arc::clone(&state.sockets),
+        }
+    }
+
+    /// The next message. Answers pings and sends its own meanwhile.
+    pub async fn next(&mut self) -> Incoming {
+        loop {
+            let frame = tokio::select! {
+                frame = self.stream.next() => frame,
+                _ = self.pings.tick() => {
+                    if let Err(ending) = self.ping() {
+                        return Incoming::End(ending);
+                    }
+                    continue;
+                }
+            };
+            match frame {
+                None => return Incoming::End(Ending::normal()),
+                Some(Err(error)) => return Incoming::End(broken(&error)),
+                Some(Ok(message)) => {
+                    if let Some(incoming) = self.take(message) {
+                        return incoming;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The first message, which must come soon; `stopping` ends the wait.
+    pub async fn first(&mut self, state: &AppState) -> Result<Utf8Bytes, Ending> {
+        tokio::select! {
+            incoming = timeout(FIRST_MESSAGE_WAIT, self.next()) => match incoming {
+                Ok(Incoming::Text(text)) => Ok(text),
+                Ok(Incoming::End(ending)) => Err(ending),
+                Err(_) => Err(Ending::error(1008, "no join", "join-first", "no join came within 15 seconds")),
+            },
+            () = state.stopped() => Err(Ending::stopping()),
+        }
+    }
+
+    /// Queues a message; fails when the client has not read for too long.
+    pub fn send(&self, text: String) -> Result<(), Ending> {
+        let bytes = self.waiting.bytes.fetch_add(text.len(), Ordering::Relaxed) + text.len();
+        let messages = self.waiting.messages.fetch_add(1, Ordering::Relaxed) + 1;
+        if messages > QUEUE_MESSAGES_MAX || bytes > QUEUE_BYTES_MAX {
+            return Err(Ending::quiet(1008, "reads too slowly"));
+        }
+        self.counters.sent.fetch_add(1, Ordering::Relaxed);
+        // A writer that is gone shows as the end of the stream.
+        let _ = self.queue.send(Message::Text(text.into()));
+        Ok(())
+    }
+
+    /// Says goodbye: the close frame, then everything the client still sends is read and dropped until it closes too.
+    /// Unread bytes would make the kernel reset the connection, and the code would be lost on its way.
+    pub async fn close(mut self, ending: Ending) {
+        tracing::debug!(code = ending.code, reason = ending.reason, "websocket closes");
+        let reason = ending.reason.get(..REASON_MAX).unwrap_or(&ending.reason).to_owned();
+        let _ = self.queue.send(Message::Close(Some(CloseFrame { code: ending.code, reason: reason.into() })));
+        drop(self.queue);
+        let goodbye = async {
+            let _ = (&mut self.writer).await;
+            while let Some(Ok(_)) = self.stream.next().await {}
+        };
+        if timeout(GOODBYE_WAIT, goodbye).await.is_err() {
+            self.writer.abort();
+        }
+    }
+
+    fn take(&mut self, message: Message) -> Option<Incoming> {
+        self.heard = clock::now();
+        let text = match message {
+            Message::Text(text) => text,
+            // Some clients send JSON in binary frames; what is no text fails as JSON.
+            Message::Binary(bytes) => String::from_utf8_lossy(&bytes).into_owned().into(),
+            Message::Close(_) => return Some(Incoming::End(Ending::normal())),
+            Message::Ping(_) | Message::Pong(_) => return (!self.bucket.take(self.heard)).then(too_many),
+        };
+        self.counters.received.fetch_add(1, Ordering::Relaxed);
+        if !self.bucket.take(self.heard) {
+            return Some(too_many());
+        }
+        if text.len() > MESSAGE_MAX {
+            return Some(Incoming::End(too_big()));
+        }
+        Some(Incoming::Text(text))
+    }
+
+    fn ping(&mut self) -> Result<(), Ending> {
+        if clock::now().saturating_duration_since(self.heard) >= self.pong_timeout {
+            return Err(Ending::quiet(4000, "ping timeout"));
+        }
+        let _ = self.queue.send(Message::Ping(Default::default()));
+        Ok(())
+    }
+}
+
+async fn write(
+    mut sink: SplitSink<WebSocket, Message>,
+    mut outgoing: mpsc::UnboundedReceiver<Message>,
+    waiting: Arc<Waiting>,
+) {
+    while let Some(message) = outgoing.recv().await {
+        let length = if let Message::Text(text) = &message { Some(text.len()) } else { None };
+        if sink.send(message).await.is_err() {
+            return;
+        }
+        if let Some(length) = length {
+            waiting.bytes.fetch_sub(length, Ordering::Relaxed);
+            waiting.messages.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn too_many() -> Incoming {
+    let sentence = "too many messages; at most 50 per second are allowed";
+    Incoming::End(Ending::error(1008, "too many messages", "rate-limited", sentence))
+}
+
+fn too_big() -> Ending {
+    let sentence = format!("the message is too big; at most {MESSAGE_MAX} bytes are allowed");
+    Ending::error(1009, "message too big", "too-big", sentence)
+}
+
+fn broken(error: &axum::Error) -> Ending {
+    // The library has no public type for it here.
+    if error.to_string().contains("too long") { too_big() } else { Ending::quiet(1002, "protocol error") }
+}

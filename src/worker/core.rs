@@ -1,0 +1,523 @@
+//! One core's work: datagrams, lanes, timers and commands in, a batch of datagrams out.
+//!
+//! Owns: the sessions and tracks that live on this core. Promises: the same input at the same times gives the same
+//! output; no input stops it. Forbids: sockets and clocks; the simulator drives the very same core.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+
+use super::command::{Command, Event, IoNumbers};
+use super::lane::{LaneItem, Lanes};
+use super::seats::{Seat, Seats, State};
+use super::stun::Questions;
+use super::timers::Timers;
+use crate::base::batch::{RxDatagram, TxBatch};
+use crate::base::ids::{SessionKey, TrackKey, WorkerId};
+use crate::forward::plan::SharedTable;
+use crate::forward::table::Subscriber;
+use crate::proto::dtls::DtlsConfig;
+use crate::proto::history::Packet;
+use crate::proto::ice::IceLite;
+use crate::session::discard::{Discard, Discards};
+use crate::session::peer::{RtcpEffects, SessionEvent};
+use crate::session::track::{SenderClock, Tracks};
+use crate::wire::class::{Class, classify};
+
+/// Items taken from the lanes in one turn; the rest waits, so that a busy neighbour cannot starve our own sockets.
+const LANE_ITEMS_MAX: usize = 512;
+/// How often loudness is told.
+const LEVELS_INTERVAL: Duration = Duration::from_millis(250);
+/// How often numbers for people are told.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A subscription that has packets to come this turn.
+type Work = (Subscriber, TrackKey);
+
+/// See the module.
+pub struct WorkerCore {
+    pub(super) id: WorkerId,
+    dtls: Arc<DtlsConfig>,
+    rng: StdRng,
+    pub(super) seats: Seats,
+    pub(super) tracks: Tracks,
+    table: SharedTable,
+    pub(super) lanes: Lanes,
+    timers: Timers,
+    /// Tracks that got packets this turn.
+    dirty: Vec<TrackKey>,
+    /// What is to be forwarded this turn, subscriber by subscriber.
+    work: Vec<Work>,
+    /// How far `work` is done: subscription and packet.
+    done: (usize, usize),
+    /// Tracks whose wish for a keyframe waits.
+    keyframes: Vec<TrackKey>,
+    effects: RtcpEffects,
+    pub(super) questions: Questions,
+    pub(super) events: VecDeque<Event>,
+    pub(super) discards: Discards,
+    pub(super) packets_forwarded: u64,
+    /// Feedback of sessions that are gone.
+    pub(super) past: crate::session::peer::FeedbackCounters,
+    pub(super) io: IoNumbers,
+    levels_at: Option<Instant>,
+    pub(super) has_told_levels: bool,
+    report_at: Option<Instant>,
+    is_stopped: bool,
+}
+
+impl WorkerCore {
+    /// A worker without sessions. `rng` should be seeded by the operating system, in simulation by the seed.
+    pub fn new(id: WorkerId, rng: StdRng, dtls: Arc<DtlsConfig>, table: SharedTable, lanes: Lanes) -> Self {
+        Self {
+            id,
+            dtls,
+            rng,
+            seats: Seats::default(),
+            tracks: Tracks::default(),
+            table,
+            lanes,
+            timers: Timers::default(),
+            dirty: Vec::new(),
+            work: Vec::new(),
+            done: (0, 0),
+            keyframes: Vec::new(),
+            effects: RtcpEffects::default(),
+            questions: Questions::default(),
+            events: VecDeque::new(),
+            discards: Discards::default(),
+            packets_forwarded: 0,
+            past: crate::session::peer::FeedbackCounters::default(),
+            io: IoNumbers::default(),
+            levels_at: None,
+            has_told_levels: false,
+            report_at: None,
+            is_stopped: false,
+        }
+    }
+
+    /// Obeys control.
+    pub fn apply(&mut self, now: Instant, command: Command, tx: &mut TxBatch) {
+        match command {
+            Command::Open { ticket, credentials } => {
+                let state = State::Waiting(IceLite::new(now, credentials));
+                self.seats.open(Seat { ticket, state, remote: None, streams: None });
+            }
+            Command::Restart { session, credentials } => self.seats.restart(session, credentials),
+            Command::Configure { session, remote, streams } => {
+                let Some(seat) = self.seats.seat_mut(session) else { return };
+                seat.remote = remote.or(seat.remote.take());
+                if let State::Mine(session) = &mut seat.state {
+                    session.configure(now, &mut self.rng, &streams);
+                }
+                for mline in streams.mlines.iter().flatten() {
+                    if let Some(ingress) = &mline.ingress
+                        && matches!(seat.state, State::Mine(_))
+                    {
+                        self.tracks.ensure(ingress.track, mline.kind);
+                    }
+                }
+                seat.streams = Some(streams);
+                self.schedule(session);
+            }
+            Command::Close { session } => self.close(session, tx),
+            Command::CloseTrack { track } => self.tracks.remove(track),
+            Command::SelfCheck(credentials) => self.questions.self_check = Some(credentials),
+            Command::AskPublicAddress { transaction, servers } => {
+                self.questions.ask(now, transaction, (self.id == WorkerId(0)).then_some(servers));
+            }
+            Command::Stop => {
+                self.seats.keys().into_iter().for_each(|session| self.close(session, tx));
+                self.is_stopped = true;
+            }
+        }
+    }
+
+    fn close(&mut self, key: SessionKey, tx: &mut TxBatch) {
+        if let Some(mut seat) = self.seats.close(key)
+            && let Some(session) = seat.session()
+        {
+            session.close(tx);
+            self.past.add(&session.counters);
+        }
+    }
+
+    /// One UDP datagram from a socket.
+    pub fn handle_datagram(&mut self, now: Instant, datagram: RxDatagram<'_>, tx: &mut TxBatch) {
+        if let Err(discard) = self.demux(now, datagram, tx) {
+            self.discards.count(discard);
+        }
+    }
+
+    /// RFC 7983 §7, with RTP first as by far the most common.
+    fn demux(&mut self, now: Instant, datagram: RxDatagram<'_>, tx: &mut TxBatch) -> Result<(), Discard> {
+        let RxDatagram { path, bytes } = datagram;
+        let class = classify(bytes);
+        match class {
+            Class::Stun => return self.handle_stun(now, path, bytes, tx),
+            Class::Other => return Err(Discard::NotWebRtc),
+            Class::Rtp | Class::Rtcp | Class::Dtls => {}
+        }
+        let key = self.seats.by_remote(path.remote).ok_or(Discard::UnknownSource)?;
+        let seat = self.seats.seat_mut(key).ok_or(Discard::UnknownSource)?;
+        if let Some(owner) = seat.ticket.owner()
+            && owner != self.id
+        {
+            return self.lanes.send_datagram(owner, path, bytes).map_err(|_| Discard::LaneFull);
+        }
+        match class {
+            Class::Rtp => self.handle_rtp(now, key, path, bytes),
+            Class::Rtcp => self.handle_rtcp(now, key, path, bytes, tx),
+            _ => self.handle_dtls(now, key, path, bytes, tx),
+        }
+    }
+
+    fn handle_rtp(
+        &mut self,
+        now: Instant,
+        key: SessionKey,
+        path: crate::base::batch::Path,
+        bytes: &mut [u8],
+    ) -> Result<(), Discard> {
+        let session = self.seats.session_mut(key).ok_or(Discard::SrtpTooEarly)?;
+        let media = session.handle_rtp(now, path, bytes)?;
+        let track = self.tracks.ensure(media.track, media.kind);
+        track.home = Some((key, media.mline));
+        if let Some(level) = media.level_dbov {
+            track.level.handle_level(now, level);
+        }
+        if media.is_first {
+            self.events.push_back(Event::TrackLive { track: media.track });
+        }
+        if track.fresh.is_empty() {
+            self.dirty.push(media.track);
+        }
+        let is_kept = track.insert(media.packet);
+        self.schedule(key);
+        if is_kept { Ok(()) } else { Err(Discard::TooOld) }
+    }
+
+    fn handle_rtcp(
+        &mut self,
+        now: Instant,
+        key: SessionKey,
+        path: crate::base::batch::Path,
+        bytes: &mut [u8],
+        tx: &mut TxBatch,
+    ) -> Result<(), Discard> {
+        let session = self.seats.session_mut(key).ok_or(Discard::SrtpTooEarly)?;
+        self.effects.clear();
+        let result = session.handle_rtcp(now, path, bytes, &self.tracks, &mut self.effects, tx);
+        self.handle_effects();
+        self.flush_keyframes(now, tx);
+        self.schedule(key);
+        result
+    }
+
+    fn handle_dtls(
+        &mut self,
+        now: Instant,
+        key: SessionKey,
+        path: crate::base::batch::Path,
+        bytes: &[u8],
+        tx: &mut TxBatch,
+    ) -> Result<(), Discard> {
+        let Some(seat) = self.seats.seat_mut(key) else { return Err(Discard::UnknownSource) };
+        if matches!(seat.state, State::Waiting(_)) {
+            if !seat.ice().handle_dtls_from(now, path) {
+                return Err(Discard::UnknownSource);
+            }
+            self.claim(now, key)?;
+        }
+        let session = self.seats.session_mut(key).ok_or(Discard::UnknownSource)?;
+        let event = session.handle_dtls(now, path, bytes, tx)?;
+        self.handle_session_event(key, event);
+        self.schedule(key);
+        Ok(())
+    }
+
+    /// Makes this worker the session's home. The peer chose it by sending here.
+    pub(super) fn claim(&mut self, now: Instant, key: SessionKey) -> Result<(), Discard> {
+        let seat = self.seats.seat_mut(key).ok_or(Discard::UnknownSource)?;
+        let remote = Arc::clone(seat.remote.as_ref().ok_or(Discard::DtlsTooEarly)?);
+        let State::Waiting(ice) = &mut seat.state else { return Ok(()) };
+        if seat.ticket.claim(self.id) != self.id {
+            // Another worker was faster; the peer's next datagram is handed on.
+            return Err(Discard::DtlsTooEarly);
+        }
+        let placeholder = IceLite::new(now, ice.credentials().clone());
+        let ice = std::mem::replace(ice, placeholder);
+        let dtls = crate::proto::dtls::Dtls::new(now, &self.dtls, remote.role, remote.fingerprint);
+        let mut session = crate::session::peer::Session::new(now, &mut self.rng, key, seat.ticket.peer, ice, dtls);
+        if let Some(streams) = &seat.streams {
+            session.configure(now, &mut self.rng, streams);
+        }
+        seat.state = State::Mine(session);
+        self.events.push_back(Event::Claimed { session: key });
+        self.schedule(key);
+        Ok(())
+    }
+
+    pub(super) fn handle_session_event(&mut self, session: SessionKey, event: Option<SessionEvent>) {
+        let event = match event {
+            None => return,
+            Some(SessionEvent::Connected(suite)) => Event::Connected { session, suite },
+            Some(SessionEvent::Lost) => Event::Lost { session },
+            Some(SessionEvent::Recovered) => Event::Recovered { session },
+            Some(SessionEvent::Ended(reason)) => Event::Ended { session, reason },
+        };
+        self.events.push_back(event);
+    }
+
+    /// What other workers sent.
+    pub fn handle_lanes(&mut self, now: Instant, tx: &mut TxBatch) {
+        for _ in 0..LANE_ITEMS_MAX {
+            let Some(item) = self.lanes.poll() else { break };
+            match item {
+                LaneItem::Media { track, kind, meta, ext_len, payload_len, bytes } => {
+                    let (exts, rest) = bytes.split_at(usize::from(ext_len));
+                    let packet = Packet { meta, exts, payload: &rest[..usize::from(payload_len)] };
+                    self.handle_lane_media(track, kind, packet);
+                }
+                LaneItem::Datagram { path, len, mut bytes } => {
+                    let bytes = &mut bytes[..usize::from(len)];
+                    if let Err(discard) = self.demux(now, RxDatagram { path, bytes }, tx) {
+                        self.discards.count(discard);
+                    }
+                }
+                LaneItem::KeyframeWanted { track } => self.want_keyframe(track),
+                LaneItem::Clock { track, clock } => {
+                    if let Some(track) = self.tracks.track_mut(track) {
+                        track.clock = Some(clock);
+                    }
+                }
+            }
+        }
+        self.flush_keyframes(now, tx);
+    }
+
+    fn handle_lane_media(&mut self, key: TrackKey, kind: crate::base::format::MediaKind, packet: Packet<'_>) {
+        // A packet of a track that ended meanwhile must not bring it back.
+        if self.table.load().route(key).is_none() {
+            self.discards.count(Discard::StaleRoute);
+            return;
+        }
+        let track = self.tracks.ensure(key, kind);
+        if track.fresh.is_empty() {
+            self.dirty.push(key);
+        }
+        if !track.insert(packet) {
+            self.discards.count(Discard::TooOld);
+        }
+    }
+
+    /// Deadlines that passed.
+    pub fn handle_timeout(&mut self, now: Instant, tx: &mut TxBatch) {
+        while let Some((at, key)) = self.timers.pop_due(now) {
+            let Some(session) = self.seats.session_mut(key) else { continue };
+            if session.timer_at != Some(at) {
+                continue;
+            }
+            session.timer_at = None;
+            self.effects.clear();
+            let event = session.handle_timeout(now, &self.tracks, &mut self.effects, tx);
+            self.handle_session_event(key, event);
+            self.handle_effects();
+            self.schedule(key);
+        }
+        self.flush_keyframes(now, tx);
+        self.poll_questions(now, tx);
+        if self.levels_at.is_none_or(|at| now >= at) {
+            self.levels_at = Some(now + LEVELS_INTERVAL);
+            self.tell_levels(now);
+        }
+        if self.report_at.is_none_or(|at| now >= at) {
+            self.report_at = Some(now + REPORT_INTERVAL);
+            let report = self.report(now);
+            self.events.push_back(Event::Report(Box::new(report)));
+        }
+    }
+
+    fn handle_effects(&mut self) {
+        let mut effects = std::mem::take(&mut self.effects);
+        effects.keyframes_wanted.drain(..).for_each(|track| self.want_keyframe(track));
+        effects.clocks.drain(..).for_each(|(track, clock)| self.handle_clock(track, clock));
+        self.effects = effects;
+    }
+
+    fn handle_clock(&mut self, key: TrackKey, clock: SenderClock) {
+        if let Some(track) = self.tracks.track_mut(key) {
+            track.clock = Some(clock);
+        }
+        let table = self.table.load();
+        if let Some(route) = table.route(key) {
+            for worker in route.others(self.id) {
+                if self.lanes.send_clock(worker, key, clock).is_err() {
+                    self.discards.count(Discard::LaneFull);
+                }
+            }
+        }
+    }
+
+    fn want_keyframe(&mut self, key: TrackKey) {
+        let is_routed = self.table.load().route(key).is_some();
+        if !is_routed {
+            return;
+        }
+        self.tracks.ensure(key, crate::base::format::MediaKind::Video).keyframe.want();
+        if !self.keyframes.contains(&key) {
+            self.keyframes.push(key);
+        }
+    }
+
+    /// Sends the keyframe requests that are due: to the publisher, or to the worker where it lives.
+    fn flush_keyframes(&mut self, now: Instant, tx: &mut TxBatch) {
+        let mut keyframes = std::mem::take(&mut self.keyframes);
+        keyframes.retain(|key| {
+            let Some(track) = self.tracks.track_mut(*key) else { return false };
+            if !track.keyframe.poll(now) {
+                return track.keyframe.next_timeout(now).is_some();
+            }
+            match track.home {
+                Some((session, mline)) => {
+                    if let Some(session) = self.seats.session_mut(session) {
+                        session.ask_keyframe(mline, tx);
+                    }
+                }
+                None => {
+                    let home = self.table.load().route(*key).map(|route| route.home);
+                    if home.is_some_and(|home| self.lanes.send_keyframe_wanted(home, *key).is_err()) {
+                        self.discards.count(Discard::LaneFull);
+                    }
+                }
+            }
+            false
+        });
+        self.keyframes = keyframes;
+    }
+
+    /// Forwards what this turn brought, subscriber by subscriber. `false`: the batch is full, send it and call again.
+    pub fn forward(&mut self, now: Instant, tx: &mut TxBatch) -> bool {
+        if self.work.is_empty() && !self.dirty.is_empty() {
+            self.plan_work();
+        }
+        while let Some(&(subscriber, track)) = self.work.get(self.done.0) {
+            if !self.forward_to(now, subscriber, track, tx) {
+                return false;
+            }
+            self.done = (self.done.0 + 1, 0);
+        }
+        for key in self.dirty.drain(..) {
+            if let Some(track) = self.tracks.track_mut(key) {
+                track.fresh.clear();
+            }
+        }
+        self.work.clear();
+        self.done = (0, 0);
+        true
+    }
+
+    /// One copy per other worker, and the list of what goes to whom here. The table is loaded once per turn.
+    fn plan_work(&mut self) {
+        let table = self.table.load();
+        for key in &self.dirty {
+            let Some(track) = self.tracks.track(*key) else { continue };
+            let Some(route) = table.route(*key) else {
+                track.fresh.iter().for_each(|_| self.discards.count(Discard::NoSubscriber));
+                continue;
+            };
+            if track.home.is_some() {
+                for worker in route.others(self.id) {
+                    for packet in track.fresh.iter().filter_map(|seq| track.history.packet(*seq)) {
+                        if self.lanes.send_media(worker, *key, track.kind, &packet).is_err() {
+                            self.discards.count(Discard::LaneFull);
+                        }
+                    }
+                }
+            }
+            self.work.extend(route.local(self.id).iter().map(|subscriber| (*subscriber, *key)));
+        }
+        // Subscriber-major: a subscriber's keys and numbers are touched once per turn.
+        self.work.sort_unstable_by_key(|(subscriber, _)| *subscriber);
+    }
+
+    fn forward_to(&mut self, now: Instant, subscriber: Subscriber, key: TrackKey, tx: &mut TxBatch) -> bool {
+        let Some(track) = self.tracks.track(key) else { return true };
+        let Some(session) = self.seats.session_mut(subscriber.session) else {
+            self.discards.count(Discard::StaleRoute);
+            return true;
+        };
+        while let Some(seq) = track.fresh.get(self.done.1) {
+            if !tx.has_room() {
+                return false;
+            }
+            self.done.1 += 1;
+            let result = match track.history.packet(*seq) {
+                Some(packet) => session.forward(now, subscriber.mline, (track, &packet), tx),
+                None => Err(Discard::TooOld),
+            };
+            match result {
+                Ok(()) => self.packets_forwarded += 1,
+                Err(discard) => self.discards.count(discard),
+            }
+        }
+        true
+    }
+
+    /// Queues the session's next deadline.
+    pub(super) fn schedule(&mut self, key: SessionKey) {
+        if let Some(session) = self.seats.session_mut(key)
+            && let Some(at) = session.next_timeout()
+            && session.timer_at.is_none_or(|queued| at < queued)
+        {
+            session.timer_at = Some(at);
+            self.timers.push(at, key);
+        }
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout).
+    pub fn next_timeout(&self) -> Option<Instant> {
+        let keyframes = self.keyframes.iter().filter_map(|key| {
+            let track = self.tracks.track(*key)?;
+            track.keyframe.next_timeout(self.report_at?)
+        });
+        keyframes
+            .chain(self.timers.next())
+            .chain(self.levels_at)
+            .chain(self.report_at)
+            .chain(self.questions.next())
+            .min()
+    }
+
+    /// News for control.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Puts back what control had no room for.
+    pub fn return_event(&mut self, event: Event) {
+        self.events.push_front(event);
+    }
+
+    /// Workers whose lanes got something, as bits.
+    pub fn take_wakes(&mut self) -> u64 {
+        self.lanes.take_wakes()
+    }
+
+    /// Whether other workers left something.
+    pub fn has_lane_items(&self) -> bool {
+        self.lanes.has_items()
+    }
+
+    /// Whether [`Command::Stop`] was obeyed.
+    pub fn is_stopped(&self) -> bool {
+        self.is_stopped
+    }
+
+    /// What the sockets did so far.
+    pub fn note_io(&mut self, io: IoNumbers) {
+        self.io = io;
+    }
+}
