@@ -384,5 +384,5 @@ fn slot(rng: &mut impl Rng, mline: &MlineConfig, has_two_byte: bool, old: Option
 
 /// A duration in NTP's 32.32 seconds.
 fn ntp_duration(elapsed: Duration) -> u64 {
-    (elapsed.as_secs() << 32) | (u64::from(elapsed.subsec_nanos()) << 32) / 1_000_000_000
+    (elapsed.as_secs() << 32) | ((u64::from(elapsed.subsec_nanos()) << 32) / 1_000_000_000)
 }

@@ -254,7 +254,7 @@ impl WorkerCore {
         if let Some(streams) = &seat.streams {
             session.configure(now, &mut self.rng, streams);
         }
-        seat.state = State::Mine(session);
+        seat.state = State::Mine(Box::new(session));
         self.events.push_back(Event::Claimed { session: key });
         self.schedule(key);
         Ok(())
