@@ -1,6 +1,6 @@
 // Draws the README's pictures: four people in a room of the real server, cameras painted on a canvas.
 //
-//   node portrait.mjs    writes docs/room.png, docs/room-dark.png and docs/room-phone.png
+//   node portrait.mjs    writes scripts/docs/room.png, scripts/docs/room-dark.png and scripts/docs/room-phone.png
 
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -16,7 +16,7 @@ const PEOPLE = [
   { name: 'Dmitri Volkov', camera: '0' },
 ];
 
-const docs = join(root, 'docs');
+const docs = join(root, 'scripts/docs');
 const server = await Server.start('portrait');
 const browser = await launch();
 try {
