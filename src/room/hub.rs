@@ -425,6 +425,12 @@ impl Hub {
         }
     }
 
+    /// Where a peer lives in the workers' tables; for the simulator, which gives scripted peers their keys.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn session_of(&self, id: PeerId) -> Option<SessionKey> {
+        self.peers.get(&id).map(|peer| peer.session)
+    }
+
     /// Deadlines; call about once a second.
     pub fn handle_timeout(&mut self, now: Instant) {
         let late: Vec<_> = self
