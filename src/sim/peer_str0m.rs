@@ -42,8 +42,8 @@ pub struct Script {
     pub receiving: (usize, usize),
     /// As in RFC 6464: 0 is loudest, 127 silence.
     pub level_dbov: u8,
-    /// Keyframes are sent when asked for, besides the first.
-    pub answers_keyframe_requests: bool,
+    /// Offers again when told to; an unmodified client of some protocols does not.
+    pub offers_again: bool,
 }
 
 impl Script {
@@ -56,7 +56,7 @@ impl Script {
             video: 1,
             receiving: (0, 0),
             level_dbov: 30,
-            answers_keyframe_requests: true,
+            offers_again: true,
         }
     }
 
@@ -109,8 +109,10 @@ pub struct StrPeer {
     pub refusals: Vec<String>,
     /// SDP of our last offer and its answer, or of the last offer and our answer.
     pub last_sdp: (String, String),
-    /// Called with each SDP text before it is sent.
+    /// Changes our descriptions on their way out.
     pub munge: Option<fn(String) -> String>,
+    /// Changes the server's offers on their way in.
+    pub munge_offer: Option<fn(String) -> String>,
     ice_restart: bool,
 }
 
@@ -145,6 +147,7 @@ impl StrPeer {
             refusals: Vec::new(),
             last_sdp: Default::default(),
             munge: None,
+            munge_offer: None,
             ice_restart: false,
         }
     }
@@ -264,6 +267,7 @@ impl StrPeer {
     }
 
     fn accept_offer(&mut self, now: Instant, sdp: &str) {
+        let sdp = &self.munge_offer.map_or_else(|| sdp.to_owned(), |munge| munge(sdp.to_owned()));
         let offer = match SdpOffer::from_sdp_string(sdp) {
             Ok(offer) => offer,
             Err(error) => return self.refusals.push(format!("{error}: {sdp}")),
@@ -279,7 +283,7 @@ impl StrPeer {
         match self.rtc.sdp_api().accept_offer(offer) {
             Ok(answer) => {
                 let answer = self.munged(&answer.to_sdp_string());
-                self.last_sdp = (sdp.to_owned(), answer.clone());
+                self.last_sdp = (sdp.clone(), answer.clone());
                 self.actions.push_back(Action::Answer(answer));
             }
             Err(error) => self.refusals.push(format!("{error}: {sdp}")),
@@ -337,9 +341,7 @@ impl StrPeer {
             }
             Event::KeyframeRequest(request) => {
                 self.keyframe_requests += 1;
-                if self.script.answers_keyframe_requests {
-                    self.sending.iter_mut().filter(|it| it.mid == request.mid).for_each(|it| it.wants_key = true);
-                }
+                self.sending.iter_mut().filter(|it| it.mid == request.mid).for_each(|it| it.wants_key = true);
             }
             Event::RtpPacket(packet) => {
                 let ssrc = *packet.header.ssrc;
@@ -423,7 +425,7 @@ impl Endpoint for StrPeer {
     fn handle_notice(&mut self, now: Instant, notice: &Notice) {
         match notice {
             Notice::Offer { sdp } => self.accept_offer(now, sdp),
-            Notice::NeedsOffer { .. } => {
+            Notice::NeedsOffer { .. } if self.script.offers_again => {
                 self.wanted_receiving = (1, 1);
                 self.offer(now);
             }

@@ -4,7 +4,7 @@ mod calls;
 
 use std::time::Duration;
 
-use super::media::PeerNo;
+use super::media::{PeerNo, SourceNo};
 use super::peer_str0m::{Script, StrPeer};
 use super::world::{World, WorldConfig};
 use crate::base::format::MediaKind;
@@ -65,6 +65,16 @@ fn all_see_all(world: &World, peers: &[PeerNo], kinds: &[MediaKind]) -> bool {
         let mut tracks = others.flat_map(|other| kinds.iter().map(move |kind| (*other, *kind)));
         tracks.all(|(other, kind)| world.received(*me).of(other, kind).is_some())
     })
+}
+
+/// Every seed with one worker and with three.
+fn cases() -> impl Iterator<Item = (u64, usize)> {
+    SEEDS.into_iter().flat_map(|seed| [(seed, 1), (seed, 3)])
+}
+
+fn pairs(peers: &[PeerNo]) -> Vec<(PeerNo, PeerNo)> {
+    let pairs = peers.iter().flat_map(|me| peers.iter().map(move |other| (*me, *other)));
+    pairs.filter(|(me, other)| me != other).collect()
 }
 
 const BOTH: [MediaKind; 2] = [MediaKind::Audio, MediaKind::Video];
