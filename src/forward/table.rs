@@ -36,10 +36,10 @@ impl Route {
 
     /// Workers other than `worker` that want a copy.
     pub fn others(&self, worker: WorkerId) -> impl Iterator<Item = WorkerId> {
-        let has_some = move |(index, subscribers): (usize, &Box<[Subscriber]>)| {
+        let wants = move |index: usize, subscribers: &[Subscriber]| {
             (index != usize::from(worker.0) && !subscribers.is_empty()).then_some(WorkerId(index as u8))
         };
-        self.by_worker.iter().enumerate().filter_map(has_some)
+        self.by_worker.iter().enumerate().filter_map(move |(index, subscribers)| wants(index, subscribers))
     }
 }
 

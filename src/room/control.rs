@@ -68,7 +68,7 @@ impl Control {
         let mut woken = 0u64;
         while let Some(output) = inner.hub.poll_output() {
             match output {
-                Output::ToWorker(worker, command) => woken |= self.send(worker, command),
+                Output::ToWorker(worker, command) => woken |= self.send(worker, *command),
                 Output::ToPeer(peer, notice) => tell(inner, peer, notice),
                 Output::ToWatchers(event) => drop(self.events.send(event)),
             }

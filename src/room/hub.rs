@@ -20,10 +20,9 @@ use crate::base::ids::{KeyPool, PeerId, SessionKey, TrackKey, WorkerId};
 use crate::crypto::cert::Fingerprint;
 use crate::forward::plan::{Plan, SharedTable};
 use crate::forward::speaker::DominantSpeaker;
-use crate::proto::dtls::DtlsRole;
 use crate::proto::ice::LocalCredentials;
 use crate::session::feedback::CNAME;
-use crate::session::negotiate::{self, LocalTransport, NegotiateError, Negotiation};
+use crate::session::negotiate::{LocalTransport, NegotiateError, Negotiation};
 use crate::worker::command::{Command, Event, RemoteTransport, Ticket, WorkerReport};
 
 /// How long an offer of ours may stay unanswered before the client counts as one that ignores offers.
@@ -48,7 +47,7 @@ pub struct HubConfig {
 #[derive(Debug)]
 pub enum Output {
     /// A command for a worker.
-    ToWorker(WorkerId, Command),
+    ToWorker(WorkerId, Box<Command>),
     /// Something a peer must be told.
     ToPeer(PeerId, Notice),
     /// For those who watch all rooms.
@@ -163,7 +162,7 @@ impl Hub {
             cname: CNAME.to_owned(),
         };
         let ticket = Arc::new(Ticket::new(session, id));
-        self.to_workers(None, &Command::Open { ticket, credentials });
+        self.command(None, &Command::Open { ticket, credentials });
         let peer = Peer {
             info: info.clone(),
             room: request.room.clone(),
@@ -226,7 +225,7 @@ impl Hub {
         peer.asked_for = 0;
         if is_restart {
             let (session, owner) = (peer.session, peer.owner);
-            self.to_workers(owner, &Command::Restart { session, credentials });
+            self.command(owner, &Command::Restart { session, credentials });
         }
         self.handle_negotiated(now, id);
         Ok(answer)
@@ -264,7 +263,7 @@ impl Hub {
             peer.negotiation.drop_pending_offer();
             peer.negotiation.ice_restart(credentials.ufrag().as_str().to_owned(), credentials.pwd().to_owned());
             let (session, owner) = (peer.session, peer.owner);
-            self.to_workers(owner, &Command::Restart { session, credentials });
+            self.command(owner, &Command::Restart { session, credentials });
         }
         self.make_offer(now, id);
         Ok(())
@@ -319,7 +318,7 @@ impl Hub {
     pub fn leave(&mut self, now: Instant, id: PeerId) {
         let Some(peer) = self.peers.remove(&id) else { return };
         self.by_session.remove(&peer.session);
-        self.to_workers(None, &Command::Close { session: peer.session });
+        self.command(None, &Command::Close { session: peer.session });
         self.sessions.give_back(peer.session.index);
         for (track, _) in &peer.bound {
             self.route(*track);
@@ -354,10 +353,12 @@ impl Hub {
 
     /// All peers are told and leave; no more come.
     pub fn stop(&mut self, now: Instant) {
-        self.is_stopping = true;
+        if std::mem::replace(&mut self.is_stopping, true) {
+            return;
+        }
         let ids: Vec<_> = self.peers.keys().copied().collect();
         ids.into_iter().for_each(|id| self.close(now, id, CloseReason::ServerStopping));
-        self.to_workers(None, &Command::Stop);
+        self.command(None, &Command::Stop);
     }
 
     /// News from a worker.
@@ -481,10 +482,10 @@ impl Hub {
     }
 
     /// A command for the owner of a session, or for all workers while it has none.
-    pub(super) fn to_workers(&mut self, owner: Option<WorkerId>, command: &Command) {
+    pub(super) fn command(&mut self, owner: Option<WorkerId>, command: &Command) {
         let all = 0..self.config.workers as u8;
         let to = owner.map_or_else(|| all.map(WorkerId).collect(), |owner| vec![owner]);
-        self.outputs.extend(to.into_iter().map(|worker| Output::ToWorker(worker, command.clone())));
+        self.outputs.extend(to.into_iter().map(|worker| Output::ToWorker(worker, Box::new(command.clone()))));
     }
 
     /// What the session must obey now.
@@ -505,14 +506,10 @@ impl Hub {
             .collect();
         let remote = peer.negotiation.remote().and_then(|remote| {
             let fingerprint = Fingerprint::parse(&remote.fingerprint.to_string()).ok()?;
-            let role = match remote.dtls_role {
-                negotiate::DtlsRole::Client => DtlsRole::Client,
-                negotiate::DtlsRole::Server => DtlsRole::Server,
-            };
-            Some(Arc::new(RemoteTransport { role, fingerprint }))
+            Some(Arc::new(RemoteTransport { role: remote.dtls_role, fingerprint }))
         });
         let (session, owner) = (peer.session, peer.owner);
-        self.to_workers(owner, &Command::Configure { session, remote, streams: Arc::new(streams) });
+        self.command(owner, &Command::Configure { session, remote, streams: Arc::new(streams) });
         changed.into_iter().for_each(|track| self.route(track));
     }
 
@@ -567,7 +564,7 @@ impl Hub {
     fn end_track(&mut self, key: TrackKey) {
         self.publishers.remove(&key);
         self.plan.remove(key);
-        self.to_workers(None, &Command::CloseTrack { track: key });
+        self.command(None, &Command::CloseTrack { track: key });
         self.track_keys.give_back(key.index);
     }
 

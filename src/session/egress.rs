@@ -106,7 +106,11 @@ impl Egress {
         self.slots.resize_with(streams.mlines.len(), || None);
         for (index, mline) in streams.mlines.iter().enumerate() {
             let old = self.slots[index].take();
-            self.slots[index] = mline.as_ref().and_then(|mline| slot(rng, mline, streams.ext_mixed, old));
+            let is_sending = mline.as_ref().is_some_and(|mline| mline.egress.is_some());
+            self.slots[index] = match mline {
+                Some(mline) if is_sending => slot(rng, mline, streams.ext_mixed, old),
+                _ => old.map(Slot::rest),
+            };
         }
     }
 
@@ -241,6 +245,22 @@ impl Slot {
         self.source.is_some()
     }
 
+    /// An m-line that sends nothing for a while keeps its numbers: its ssrc may send again, and under one key an index
+    /// must never come twice (RFC 3711 §9.1, RFC 7714 §8.3).
+    fn rest(mut self) -> Self {
+        self.carry(None);
+        self
+    }
+
+    fn carry(&mut self, track: Option<TrackKey>) {
+        if self.track != track {
+            self.track = track;
+            self.source = None;
+            self.awaits_keyframe_since = None;
+            self.rewriter.unbind();
+        }
+    }
+
     /// Begins with the first packet of a track or of a track's new source; video begins with a keyframe.
     fn start(&mut self, now: Instant, packet: &Packet<'_>) -> Result<(), Discard> {
         if self.source == Some(packet.meta.source) {
@@ -364,12 +384,7 @@ fn slot(rng: &mut impl Rng, mline: &MlineConfig, has_two_byte: bool, old: Option
             window_count: 0,
         });
     };
-    if slot.track != egress.track {
-        slot.track = egress.track;
-        slot.source = None;
-        slot.awaits_keyframe_since = None;
-        slot.rewriter.unbind();
-    }
+    slot.carry(egress.track);
     let is_same_header = slot.mid == mline.mid && slot.ext_ids == ext_ids && slot.payloads == mline.payloads;
     if !is_same_header || slot.has_two_byte != has_two_byte {
         slot.mid = mline.mid;
@@ -384,5 +399,5 @@ fn slot(rng: &mut impl Rng, mline: &MlineConfig, has_two_byte: bool, old: Option
 
 /// A duration in NTP's 32.32 seconds.
 fn ntp_duration(elapsed: Duration) -> u64 {
-    (elapsed.as_secs() << 32) | (u64::from(elapsed.subsec_nanos()) << 32) / 1_000_000_000
+    (elapsed.as_secs() << 32) | ((u64::from(elapsed.subsec_nanos()) << 32) / 1_000_000_000)
 }

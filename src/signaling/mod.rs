@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::routing::{any, get};
+use axum::routing::get;
 use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -75,10 +75,10 @@ impl AppState {
 /// Every endpoint.
 pub fn router(state: AppState) -> Router {
     Router::new()
-        .route("/", any(ws::root))
-        .route("/client", any(ws::client))
-        .route("/server", any(ws::server))
-        .route("/ws", any(ws::ws))
+        .route("/", get(ws::root))
+        .route("/client", get(ws::client))
+        .route("/server", get(ws::server))
+        .route("/ws", get(ws::ws))
         .route("/page/{name}", get(page::file))
         .route("/health", get(http::health))
         .route("/healthz", get(http::healthz))

@@ -1,12 +1,17 @@
 //! Logging set-up: to standard error, text for people or one JSON object per line.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogFormat, LogLevel};
 
 /// Sends all logs to standard error from now on. A second call changes nothing.
 pub fn init(level: LogLevel, format: LogFormat) {
-    let builder = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter(level));
+    let builder = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_env_filter(filter(level));
     // Fails only when a logger is set already (several servers in one test process).
     let _ = match format {
         LogFormat::Text => builder.with_target(false).try_init(),

@@ -102,7 +102,7 @@ impl WorkerCore {
     pub fn apply(&mut self, now: Instant, command: Command, tx: &mut TxBatch) {
         match command {
             Command::Open { ticket, credentials } => {
-                let state = State::Waiting(IceLite::new(now, credentials));
+                let state = State::Waiting(Box::new(IceLite::new(now, credentials)));
                 self.seats.open(Seat { ticket, state, remote: None, streams: None });
             }
             Command::Restart { session, credentials } => self.seats.restart(session, credentials),
@@ -248,13 +248,13 @@ impl WorkerCore {
             return Err(Discard::DtlsTooEarly);
         }
         let placeholder = IceLite::new(now, ice.credentials().clone());
-        let ice = std::mem::replace(ice, placeholder);
+        let ice = std::mem::replace(&mut **ice, placeholder);
         let dtls = crate::proto::dtls::Dtls::new(now, &self.dtls, remote.role, remote.fingerprint);
         let mut session = crate::session::peer::Session::new(now, &mut self.rng, key, seat.ticket.peer, ice, dtls);
         if let Some(streams) = &seat.streams {
             session.configure(now, &mut self.rng, streams);
         }
-        seat.state = State::Mine(session);
+        seat.state = State::Mine(Box::new(session));
         self.events.push_back(Event::Claimed { session: key });
         self.schedule(key);
         Ok(())

@@ -20,9 +20,9 @@ use crate::session::streams::StreamsConfig;
 #[derive(Debug)]
 pub enum State {
     /// No DTLS came here yet: the agent answers checks, for itself or for the owner elsewhere.
-    Waiting(IceLite),
+    Waiting(Box<IceLite>),
     /// This worker owns it.
-    Mine(Session),
+    Mine(Box<Session>),
 }
 
 /// One session on one worker.
@@ -143,7 +143,7 @@ impl Seats {
     /// All sessions that live here.
     pub fn sessions(&self) -> impl Iterator<Item = &Session> {
         self.seats.iter().flatten().filter_map(|seat| match &seat.state {
-            State::Mine(session) => Some(session),
+            State::Mine(session) => Some(&**session),
             State::Waiting(_) => None,
         })
     }

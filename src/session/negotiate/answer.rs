@@ -1,8 +1,9 @@
 //! The client offers, we answer.
 
 use super::mline::{Mline, State, is_for_layers, is_for_receiving};
-use super::{DtlsRole, NegotiateError, Negotiation, RemoteTransport, assign, unusable};
+use super::{NegotiateError, Negotiation, RemoteTransport, assign, unusable};
 use crate::base::ids::Mid;
+use crate::proto::dtls::DtlsRole;
 use crate::wire::sdp::{Description, Media, OriginOut, Setup, Transport};
 
 impl Negotiation {

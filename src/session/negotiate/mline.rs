@@ -2,9 +2,10 @@
 
 use std::collections::HashSet;
 
-use super::{DtlsRole, IceCredentials, LocalTransport, Publication, RemoteTransport, WantedTrack};
+use super::{IceCredentials, LocalTransport, Publication, RemoteTransport, WantedTrack};
 use crate::base::format::MediaKind;
 use crate::base::ids::{Mid, Ssrc, TrackKey};
+use crate::proto::dtls::DtlsRole;
 use crate::session::streams::{EgressConfig, IngressConfig, MlineConfig, Payload};
 use crate::wire::rtp_ext::Ext;
 use crate::wire::sdp::{

@@ -9,15 +9,15 @@ mod assign;
 mod mline;
 mod offer;
 
-use std::net::SocketAddr;
-
 use std::collections::HashSet;
+use std::net::SocketAddr;
 
 use crate::base::format::MediaKind;
 use crate::base::ids::{Mid, Ssrc, TrackKey};
 use crate::session::streams::StreamsConfig;
 use crate::wire::sdp::{Description, Fingerprint, SdpError, to_token};
 
+pub use crate::proto::dtls::DtlsRole;
 use mline::{Mline, State};
 
 /// Most m-lines our own offers grow to: 60 people with sound and picture, beyond what a browser decodes.
@@ -64,15 +64,6 @@ pub struct LocalTransport {
     pub candidates: Vec<SocketAddr>,
     /// RTCP CNAME of everything we send to this peer.
     pub cname: String,
-}
-
-/// Our role in the DTLS handshake.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DtlsRole {
-    /// We send the ClientHello.
-    Client,
-    /// We wait for it.
-    Server,
 }
 
 /// The peer's side of the transport, as it described itself.
@@ -171,15 +162,16 @@ impl Negotiation {
     /// Says which tracks the peer should receive, most important first. Returns whether [`Self::streams`] changed now.
     pub fn set_wanted(&mut self, wanted: &[WantedTrack]) -> bool {
         let before: Vec<_> = self.carried(&self.state).collect();
-        self.wanted = wanted
-            .iter()
-            .map(|track| WantedTrack {
-                stream_id: to_token(&track.stream_id).unwrap_or_else(|| "-".into()),
-                track_id: to_token(&track.track_id).unwrap_or_else(|| "track".into()),
-                ..track.clone()
-            })
-            .collect();
-        self.wanted_keys = wanted.iter().map(|track| track.key).collect();
+        self.wanted_keys.clear();
+        self.wanted.clear();
+        for track in wanted {
+            if self.wanted_keys.insert(track.key) {
+                // What another peer named goes into this peer's SDP: one token each.
+                let stream_id = to_token(&track.stream_id).unwrap_or_else(|| "-".into());
+                let track_id = to_token(&track.track_id).unwrap_or_else(|| "track".into());
+                self.wanted.push(WantedTrack { stream_id, track_id, ..*track });
+            }
+        }
         let keys = &self.wanted_keys;
         self.state.refused.retain(|key| keys.contains(key));
         if self.policy.live_binding {
@@ -328,3 +320,6 @@ impl From<SdpError> for NegotiateError {
 fn unusable(text: impl Into<String>) -> NegotiateError {
     NegotiateError::Unusable(text.into())
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,11 @@
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+/// Longest name of an event; it may come back in an error and in the log.
+const EVENT_MAX: usize = 64;
+/// How much of the JSON parser's complaint a client is told.
+const QUOTED_MAX: usize = 200;
+
 /// A message as it came. `data` is an object or text, whichever way it was encoded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Envelope {
@@ -21,7 +26,14 @@ impl Envelope {
             #[serde(default)]
             data: Value,
         }
-        let raw: Raw = serde_json::from_str(text).map_err(|error| format!("the message is not understood: {error}"))?;
+        let raw: Raw = serde_json::from_str(text).map_err(|error| {
+            // The parser quotes what it found, however long.
+            let quoted: String = error.to_string().chars().take(QUOTED_MAX).collect();
+            format!("the message is not understood: {quoted}")
+        })?;
+        if raw.event.len() > EVENT_MAX {
+            return Err("the message is not understood: the name of its event is too long".to_owned());
+        }
         Ok(Self { event: raw.event, data: unwrapped(raw.data) })
     }
 }
@@ -109,7 +121,7 @@ impl<'a> Fields<'a> {
 }
 
 /// A trickled candidate: its line, or `None` for the end of candidates.
-pub fn candidate<'a>(data: &'a Value, max: usize) -> Result<Option<&'a str>, String> {
+pub fn candidate(data: &Value, max: usize) -> Result<Option<&str>, String> {
     if let Value::String(line) = data {
         return Ok(Some(line.as_str()).filter(|line| !line.is_empty()));
     }
@@ -142,10 +154,29 @@ mod tests {
         for bad in ["", "{", "[]", "1", "null", r#"{"data":{}}"#, r#"{"event":7}"#] {
             assert!(Envelope::parse(bad).unwrap_err().starts_with("the message is not understood"), "{bad}");
         }
+        let long = "x".repeat(10_000);
+        for bad in [format!("\"{long}\""), format!(r#"{{"event":"{long}"}}"#)] {
+            assert!(Envelope::parse(&bad).unwrap_err().len() < 300);
+        }
         let deep = "[".repeat(100_000);
         assert!(Envelope::parse(&deep).is_err());
         let deep = format!(r#"{{"event":"x","data":"{}"}}"#, "[".repeat(100_000));
         assert!(matches!(Envelope::parse(&deep).unwrap().data, Value::String(_)));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_the_readers_panic(text: String, data: String, line: String) {
+            let _ = Envelope::parse(&text);
+            let framed = json!({"event": text, "data": data}).to_string();
+            if let Ok(envelope) = Envelope::parse(&framed) {
+                let _ = candidate(&envelope.data, 64);
+                let _ = Fields::of(&envelope.data);
+            }
+            let nested = json!({"event": "e", "data": json!({"candidate": line}).to_string()}).to_string();
+            let read = Envelope::parse(&nested).map(|envelope| envelope.data);
+            proptest::prop_assert_eq!(read, Ok(json!({"candidate": line})));
+        }
     }
 
     #[test]

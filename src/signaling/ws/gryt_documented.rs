@@ -112,7 +112,7 @@ impl Words for Documented {
             "leave" => Err(Failure::End(Ending::normal())),
             "join" => Err(Failure::Error("already-joined", "this connection has joined a room already".to_owned())),
             "keep_alive" | "ping" => Ok(Vec::new()),
-            _ => Err(Failure::Error("unknown-event", format!("there is no event {:.64}", event.escape_default()))),
+            _ => Err(Failure::Error("unknown-event", format!("there is no event {}", event.escape_default()))),
         }
     }
 

@@ -145,8 +145,7 @@ impl Drop for OpenSocket {
 /// See the module.
 pub struct Socket {
     stream: SplitStream<WebSocket>,
-    queue: mpsc::UnboundedSender<Message>,
-    waiting: Arc<Waiting>,
+    outbox: Outbox,
     writer: JoinHandle<()>,
     bucket: TokenBucket,
     pings: Interval,
@@ -155,28 +154,61 @@ pub struct Socket {
     counters: Arc<SocketCounters>,
 }
 
-/// What the queue holds; it is bounded here, so that the close frame always fits.
+/// What waits to be sent. The bounds are kept here and not by the channel, so that the close frame always fits.
+#[derive(Clone, Debug)]
+struct Outbox {
+    queue: mpsc::UnboundedSender<Message>,
+    waiting: Arc<Waiting>,
+}
+
 #[derive(Debug, Default)]
 struct Waiting {
     messages: AtomicUsize,
     bytes: AtomicUsize,
 }
 
+impl Outbox {
+    fn new() -> (Self, mpsc::UnboundedReceiver<Message>) {
+        let (queue, outgoing) = mpsc::unbounded_channel();
+        (Self { queue, waiting: Arc::default() }, outgoing)
+    }
+
+    fn push(&self, text: String) -> Result<(), Ending> {
+        let bytes = self.waiting.bytes.fetch_add(text.len(), Ordering::Relaxed) + text.len();
+        let messages = self.waiting.messages.fetch_add(1, Ordering::Relaxed) + 1;
+        if messages > QUEUE_MESSAGES_MAX || bytes > QUEUE_BYTES_MAX {
+            return Err(Ending::quiet(1008, "reads too slowly"));
+        }
+        self.push_frame(Message::Text(text.into()));
+        Ok(())
+    }
+
+    fn push_frame(&self, frame: Message) {
+        // A writer that is gone shows as the end of the stream.
+        let _ = self.queue.send(frame);
+    }
+}
+
+impl Waiting {
+    fn sent(&self, length: usize) {
+        self.bytes.fetch_sub(length, Ordering::Relaxed);
+        self.messages.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Socket {
     /// Takes over an upgraded connection.
     pub fn new(socket: WebSocket, state: &AppState, rate: Rate) -> Self {
         let (sink, stream) = socket.split();
-        let (queue, outgoing) = mpsc::unbounded_channel();
-        let waiting = Arc::new(Waiting::default());
+        let (outbox, outgoing) = Outbox::new();
         let now = clock::now();
         let every = state.config.ping_interval;
         let mut pings = interval_at(tokio::time::Instant::from_std(now) + every, every);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             stream,
-            queue,
-            writer: tokio::spawn(write(sink, outgoing, Arc::clone(&waiting))),
-            waiting,
+            writer: tokio::spawn(write(sink, outgoing, Arc::clone(&outbox.waiting))),
+            outbox,
             bucket: TokenBucket::new(now, rate.per_second, rate.burst),
             pings,
             pong_timeout: state.config.pong_timeout,
@@ -223,14 +255,8 @@ impl Socket {
 
     /// Queues a message; fails when the client has not read for too long.
     pub fn send(&self, text: String) -> Result<(), Ending> {
-        let bytes = self.waiting.bytes.fetch_add(text.len(), Ordering::Relaxed) + text.len();
-        let messages = self.waiting.messages.fetch_add(1, Ordering::Relaxed) + 1;
-        if messages > QUEUE_MESSAGES_MAX || bytes > QUEUE_BYTES_MAX {
-            return Err(Ending::quiet(1008, "reads too slowly"));
-        }
+        self.outbox.push(text)?;
         self.counters.sent.fetch_add(1, Ordering::Relaxed);
-        // A writer that is gone shows as the end of the stream.
-        let _ = self.queue.send(Message::Text(text.into()));
         Ok(())
     }
 
@@ -239,8 +265,8 @@ impl Socket {
     pub async fn close(mut self, ending: Ending) {
         tracing::debug!(code = ending.code, reason = ending.reason, "websocket closes");
         let reason = ending.reason.get(..REASON_MAX).unwrap_or(&ending.reason).to_owned();
-        let _ = self.queue.send(Message::Close(Some(CloseFrame { code: ending.code, reason: reason.into() })));
-        drop(self.queue);
+        self.outbox.push_frame(Message::Close(Some(CloseFrame { code: ending.code, reason: reason.into() })));
+        drop(self.outbox);
         let goodbye = async {
             let _ = (&mut self.writer).await;
             while let Some(Ok(_)) = self.stream.next().await {}
@@ -273,7 +299,7 @@ impl Socket {
         if clock::now().saturating_duration_since(self.heard) >= self.pong_timeout {
             return Err(Ending::quiet(4000, "ping timeout"));
         }
-        let _ = self.queue.send(Message::Ping(Default::default()));
+        self.outbox.push_frame(Message::Ping(Default::default()));
         Ok(())
     }
 }
@@ -289,8 +315,7 @@ async fn write(
             return;
         }
         if let Some(length) = length {
-            waiting.bytes.fetch_sub(length, Ordering::Relaxed);
-            waiting.messages.fetch_sub(1, Ordering::Relaxed);
+            waiting.sent(length);
         }
     }
 }
@@ -308,4 +333,38 @@ fn too_big() -> Ending {
 fn broken(error: &axum::Error) -> Ending {
     // The library has no public type for it here.
     if error.to_string().contains("too long") { too_big() } else { Ending::quiet(1002, "protocol error") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_that_reads_nothing_is_given_up_at_the_bound() {
+        let (outbox, outgoing) = Outbox::new();
+        let fits = (0..10_000).take_while(|_| outbox.push("x".into()).is_ok()).count();
+        assert_eq!(fits, QUEUE_MESSAGES_MAX);
+        assert_eq!(outgoing.len(), QUEUE_MESSAGES_MAX, "what did not fit was not kept");
+        let (outbox, _outgoing) = Outbox::new();
+        let fits = (0..100).take_while(|_| outbox.push("x".repeat(1 << 20)).is_ok()).count();
+        assert_eq!(fits, QUEUE_BYTES_MAX >> 20);
+    }
+
+    #[test]
+    fn what_was_sent_makes_room() {
+        let (outbox, mut outgoing) = Outbox::new();
+        for _ in 0..10 * QUEUE_MESSAGES_MAX {
+            assert_eq!(outbox.push("hello".into()), Ok(()));
+            assert!(outgoing.try_recv().is_ok());
+            outbox.waiting.sent(5);
+        }
+    }
+
+    #[test]
+    fn evicted_and_removed_clients_are_told_not_to_come_back() {
+        assert_eq!(Ending::of(CloseReason::Evicted).code, 1000);
+        assert_eq!(Ending::of(CloseReason::Kicked).code, 1000);
+        assert_eq!(Ending::of(CloseReason::MediaFailed).code, 1011);
+        assert_eq!(Ending::of(CloseReason::ServerStopping).code, 1012);
+    }
 }

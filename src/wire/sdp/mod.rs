@@ -10,6 +10,7 @@ mod media;
 mod transport;
 mod write;
 
+use std::borrow::Cow;
 use std::io::Cursor;
 
 use rtc_sdp::SessionDescription;
@@ -63,6 +64,7 @@ impl Description {
         if text.len() > SDP_BYTES_MAX {
             return Err(SdpError::Limit("longer than 1 MiB"));
         }
+        let (text, foreign) = without_foreign_media(text);
         let parsed = SessionDescription::unmarshal(&mut Cursor::new(text.as_bytes()))
             .map_err(|error| SdpError::Syntax(printable(&error.to_string())))?;
         if parsed.media_descriptions.len() > MLINES_MAX {
@@ -86,6 +88,11 @@ impl Description {
         for media in &parsed.media_descriptions {
             description.media.push(Media::read(media, &session, direction)?);
         }
+        for (index, word) in foreign {
+            if let Some(media) = description.media.get_mut(index) {
+                media.media = word;
+            }
+        }
         let mut mids: Vec<&str> = description.media.iter().filter_map(|m| Some(m.mid.as_ref()?.as_str())).collect();
         mids.sort_unstable();
         if mids.windows(2).any(|pair| pair.first() == pair.last()) {
@@ -96,6 +103,30 @@ impl Description {
         description.ext_mixed |= !description.media.is_empty() && description.media.iter().all(media_mixed);
         Ok(description)
     }
+}
+
+/// The parser refuses m-lines whose media type it does not know; an answerer rejects just those (RFC 3264 §6).
+/// So they go through it as `text`, and their words are given back by m-line index.
+fn without_foreign_media(text: &str) -> (Cow<'_, str>, Vec<(usize, String)>) {
+    const KNOWN: [&str; 6] = ["audio", "video", "text", "application", "message", "image"];
+    let mut foreign = Vec::new();
+    let mlines = text.split_inclusive('\n').filter_map(|line| line.strip_prefix("m="));
+    for (index, word) in mlines.filter_map(|line| line.split_ascii_whitespace().next()).enumerate() {
+        if is_token(word) && !KNOWN.contains(&word) {
+            foreign.push((index, word.to_owned()));
+        }
+    }
+    if foreign.is_empty() {
+        return (Cow::Borrowed(text), foreign);
+    }
+    let replaced = |line: &str| {
+        let word = line.strip_prefix("m=").and_then(|rest| rest.split_ascii_whitespace().next());
+        match word.filter(|word| is_token(word) && !KNOWN.contains(word)) {
+            Some(word) => line.replacen(word, "text", 1),
+            None => line.to_owned(),
+        }
+    };
+    (Cow::Owned(text.split_inclusive('\n').map(replaced).collect()), foreign)
 }
 
 /// RFC 9143 §7.1: `a=group:BUNDLE <mid> ..`. Tags that cannot be a mid of ours belong to no m-line we take.
