@@ -272,13 +272,9 @@ impl StrPeer {
             Ok(offer) => offer,
             Err(error) => return self.refusals.push(format!("{error}: {sdp}")),
         };
-        // Glare: ours is rolled back and made again (RFC 8829 §4.1.10.2).
-        if self.pending.take().is_some() {
-            self.wants_to_offer = true;
-            let known: Vec<Mid> = self.sending.iter().map(|sending| sending.mid).collect();
-            let gone = known.into_iter().filter(|mid| self.rtc.media(*mid).is_none());
-            let gone: Vec<Mid> = gone.collect();
-            self.sending.retain(|sending| !gone.contains(&sending.mid));
+        // In glare the client's offer wins; the server drops its own and makes it again.
+        if self.pending.is_some() {
+            return;
         }
         match self.rtc.sdp_api().accept_offer(offer) {
             Ok(answer) => {
@@ -289,9 +285,6 @@ impl StrPeer {
             Err(error) => self.refusals.push(format!("{error}: {sdp}")),
         }
         self.drain(now);
-        if self.wants_to_offer {
-            self.offer(now);
-        }
     }
 
     /// Our slots in an offer of the server: the first m-lines that it only receives on are for what we publish.

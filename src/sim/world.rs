@@ -318,6 +318,11 @@ impl World {
         named.map(|(_, count)| count).sum()
     }
 
+    /// What it was made with.
+    pub fn seed(&self) -> u64 {
+        self.config.seed
+    }
+
     /// The room's side, to look at.
     pub fn hub(&self) -> &Hub {
         &self.hub
@@ -557,7 +562,7 @@ impl World {
         while let Some(output) = self.hub.poll_output() {
             match output {
                 Output::ToWorker(WorkerId(worker), command) => {
-                    self.workers[usize::from(worker)].commands.push_back(command);
+                    self.workers[usize::from(worker)].commands.push_back(*command);
                     self.wake(usize::from(worker));
                 }
                 Output::ToPeer(id, notice) => {

@@ -9,7 +9,7 @@ fn three_peers_see_and_hear_each_other() {
         let mut world = world(seed, workers);
         world.oracle.is_continuous = true;
         let peers: Vec<PeerNo> = (0..3).map(|_| join(&mut world, "room")).collect();
-        assert!(world.run_until(seconds(5), |world| all_see_all(world, &peers, &BOTH)), "seed {seed} x{workers}");
+        expect_all_see_all(&mut world, seconds(5), &peers);
         let settled = world.now;
         world.run_for(seconds(10));
         for (me, other) in pairs(&peers) {
@@ -33,12 +33,12 @@ fn a_late_joiner_has_a_picture_within_two_seconds() {
         let mut world = world(seed, workers);
         world.oracle.is_continuous = true;
         let early = [join(&mut world, "room"), join(&mut world, "room")];
-        assert!(world.run_until(seconds(5), |world| all_see_all(world, &early, &BOTH)));
+        expect_all_see_all(&mut world, seconds(5), &early);
         world.run_for(seconds(20));
         let joined_at = world.now;
         let late = join(&mut world, "room");
         let all = [early[0], early[1], late];
-        assert!(world.run_until(seconds(5), |world| all_see_all(world, &all, &BOTH)), "seed {seed} x{workers}");
+        expect_all_see_all(&mut world, seconds(5), &all);
         for other in early {
             let track = world.received(late).of(other, MediaKind::Video).expect("video");
             let (first, _) = track.span.expect("packets");
@@ -55,7 +55,7 @@ fn who_leaves_is_gone_within_two_seconds() {
     for (seed, workers) in cases() {
         let mut world = world(seed, workers);
         let peers: Vec<PeerNo> = (0..3).map(|_| join(&mut world, "room")).collect();
-        assert!(world.run_until(seconds(5), |world| all_see_all(world, &peers, &BOTH)));
+        expect_all_see_all(&mut world, seconds(5), &peers);
         let left_at = world.now;
         world.leave(peers[1]);
         world.run_for(seconds(5));
@@ -130,13 +130,15 @@ fn two_rooms_do_not_mix() {
         let mut world = world(seed, workers);
         let red: Vec<PeerNo> = (0..2).map(|_| join(&mut world, "red")).collect();
         let blue: Vec<PeerNo> = (0..2).map(|_| join(&mut world, "blue")).collect();
-        assert!(world.run_until(seconds(5), |world| all_see_all(world, &red, &BOTH) && all_see_all(world, &blue, &BOTH)));
+        assert!(
+            world.run_until(seconds(5), |world| all_see_all(world, &red, &BOTH) && all_see_all(world, &blue, &BOTH))
+        );
         world.run_for(seconds(3));
         // Somebody goes, and the tables' places are taken by the other room.
         world.leave(red[0]);
         let late = join(&mut world, "blue");
         let blue = [blue[0], blue[1], late];
-        assert!(world.run_until(seconds(5), |world| all_see_all(world, &blue, &BOTH)), "seed {seed} x{workers}");
+        expect_all_see_all(&mut world, seconds(5), &blue);
         world.run_for(seconds(3));
         for me in red.iter().chain(&blue) {
             assert_eq!(world.received(*me).rooms.len(), 1);
@@ -151,13 +153,12 @@ fn gryts_slots_are_offered_and_answered() {
         let mut world = world(seed, workers);
         world.oracle.is_continuous = true;
         let script = || Script { offers: false, ..Script::caller("room") };
-        let peers: Vec<PeerNo> =
-            (0..3).map(|_| enter(&mut world, request("room", &SERVER_OFFERS), script())).collect();
-        assert!(world.run_until(seconds(5), |world| all_see_all(world, &peers, &BOTH)), "seed {seed} x{workers}");
+        let peers: Vec<PeerNo> = (0..3).map(|_| enter(&mut world, request("room", &SERVER_OFFERS), script())).collect();
+        expect_all_see_all(&mut world, seconds(5), &peers);
         // A client that offers joins the same room.
         let late = join(&mut world, "room");
         let all = [peers[0], peers[1], peers[2], late];
-        assert!(world.run_until(seconds(5), |world| all_see_all(world, &all, &BOTH)), "seed {seed} x{workers}");
+        expect_all_see_all(&mut world, seconds(5), &all);
         world.run_for(seconds(3));
         assert_sound(&mut world, &all);
     }
@@ -170,8 +171,7 @@ fn we_are_dtls_client_when_the_answer_is_passive() {
         let peers: Vec<PeerNo> = (0..2)
             .map(|_| {
                 let make = |now, me, address| {
-                    let mut peer =
-                        StrPeer::new(now, me, address, Script { offers: false, ..Script::caller("room") });
+                    let mut peer = StrPeer::new(now, me, address, Script { offers: false, ..Script::caller("room") });
                     // str0m answers "active" to "actpass"; offered "active" it must be passive.
                     peer.munge_offer = Some(|sdp| sdp.replace("a=setup:actpass", "a=setup:active"));
                     peer
@@ -179,7 +179,7 @@ fn we_are_dtls_client_when_the_answer_is_passive() {
                 world.join(request("room", &SERVER_OFFERS), make).expect("a seat")
             })
             .collect();
-        assert!(world.run_until(seconds(5), |world| all_see_all(world, &peers, &BOTH)), "seed {seed} x{workers}");
+        expect_all_see_all(&mut world, seconds(5), &peers);
         assert!(str_peer(&mut world, peers[0], |peer| peer.last_sdp.1.contains("a=setup:passive")));
         assert_sound(&mut world, &peers);
     }

@@ -77,6 +77,11 @@ fn pairs(peers: &[PeerNo]) -> Vec<(PeerNo, PeerNo)> {
     pairs.filter(|(me, other)| me != other).collect()
 }
 
+fn expect_all_see_all(world: &mut World, time_max: Duration, peers: &[PeerNo]) {
+    let is_so = world.run_until(time_max, |world| all_see_all(world, peers, &BOTH));
+    assert!(is_so, "not everybody sees and hears everybody: {}", story(world, peers));
+}
+
 const BOTH: [MediaKind; 2] = [MediaKind::Audio, MediaKind::Video];
 
 fn seconds(seconds: u64) -> Duration {
@@ -93,4 +98,25 @@ fn assert_sound(world: &mut World, peers: &[PeerNo]) {
         assert!(books.tracks().all(|(source, _)| source.publisher != *peer), "{peer:?} got its own media");
         assert_eq!(str_peer(world, *peer, |peer| peer.refusals.clone()), Vec::<String>::new(), "{peer:?}");
     }
+}
+
+/// Why it did not come to what was expected.
+fn story(world: &mut World, peers: &[PeerNo]) -> String {
+    let mut story = format!("seed {} at {:?}\n", world.seed(), world.now - world.start);
+    for peer in peers {
+        let heard: Vec<_> = world.received(*peer).tracks().map(|(source, it)| (source, it.numbers.len())).collect();
+        let notices: Vec<_> = world
+            .notices(*peer)
+            .iter()
+            .map(|(at, notice)| (*at - world.start, format!("{notice:?}").chars().take(60).collect::<String>()))
+            .collect();
+        let (connected, refusals) = str_peer(world, *peer, |it| (it.connected_at.is_some(), it.refusals.clone()));
+        story +=
+            &format!("{peer:?} connected {connected} refusals {refusals:?}\n heard {heard:?}\n told {notices:#?}\n");
+    }
+    for report in world.reports() {
+        let discards: Vec<_> = report.discards.iter().filter(|(_, count)| *count > 0).collect();
+        story += &format!("forwarded {} discards {discards:?}\n", report.packets_forwarded);
+    }
+    story + &format!("faults {:?}\n{:#}", world.oracle.faults, world.hub().debug_tracks())
 }
