@@ -13,6 +13,8 @@ pub mod self_check;
 pub mod server;
 pub mod session;
 pub mod signaling;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
 pub mod telemetry;
 pub mod wire;
 pub mod worker;

@@ -113,6 +113,12 @@ impl Hub {
         self.plan.shared()
     }
 
+    /// Where a peer lives in the workers' tables; for the simulator, which gives scripted peers their keys.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn session_of(&self, id: PeerId) -> Option<SessionKey> {
+        self.peers.get(&id).map(|peer| peer.session)
+    }
+
     /// What is to be done, in order. The fanout plan is published before the last of it is handed out.
     pub fn poll_output(&mut self) -> Option<Output> {
         if self.outputs.is_empty() {

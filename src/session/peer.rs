@@ -213,6 +213,16 @@ impl Session {
         event
     }
 
+    /// Takes keys that no handshake made; only the simulator has such peers.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn adopt(&mut self, keys: &crate::crypto::srtp::SrtpKeys) -> Option<SessionEvent> {
+        let (sender, receiver) = keys.contexts(false).ok()?;
+        self.dtls.close();
+        while self.dtls.poll(&mut [0; DATAGRAM_BYTES_MAX]).is_some() {}
+        self.srtp = Some(Srtp { suite: keys.suite, sender, receiver });
+        Some(SessionEvent::Connected(keys.suite))
+    }
+
     fn end(&mut self, reason: EndReason) -> Option<SessionEvent> {
         self.srtp = None;
         (!std::mem::replace(&mut self.is_over, true)).then_some(SessionEvent::Ended(reason))

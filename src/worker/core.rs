@@ -253,6 +253,18 @@ impl WorkerCore {
         Ok(())
     }
 
+    /// Makes this worker the session's home with keys that no handshake made; only the simulator has such peers.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn adopt(&mut self, now: Instant, key: SessionKey, keys: &crate::crypto::srtp::SrtpKeys) {
+        if self.claim(now, key).is_ok()
+            && let Some(session) = self.seats.session_mut(key)
+        {
+            let event = session.adopt(keys);
+            self.handle_session_event(key, event);
+            self.schedule(key);
+        }
+    }
+
     pub(super) fn handle_session_event(&mut self, session: SessionKey, event: Option<SessionEvent>) {
         let event = match event {
             None => return,

@@ -1,0 +1,212 @@
+//! What simulated peers send each other: payloads that name their sender, and the books of what arrived.
+//!
+//! Owns: the tag inside each payload, and per received track which numbers came when.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use crate::base::format::MediaKind;
+
+/// A peer of the world, in order of joining.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerNo(pub usize);
+
+/// What a payload says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tag {
+    /// Who sent it.
+    pub publisher: PeerNo,
+    /// Hash of the room it was sent in.
+    pub room: u32,
+    /// Audio or video.
+    pub kind: MediaKind,
+    /// Which of the sender's tracks of that kind.
+    pub track: u8,
+    /// Belongs to a keyframe.
+    pub is_key: bool,
+    /// Packet of its frame.
+    pub part: u8,
+    /// Counts the track's packets.
+    pub number: u32,
+}
+
+/// Marks a payload as ours.
+const MAGIC: [u8; 4] = *b"tram";
+const TAG_BYTES: usize = 20;
+/// RFC 7741 §4.2: descriptor with S or without, X, I and a 15-bit picture id.
+const VP8_DESCRIPTOR_BYTES: usize = 4;
+/// RFC 6386 §9.1: frame tag, start code, size of a keyframe; the first byte's lowest bit is 0.
+const VP8_KEY_HEADER: [u8; 10] = [0x10, 0, 0, 0x9d, 0x01, 0x2a, 0x40, 0x01, 0xb4, 0x00];
+/// RFC 6386 §9.1: the frame tag of an interframe.
+const VP8_DELTA_HEADER: [u8; 3] = [0x11, 0, 0];
+
+impl Tag {
+    /// An RTP payload of about `len` bytes, Opus-like for audio and VP8-like for video.
+    pub fn payload(&self, len: usize) -> Vec<u8> {
+        let mut out = Vec::with_capacity(len);
+        match self.kind {
+            // RFC 6716 §3.1: a TOC byte for 20 ms of fullband CELT.
+            MediaKind::Audio => out.push(0xfc),
+            MediaKind::Video => {
+                let start = if self.part == 0 { 0x10 } else { 0 };
+                let picture = (self.number as u16) & 0x7fff;
+                out.extend([0x80 | start, 0x80, 0x80 | (picture >> 8) as u8, picture as u8]);
+                if self.part == 0 {
+                    out.extend_from_slice(if self.is_key { &VP8_KEY_HEADER } else { &VP8_DELTA_HEADER });
+                }
+            }
+        }
+        out.extend_from_slice(&MAGIC);
+        out.extend_from_slice(&(self.publisher.0 as u32).to_be_bytes());
+        out.extend_from_slice(&self.room.to_be_bytes());
+        out.extend([self.kind as u8, self.track, u8::from(self.is_key), self.part]);
+        out.extend_from_slice(&self.number.to_be_bytes());
+        while out.len() < len {
+            out.push(out.len() as u8);
+        }
+        out
+    }
+
+    /// Reads a payload made by [`payload`](Self::payload).
+    pub fn parse(payload: &[u8]) -> Option<Self> {
+        let skipped = match payload.first()? {
+            0xfc => 1,
+            first if first & 0x10 == 0 => VP8_DESCRIPTOR_BYTES,
+            _ if payload.get(VP8_DESCRIPTOR_BYTES)? & 1 == 0 => VP8_DESCRIPTOR_BYTES + VP8_KEY_HEADER.len(),
+            _ => VP8_DESCRIPTOR_BYTES + VP8_DELTA_HEADER.len(),
+        };
+        let tag: &[u8; TAG_BYTES] = payload.get(skipped..)?.first_chunk()?;
+        let word = |at: usize| Some(u32::from_be_bytes(*tag.get(at..)?.first_chunk()?));
+        if tag[..4] != MAGIC {
+            return None;
+        }
+        Some(Self {
+            publisher: PeerNo(word(4)? as usize),
+            room: word(8)?,
+            kind: if tag[12] == 0 { MediaKind::Audio } else { MediaKind::Video },
+            track: tag[13],
+            is_key: tag[14] == 1,
+            part: tag[15],
+            number: word(16)?,
+        })
+    }
+
+    /// The track it belongs to.
+    pub fn source(&self) -> SourceNo {
+        SourceNo { publisher: self.publisher, kind: self.kind, track: self.track }
+    }
+}
+
+/// A published track as receivers see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SourceNo {
+    /// Who publishes.
+    pub publisher: PeerNo,
+    /// Audio or video.
+    pub kind: MediaKind,
+    /// Which of the kind.
+    pub track: u8,
+}
+
+/// What came of one track.
+#[derive(Clone, Debug, Default)]
+pub struct Arrivals {
+    /// Packet number and when it came first.
+    pub numbers: BTreeMap<u32, Instant>,
+    /// Packets that came again.
+    pub repeats: u64,
+    /// The first packet's tag.
+    pub first: Option<Tag>,
+    /// When the first and the last came.
+    pub span: Option<(Instant, Instant)>,
+    /// The longest time without a packet.
+    pub longest_silence: std::time::Duration,
+    /// Keyframes begun.
+    pub keyframes: u64,
+}
+
+impl Arrivals {
+    /// Share of the numbers from the first to the last that came.
+    pub fn completeness(&self) -> f64 {
+        match (self.numbers.first_key_value(), self.numbers.last_key_value()) {
+            (Some((first, _)), Some((last, _))) => self.numbers.len() as f64 / f64::from(last - first + 1),
+            _ => 0.0,
+        }
+    }
+
+    /// Packets that came at or after `since`.
+    pub fn count_since(&self, since: Instant) -> usize {
+        self.numbers.values().filter(|at| **at >= since).count()
+    }
+}
+
+/// A peer's books.
+#[derive(Clone, Debug, Default)]
+pub struct Received {
+    tracks: BTreeMap<SourceNo, Arrivals>,
+    /// Payloads that nobody in the world sent.
+    pub strangers: u64,
+    /// Rooms seen in tags.
+    pub rooms: std::collections::BTreeSet<u32>,
+}
+
+impl Received {
+    /// A media packet came.
+    pub fn handle_payload(&mut self, now: Instant, payload: &[u8]) {
+        let Some(tag) = Tag::parse(payload) else {
+            self.strangers += 1;
+            return;
+        };
+        self.rooms.insert(tag.room);
+        let track = self.tracks.entry(tag.source()).or_default();
+        if let Some((_, last)) = track.span {
+            track.longest_silence = track.longest_silence.max(now.saturating_duration_since(last));
+        }
+        track.span = Some((track.span.map_or(now, |(first, _)| first), now));
+        track.first.get_or_insert(tag);
+        if track.numbers.contains_key(&tag.number) {
+            track.repeats += 1;
+        } else {
+            track.numbers.insert(tag.number, now);
+            track.keyframes += u64::from(tag.is_key && tag.part == 0);
+        }
+    }
+
+    /// One track's books.
+    pub fn track(&self, source: SourceNo) -> Option<&Arrivals> {
+        self.tracks.get(&source)
+    }
+
+    /// The first track of a kind of a publisher.
+    pub fn of(&self, publisher: PeerNo, kind: MediaKind) -> Option<&Arrivals> {
+        self.track(SourceNo { publisher, kind, track: 0 })
+    }
+
+    /// All tracks.
+    pub fn tracks(&self) -> impl Iterator<Item = (SourceNo, &Arrivals)> {
+        self.tracks.iter().map(|(source, arrivals)| (*source, arrivals))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::format::Format;
+    use crate::wire::payload::is_keyframe_start;
+
+    #[test]
+    fn a_payload_names_its_sender_and_its_keyframes() {
+        for kind in [MediaKind::Audio, MediaKind::Video] {
+            for (is_key, part) in [(true, 0), (true, 1), (false, 0), (false, 1)] {
+                let tag = Tag { publisher: PeerNo(7), room: 9, kind, track: 1, is_key, part, number: 70_000 };
+                let payload = tag.payload(200);
+                assert_eq!(Tag::parse(&payload), Some(tag));
+                if kind == MediaKind::Video {
+                    assert_eq!(is_keyframe_start(Format::Vp8, &payload), is_key && part == 0);
+                }
+            }
+        }
+        assert_eq!(Tag::parse(b""), None);
+        assert_eq!(Tag::parse(&[0xfc; 60]), None);
+    }
+}

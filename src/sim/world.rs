@@ -1,0 +1,603 @@
+//! The world: one agenda of what happens when, and everybody to whom it happens.
+//!
+//! Owns: the clock, the seed, the server's parts (hub and worker cores as shipped), peers, network, oracle.
+//! Promises: things happen in order of time, ties in order of causes.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::media::{PeerNo, Received};
+use super::net::{Link, LinkConfig, Nat, private_address};
+use super::oracle::{Oracle, hash_of};
+use crate::base::batch::{Path, RxDatagram, TxBatch};
+use crate::base::ids::{PeerId, WorkerId};
+use crate::crypto::cert::Certificate;
+use crate::crypto::srtp::SrtpKeys;
+use crate::proto::dtls::DtlsConfig;
+use crate::room::api::{CloseReason, JoinError, JoinRequest, Notice, PeerControl, RequestError};
+use crate::room::hub::{Hub, HubConfig, Output};
+use crate::worker::command::{Command, Event, WorkerReport};
+use crate::worker::core::WorkerCore;
+use crate::worker::lane::Lanes;
+
+/// The media port.
+pub const PORT: u16 = 3478;
+/// How often the hub looks at its deadlines.
+const HUB_TICK: Duration = Duration::from_millis(500);
+/// Datagrams of one worker turn, as in the loop.
+const DATAGRAMS_PER_TURN_MAX: usize = 256;
+/// A batch smaller than the loop's, so that full batches are met.
+const BATCH_DATAGRAMS: usize = 64;
+/// A worker that takes so many turns without time going by spins.
+const TURNS_AT_ONCE_MAX: u32 = 10_000;
+/// Datagrams of peers kept to be mutated.
+const TAPPED_MAX: usize = 256;
+
+/// What a peer does besides waiting.
+#[derive(Debug)]
+pub enum Action {
+    /// A datagram to an address of the server.
+    Send(SocketAddr, Vec<u8>),
+    /// An offer by signalling.
+    Offer(String),
+    /// An answer by signalling.
+    Answer(String),
+    /// Keys to be used instead of a handshake's.
+    Keys(SrtpKeys),
+}
+
+/// A simulated peer.
+pub trait Endpoint {
+    /// It has entered a room.
+    fn handle_joined(&mut self, now: Instant);
+    /// Signalling tells it something.
+    fn handle_notice(&mut self, now: Instant, notice: &Notice);
+    /// Its offer was answered.
+    fn handle_answer(&mut self, now: Instant, answer: Result<String, RequestError>);
+    /// A datagram came from the server's address `from`.
+    fn handle_datagram(&mut self, now: Instant, from: SocketAddr, bytes: &[u8]);
+    /// A deadline passed.
+    fn handle_timeout(&mut self, now: Instant);
+    /// The next deadline.
+    fn next_timeout(&self) -> Option<Instant>;
+    /// What it does now.
+    fn poll(&mut self) -> Option<Action>;
+    /// Its books.
+    fn received(&self) -> &Received;
+    /// For tests that know what it is.
+    fn as_any(&mut self) -> &mut dyn std::any::Any;
+}
+
+/// How a world is made.
+#[derive(Clone, Debug)]
+pub struct WorldConfig {
+    /// Of everything random but str0m.
+    pub seed: u64,
+    /// Worker cores behind one port.
+    pub workers: usize,
+    /// Each worker's turn begins at most so much after its cause.
+    pub lag_max: Duration,
+    /// Time of one signalling message.
+    pub signalling_delay: Duration,
+    /// The server's addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Default for WorldConfig {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            workers: 1,
+            lag_max: Duration::from_micros(300),
+            signalling_delay: Duration::from_millis(20),
+            addresses: vec![IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1))],
+        }
+    }
+}
+
+/// A datagram under way to the server.
+#[derive(Debug)]
+struct Inbound {
+    from: SocketAddr,
+    to: IpAddr,
+    bytes: Vec<u8>,
+    /// Sent by a peer, not by the test.
+    is_genuine: bool,
+}
+
+#[derive(Debug)]
+enum Happening {
+    ToServer(Inbound),
+    ToPeer { from: Path, bytes: Vec<u8> },
+    Turn(usize),
+    Event(WorkerId, Event),
+    Notice(PeerNo, Notice),
+    Request(PeerNo, Action),
+    Answer(PeerNo, Result<String, RequestError>),
+}
+
+struct Entry {
+    at: Instant,
+    order: u64,
+    what: Happening,
+}
+
+struct Worker {
+    core: WorkerCore,
+    commands: VecDeque<Command>,
+    inbox: VecDeque<Inbound>,
+    turn_at: Option<Instant>,
+    turns_at_once: (Option<Instant>, u32),
+    report: WorkerReport,
+}
+
+struct Seat {
+    id: PeerId,
+    endpoint: Box<dyn Endpoint>,
+    up: Link,
+    down: Link,
+    notices: Vec<(Instant, Notice)>,
+    is_gone: bool,
+}
+
+/// See the module.
+pub struct World {
+    config: WorldConfig,
+    /// When it began.
+    pub start: Instant,
+    /// What time it is.
+    pub now: Instant,
+    /// Network and schedule.
+    pub rng: StdRng,
+    hub: Hub,
+    hub_tick_at: Instant,
+    workers: Vec<Worker>,
+    seats: Vec<Seat>,
+    /// Who is seen where.
+    pub nat: Nat,
+    agenda: BinaryHeap<Reverse<Entry>>,
+    order: u64,
+    tx: TxBatch,
+    /// Judges what leaves.
+    pub oracle: Oracle,
+    /// Hash over every datagram that left: time, address, bytes.
+    pub trace: u64,
+    /// Datagrams of peers, latest last.
+    pub tapped: VecDeque<(SocketAddr, Vec<u8>)>,
+    /// Datagrams that went to an address nobody has.
+    pub unreachable: u64,
+}
+
+impl World {
+    /// A server without peers. `now` is where virtual time begins.
+    pub fn new(now: Instant, config: WorldConfig) -> Self {
+        let mut rng = StdRng::seed_from_u64(config.seed);
+        #[allow(clippy::unwrap_used, reason = "a simulation without a certificate is none")]
+        let certificate = Arc::new(Certificate::generate().unwrap());
+        let fingerprint = certificate.fingerprint_sha256();
+        #[allow(clippy::unwrap_used, reason = "as above")]
+        let dtls = Arc::new(DtlsConfig::new(certificate).unwrap());
+        let addresses = vec![config.addresses.iter().map(|ip| SocketAddr::new(*ip, PORT)).collect()];
+        let hub_config = HubConfig { seats: 1000, workers: config.workers, addresses, fingerprint };
+        let hub = Hub::new(hub_config, StdRng::seed_from_u64(rng.random()));
+        let worker = |(index, lanes)| {
+            let (id, seed) = (WorkerId(index as u8), rng.random());
+            let core = WorkerCore::new(id, StdRng::seed_from_u64(seed), Arc::clone(&dtls), hub.table(), lanes);
+            Worker {
+                core,
+                commands: VecDeque::new(),
+                inbox: VecDeque::new(),
+                turn_at: None,
+                turns_at_once: (None, 0),
+                report: WorkerReport::default(),
+            }
+        };
+        let workers: Vec<Worker> = Lanes::mesh(config.workers).into_iter().enumerate().map(worker).collect();
+        let mut world = Self {
+            start: now,
+            now,
+            rng,
+            hub,
+            hub_tick_at: now + HUB_TICK,
+            workers,
+            seats: Vec::new(),
+            nat: Nat::default(),
+            agenda: BinaryHeap::new(),
+            order: 0,
+            tx: TxBatch::with_capacity(BATCH_DATAGRAMS),
+            oracle: Oracle::default(),
+            trace: 0,
+            tapped: VecDeque::new(),
+            unreachable: 0,
+            config,
+        };
+        (0..world.workers.len()).for_each(|worker| world.wake(worker));
+        world
+    }
+
+    /// A peer enters; `make` gets its number and the address it sends from.
+    pub fn join<E: Endpoint + 'static>(
+        &mut self,
+        request: JoinRequest,
+        make: impl FnOnce(Instant, PeerNo, SocketAddr) -> E,
+    ) -> Result<PeerNo, JoinError> {
+        let wall = SystemTime::UNIX_EPOCH + (self.now - self.start);
+        let entered = self.hub.join(self.now, wall, request)?;
+        let peer = self.nat.add();
+        self.seats.push(Seat {
+            id: entered.peer,
+            endpoint: Box::new(make(self.now, peer, private_address(peer))),
+            up: Link::new(LinkConfig::default()),
+            down: Link::new(LinkConfig::default()),
+            notices: Vec::new(),
+            is_gone: false,
+        });
+        self.dispatch();
+        self.with_peer(peer, |now, endpoint| endpoint.handle_joined(now));
+        Ok(peer)
+    }
+
+    /// Lets a peer's program do something, and carries out what follows from it.
+    pub fn act<E: Endpoint + 'static, T>(&mut self, peer: PeerNo, act: impl FnOnce(Instant, &mut E) -> T) -> T {
+        let (now, seat) = (self.now, &mut self.seats[peer.0]);
+        #[allow(clippy::expect_used, reason = "the test knows what it made")]
+        let result = act(now, seat.endpoint.as_any().downcast_mut().expect("a peer of that type"));
+        self.with_peer(peer, |_, _| {});
+        result
+    }
+
+    /// The peer leaves by signalling; its program ends.
+    pub fn leave(&mut self, peer: PeerNo) {
+        self.seats[peer.0].is_gone = true;
+        self.hub.leave(self.now, self.seats[peer.0].id);
+        self.dispatch();
+    }
+
+    /// The peer's program stops without a word: no datagram comes from it any more.
+    pub fn silence(&mut self, peer: PeerNo) {
+        self.seats[peer.0].is_gone = true;
+    }
+
+    /// As the control socket does.
+    pub fn control_user(&mut self, room: &str, user_id: &str, change: PeerControl) -> bool {
+        let found = self.hub.control_user(self.now, room, user_id, change);
+        self.dispatch();
+        found
+    }
+
+    /// The peer's links, to and from the server.
+    pub fn links(&mut self, peer: PeerNo) -> (&mut Link, &mut Link) {
+        let seat = &mut self.seats[peer.0];
+        (&mut seat.up, &mut seat.down)
+    }
+
+    /// Both links of a peer become so.
+    pub fn set_links(&mut self, peer: PeerNo, config: LinkConfig) {
+        let (up, down) = self.links(peer);
+        (up.config, down.config) = (config, config);
+    }
+
+    /// A datagram that no peer of ours sent arrives at the server now.
+    pub fn inject(&mut self, from: SocketAddr, bytes: Vec<u8>) {
+        let to = self.config.addresses[0];
+        self.push(self.now, Happening::ToServer(Inbound { from, to, bytes, is_genuine: false }));
+    }
+
+    /// A peer's books.
+    pub fn received(&self, peer: PeerNo) -> &Received {
+        self.seats[peer.0].endpoint.received()
+    }
+
+    /// What a peer was told, and when it heard.
+    pub fn notices(&self, peer: PeerNo) -> &[(Instant, Notice)] {
+        &self.seats[peer.0].notices
+    }
+
+    /// Why a peer was closed by the server, if it was.
+    pub fn closed(&self, peer: PeerNo) -> Option<CloseReason> {
+        self.notices(peer).iter().find_map(|(_, notice)| match notice {
+            Notice::Closed(reason) => Some(*reason),
+            _ => None,
+        })
+    }
+
+    /// All workers' last numbers.
+    pub fn reports(&self) -> impl Iterator<Item = &WorkerReport> {
+        self.workers.iter().map(|worker| &worker.report)
+    }
+
+    /// Discards of that name, all workers together, by their last reports.
+    pub fn discards(&self, name: &str) -> u64 {
+        let named = self.reports().flat_map(|report| &report.discards).filter(|(other, _)| *other == name);
+        named.map(|(_, count)| count).sum()
+    }
+
+    /// What it was made with.
+    pub fn seed(&self) -> u64 {
+        self.config.seed
+    }
+
+    /// The room's side, to look at.
+    pub fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    /// Goes on until `time` has gone by.
+    pub fn run_for(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.step(end) {}
+        self.now = end;
+    }
+
+    /// Goes on until `is_so`; `false` when that takes longer than `time_max`.
+    pub fn run_until(&mut self, time_max: Duration, mut is_so: impl FnMut(&mut Self) -> bool) -> bool {
+        let end = self.now + time_max;
+        loop {
+            if is_so(self) {
+                return true;
+            }
+            let next = self.now + Duration::from_millis(10);
+            if next > end {
+                return false;
+            }
+            self.run_for(Duration::from_millis(10));
+        }
+    }
+
+    /// The next thing that happens, if it happens before `end`.
+    fn step(&mut self, end: Instant) -> bool {
+        let agenda_at = self.agenda.peek().map(|Reverse(entry)| entry.at);
+        let peer = self.seats.iter().enumerate().filter(|(_, seat)| !seat.is_gone);
+        let peer = peer.filter_map(|(at, seat)| Some((seat.endpoint.next_timeout()?, at))).min();
+        let worker = self.workers.iter().enumerate();
+        let worker = worker.filter_map(|(at, worker)| Some((worker.core.next_timeout()?, at))).min();
+        let times = [agenda_at, peer.map(|(at, _)| at), worker.map(|(at, _)| at), Some(self.hub_tick_at)];
+        let Some(next) = times.into_iter().flatten().min().filter(|next| *next <= end) else { return false };
+        self.now = self.now.max(next);
+        if agenda_at == Some(next) {
+            if let Some(Reverse(entry)) = self.agenda.pop() {
+                self.happen(entry.what);
+            }
+        } else if let Some((_, at)) = worker.filter(|(at, _)| *at == next) {
+            self.turn(at);
+        } else if let Some((_, at)) = peer.filter(|(at, _)| *at == next) {
+            self.with_peer(PeerNo(at), |now, endpoint| endpoint.handle_timeout(now));
+        } else {
+            self.hub_tick_at = next + HUB_TICK;
+            self.hub.handle_timeout(self.now);
+            self.dispatch();
+        }
+        true
+    }
+
+    fn push(&mut self, at: Instant, what: Happening) {
+        self.order += 1;
+        self.agenda.push(Reverse(Entry { at, order: self.order, what }));
+    }
+
+    fn happen(&mut self, what: Happening) {
+        match what {
+            Happening::ToServer(inbound) => self.receive(inbound),
+            Happening::ToPeer { from, bytes } => {
+                let Some(peer) = self.nat.receiver(from.remote).filter(|peer| !self.seats[peer.0].is_gone) else {
+                    self.unreachable += 1;
+                    return;
+                };
+                let from = SocketAddr::new(from.local, PORT);
+                self.with_peer(peer, |now, endpoint| endpoint.handle_datagram(now, from, &bytes));
+            }
+            Happening::Turn(worker) => {
+                if self.workers[worker].turn_at.take_if(|at| *at <= self.now).is_some() {
+                    self.turn(worker);
+                }
+            }
+            Happening::Event(worker, event) => {
+                self.hub.handle_event(self.now, worker, event);
+                self.dispatch();
+            }
+            Happening::Notice(peer, notice) => {
+                let (now, seat) = (self.now, &mut self.seats[peer.0]);
+                seat.notices.push((now, notice.clone()));
+                if !seat.is_gone {
+                    self.with_peer(peer, |now, endpoint| endpoint.handle_notice(now, &notice));
+                }
+            }
+            Happening::Request(peer, action) => self.request(peer, action),
+            Happening::Answer(peer, answer) => {
+                if !self.seats[peer.0].is_gone {
+                    self.with_peer(peer, |now, endpoint| endpoint.handle_answer(now, answer));
+                }
+            }
+        }
+    }
+
+    fn request(&mut self, peer: PeerNo, action: Action) {
+        let id = self.seats[peer.0].id;
+        match action {
+            Action::Offer(sdp) => {
+                let answer = self.hub.offer(self.now, id, &sdp);
+                self.push(self.now + self.config.signalling_delay, Happening::Answer(peer, answer));
+            }
+            Action::Answer(sdp) => {
+                if let Err(error) = self.hub.answer(self.now, id, &sdp) {
+                    self.oracle.fault(format!("an answer of {peer:?} was refused: {error}"));
+                }
+            }
+            Action::Keys(keys) => {
+                let owner = self.worker_of(self.nat.mapped(peer), self.config.addresses[0]);
+                if let Some(session) = self.hub.session_of(id) {
+                    self.workers[owner].core.adopt(self.now, session, &keys);
+                    self.wake(owner);
+                }
+            }
+            Action::Send(..) => {}
+        }
+        self.dispatch();
+    }
+
+    fn with_peer(&mut self, peer: PeerNo, act: impl FnOnce(Instant, &mut dyn Endpoint)) {
+        let now = self.now;
+        act(now, &mut *self.seats[peer.0].endpoint);
+        while let Some(action) = self.seats[peer.0].endpoint.poll() {
+            match action {
+                Action::Send(to, bytes) => self.send(peer, to, bytes),
+                action => self.push(now + self.config.signalling_delay, Happening::Request(peer, action)),
+            }
+        }
+    }
+
+    fn send(&mut self, peer: PeerNo, to: SocketAddr, bytes: Vec<u8>) {
+        let from = self.nat.mapped(peer);
+        if to.port() != PORT || !self.config.addresses.contains(&to.ip()) {
+            self.unreachable += 1;
+            return;
+        }
+        if self.tapped.len() == TAPPED_MAX {
+            self.tapped.pop_front();
+        }
+        self.tapped.push_back((from, bytes.clone()));
+        if let Some(at) = self.seats[peer.0].up.pass(self.now, &mut self.rng, bytes.len()) {
+            self.push(at, Happening::ToServer(Inbound { from, to: to.ip(), bytes, is_genuine: true }));
+        }
+    }
+
+    /// The kernel chooses a socket of the port's group by a hash of the addresses.
+    fn worker_of(&self, from: SocketAddr, to: IpAddr) -> usize {
+        (hash_of(format!("{} {from} {to}", self.config.seed).as_bytes()) % self.workers.len() as u64) as usize
+    }
+
+    fn receive(&mut self, inbound: Inbound) {
+        // RFC 8489 §5: a Binding request begins so.
+        if inbound.is_genuine && inbound.bytes.starts_with(&[0, 1]) {
+            self.oracle.handle_check(inbound.from, inbound.to);
+        }
+        self.oracle.handle_inbound(inbound.from, inbound.bytes.len());
+        let worker = self.worker_of(inbound.from, inbound.to);
+        self.workers[worker].inbox.push_back(inbound);
+        self.wake(worker);
+    }
+
+    fn wake(&mut self, worker: usize) {
+        if self.workers[worker].turn_at.is_none() {
+            let lag = Duration::from_nanos(self.rng.random_range(0..=self.config.lag_max.as_nanos() as u64));
+            let at = self.now + lag;
+            self.workers[worker].turn_at = Some(at);
+            self.push(at, Happening::Turn(worker));
+        }
+    }
+
+    /// One turn of a worker, in the order of `runtime::run`.
+    fn turn(&mut self, index: usize) {
+        let now = self.now;
+        self.check_spin(index);
+        let worker = &mut self.workers[index];
+        let mut sent = Vec::new();
+        let tx = &mut self.tx;
+        for command in worker.commands.drain(..) {
+            worker.core.apply(now, command, tx);
+            flush(tx, &mut sent);
+        }
+        worker.core.handle_lanes(now, tx);
+        flush(tx, &mut sent);
+        worker.core.handle_timeout(now, tx);
+        for _ in 0..DATAGRAMS_PER_TURN_MAX {
+            flush(tx, &mut sent);
+            let Some(mut inbound) = worker.inbox.pop_front() else { break };
+            let path = Path { remote: inbound.from, local: inbound.to };
+            worker.core.handle_datagram(now, RxDatagram { path, bytes: &mut inbound.bytes }, tx);
+        }
+        while !worker.core.forward(now, tx) {
+            flush(tx, &mut sent);
+        }
+        flush(tx, &mut sent);
+        let mut events = Vec::new();
+        while let Some(event) = worker.core.poll_event() {
+            if let Event::Report(report) = &event {
+                worker.report = (**report).clone();
+            }
+            events.push(event);
+        }
+        let wakes = worker.core.take_wakes();
+        let has_more = !worker.inbox.is_empty() || worker.core.has_lane_items();
+        let told_at = now + self.config.lag_max;
+        for event in events {
+            self.push(told_at, Happening::Event(WorkerId(index as u8), event));
+        }
+        sent.into_iter().for_each(|(path, bytes)| self.leave_server(path, bytes));
+        for other in (0..self.workers.len()).filter(|other| wakes & (1 << other) != 0) {
+            self.wake(other);
+        }
+        if has_more {
+            self.wake(index);
+        }
+    }
+
+    fn check_spin(&mut self, index: usize) {
+        let (at, turns) = &mut self.workers[index].turns_at_once;
+        *turns = if *at == Some(self.now) { *turns + 1 } else { 0 };
+        *at = Some(self.now);
+        let next = self.workers[index].core.next_timeout().map(|at| at.saturating_duration_since(self.start));
+        assert!(self.workers[index].turns_at_once.1 < TURNS_AT_ONCE_MAX, "worker {index} spins; next timeout {next:?}");
+    }
+
+    fn leave_server(&mut self, path: Path, bytes: Vec<u8>) {
+        let peer = self.nat.owner(path.remote);
+        self.oracle.handle_outbound(path, peer, &bytes);
+        let line = format!("{} {} {:?} {}", self.trace, (self.now - self.start).as_nanos(), path, hash_of(&bytes));
+        self.trace = hash_of(line.as_bytes());
+        let Some(peer) = peer else { return };
+        if let Some(at) = self.seats[peer.0].down.pass(self.now, &mut self.rng, bytes.len()) {
+            self.push(at, Happening::ToPeer { from: path, bytes });
+        }
+    }
+
+    /// Carries out what the hub wants, as `room::control` does.
+    fn dispatch(&mut self) {
+        while let Some(output) = self.hub.poll_output() {
+            match output {
+                Output::ToWorker(WorkerId(worker), command) => {
+                    self.workers[usize::from(worker)].commands.push_back(*command);
+                    self.wake(usize::from(worker));
+                }
+                Output::ToPeer(id, notice) => {
+                    let peer = self.seats.iter().position(|seat| seat.id == id);
+                    if let Some(peer) = peer {
+                        self.push(self.now + self.config.signalling_delay, Happening::Notice(PeerNo(peer), notice));
+                    }
+                }
+                Output::ToWatchers(_) => {}
+            }
+        }
+    }
+}
+
+fn flush(tx: &mut TxBatch, sent: &mut Vec<(Path, Vec<u8>)>) {
+    sent.extend(tx.entries().iter().map(|entry| (entry.path, tx.bytes(entry).to_vec())));
+    tx.clear();
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.order) == (other.at, other.order)
+    }
+}
+
+impl Eq for Entry {}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.order).cmp(&(other.at, other.order))
+    }
+}
