@@ -23,11 +23,12 @@ use tramline::forward::plan::Plan;
 use tramline::forward::table::{Route, Subscriber};
 use tramline::proto::dtls::{DtlsConfig, DtlsRole};
 use tramline::proto::ice::LocalCredentials;
+use tramline::session::negotiate::RemoteTransport;
 use tramline::session::streams::{EgressConfig, IngressConfig, MlineConfig, Payload, StreamsConfig};
 use tramline::wire::rtp::{Fixed, write_header};
 use tramline::wire::rtp_ext::Ext;
 use tramline::wire::stun::BindingRequest;
-use tramline::worker::command::{Command, RemoteTransport, Ticket};
+use tramline::worker::command::{Command, Ticket};
 use tramline::worker::core::WorkerCore;
 use tramline::worker::lane::Lanes;
 
@@ -98,8 +99,10 @@ impl Bench {
             let len = check.write_to(&mut bytes).expect("room");
             core.handle_datagram(now, RxDatagram { path: path(index), bytes: &mut bytes[..len] }, &mut tx);
             let remote = Some(Arc::new(RemoteTransport {
-                role: DtlsRole::Server,
+                ufrag: String::new(),
+                pwd: String::new(),
                 fingerprint: certificate.fingerprint_sha256(),
+                dtls_role: DtlsRole::Server,
             }));
             let streams = Arc::new(streams(index == 0));
             core.apply(now, Command::Configure { session, remote, streams }, &mut tx);

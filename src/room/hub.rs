@@ -15,9 +15,9 @@ use rand::rngs::StdRng;
 use super::api::{Notice, PeerInfo, RoomEvent};
 use super::peer::Peer;
 use crate::base::ids::{KeyPool, PeerId, SessionKey, TrackKey, WorkerId};
-use crate::crypto::cert::Fingerprint;
 use crate::forward::plan::{Plan, SharedTable};
 use crate::forward::speaker::DominantSpeaker;
+use crate::wire::sdp::Fingerprint;
 use crate::worker::command::{Command, WorkerReport};
 
 /// What a hub is made with.

@@ -242,7 +242,7 @@ impl WorkerCore {
         }
         let placeholder = IceLite::new(now, ice.credentials().clone());
         let ice = std::mem::replace(&mut **ice, placeholder);
-        let dtls = Dtls::new(now, &self.dtls, remote.role, remote.fingerprint);
+        let dtls = Dtls::new(now, &self.dtls, remote.dtls_role, remote.fingerprint);
         let mut session = Session::new(now, &mut self.rng, key, seat.ticket.peer, ice, dtls);
         if let Some(streams) = &seat.streams {
             session.configure(now, &mut self.rng, streams);

@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use super::command::{RemoteTransport, Ticket};
+use super::command::Ticket;
 use crate::base::batch::Path;
 use crate::base::ids::SessionKey;
 use crate::proto::ice::{CheckOutcome, IceLite, LocalCredentials, Ufrag};
+use crate::session::negotiate::RemoteTransport;
 use crate::session::peer::Session;
 use crate::session::streams::StreamsConfig;
 
