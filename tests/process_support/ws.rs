@@ -40,6 +40,17 @@ impl Ws {
         }
     }
 
+    /// Whether `joined` comes, and not the end.
+    pub fn joined_or_closed(&mut self) -> bool {
+        loop {
+            match self.0.read().unwrap() {
+                Message::Text(text) if text.contains("\"joined\"") => return true,
+                Message::Close(_) => return false,
+                _ => {}
+            }
+        }
+    }
+
     /// The close code; messages before it are returned too.
     pub fn closed(&mut self) -> (u16, Vec<Value>) {
         let mut heard = Vec::new();
