@@ -147,6 +147,7 @@ fn a_bad_value_is_refused_in_one_sentence() {
         ("HTTP_ADDR", "8080", "like :8080"),
         ("SFU_HOST", "example.org", "an IP address"),
         ("MEDIA_HOST", "eth0", "IP addresses"),
+        ("MEDIA_HOST", "192.0.2.1,192.0.2.2", "at most one IPv4"),
         ("ICE_UDP_MUX_PORT", "-1", "from 0 to 65535"),
         ("ICE_ADVERTISE_IP", "host.example, eth0", "at least one IP address"),
         ("STUN_SERVERS", "stun:a:b:c", "like stun:stun.example.org:3478"),
@@ -231,10 +232,14 @@ fn files_in_the_working_directory_are_read_after_the_environment() {
 
 #[test]
 fn media_may_be_bound_to_certain_addresses() {
-    let server = Server::with(&[("MEDIA_HOST", "127.0.0.3"), ("ICE_ADVERTISE_IP", "")]);
+    let mut server = Server::with(&[("MEDIA_HOST", "127.0.0.3"), ("ICE_ADVERTISE_IP", "")]);
+    let line = server.logged("media is served");
+    assert!(line.contains(&format!("127.0.0.3:{}", server.media_port)), "what is bound is announced: {line}");
     server.healthy();
     // Any other address has the port free.
     UdpSocket::bind(("127.0.0.1", server.media_port)).unwrap();
+    let server = Server::with(&[("MEDIA_HOST", "0.0.0.0"), ("ICE_ADVERTISE_IP", "")]);
+    server.healthy();
 }
 
 /// Lines that were said, without colours and the logger's time stamps in mind: each is one sentence.
