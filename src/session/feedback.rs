@@ -53,7 +53,8 @@ pub fn write_nacks(out: &mut [u8], used: &mut usize, now: Instant, sender: Ssrc,
 
 /// One transport-cc feedback packet, if one is due.
 pub fn write_twcc(out: &mut [u8], now: Instant, sender: Ssrc, ingress: &mut Ingress) -> Option<usize> {
-    let media = ingress.streams().next().map(|stream| stream.ssrc)?;
+    // Probes may come before any stream; a register that is due must be emptied all the same.
+    let media = ingress.streams().next().map_or(Ssrc(0), |stream| stream.ssrc);
     ingress.twcc.poll_feedback(now, sender, media, out)
 }
 
