@@ -232,7 +232,7 @@ mod tests {
         let credentials = LocalCredentials::generate(&mut StdRng::seed_from_u64(1));
         core.apply(now, Command::Open { ticket, credentials }, &mut tx);
         let path = Path { remote: ([192, 0, 2, 9], 9).into(), local: [192, 0, 2, 1].into() };
-        core.seats.handle_outcome(session, path, &CheckOutcome { is_accepted: true, ..CheckOutcome::default() });
+        core.seats.handle_outcome(now, session, path, &CheckOutcome { is_accepted: true, ..CheckOutcome::default() });
         let mut bytes = [22; 40];
         core.handle_datagram(now, RxDatagram { path, bytes: &mut bytes }, &mut tx);
         assert!(matches!(other.poll(), Some(LaneItem::Datagram { .. })), "to its owner");
