@@ -1,6 +1,7 @@
 //! What is played, and what must come of it.
 
 mod calls;
+mod networks;
 
 use std::time::Duration;
 
