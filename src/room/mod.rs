@@ -2,7 +2,11 @@
 
 pub mod api;
 pub mod control;
+mod events;
 pub mod hub;
+mod join;
 mod peer;
+mod publish;
+mod requests;
 mod subscribe;
 mod views;

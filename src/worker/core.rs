@@ -2,6 +2,8 @@
 //!
 //! Owns: the sessions and tracks that live on this core. Promises: the same input at the same times gives the same
 //! output; no input stops it. Forbids: sockets and clocks; the simulator drives the very same core.
+//!
+//! Its methods lie beside this file: `forward` (fresh packets), `stun` (checks, questions), `report` (for people).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,31 +12,28 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 
 use super::command::{Command, Event, IoNumbers};
-use super::lane::{LaneItem, Lanes};
+use super::lane::Lanes;
 use super::seats::{Seat, Seats, State};
 use super::stun::Questions;
 use super::timers::Timers;
-use crate::base::batch::{RxDatagram, TxBatch};
+use crate::base::batch::{Path, RxDatagram, TxBatch};
 use crate::base::ids::{SessionKey, TrackKey, WorkerId};
 use crate::forward::plan::SharedTable;
 use crate::forward::table::Subscriber;
-use crate::proto::dtls::DtlsConfig;
-use crate::proto::history::Packet;
+use crate::proto::dtls::{Dtls, DtlsConfig};
 use crate::proto::ice::IceLite;
 use crate::session::discard::{Discard, Discards};
-use crate::session::peer::{RtcpEffects, SessionEvent};
+use crate::session::peer::{FeedbackCounters, RtcpEffects, Session, SessionEvent};
 use crate::session::track::{SenderClock, Tracks};
 use crate::wire::class::{Class, classify};
 
-/// Items taken from the lanes in one turn; the rest waits, so that a busy neighbour cannot starve our own sockets.
-const LANE_ITEMS_MAX: usize = 512;
 /// How often loudness is told.
 const LEVELS_INTERVAL: Duration = Duration::from_millis(250);
 /// How often numbers for people are told.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A subscription that has packets to come this turn.
-type Work = (Subscriber, TrackKey);
+pub(super) type Work = (Subscriber, TrackKey);
 
 /// See the module.
 pub struct WorkerCore {
@@ -43,24 +42,24 @@ pub struct WorkerCore {
     rng: StdRng,
     pub(super) seats: Seats,
     pub(super) tracks: Tracks,
-    table: SharedTable,
+    pub(super) table: SharedTable,
     pub(super) lanes: Lanes,
     timers: Timers,
     /// Tracks that got packets this turn.
-    dirty: Vec<TrackKey>,
+    pub(super) dirty: Vec<TrackKey>,
     /// What is to be forwarded this turn, subscriber by subscriber.
-    work: Vec<Work>,
+    pub(super) work: Vec<Work>,
     /// How far `work` is done: subscription and packet.
-    done: (usize, usize),
+    pub(super) done: (usize, usize),
     /// Tracks whose wish for a keyframe waits.
-    keyframes: Vec<TrackKey>,
+    pub(super) keyframes: Vec<TrackKey>,
     effects: RtcpEffects,
     pub(super) questions: Questions,
     pub(super) events: VecDeque<Event>,
     pub(super) discards: Discards,
     pub(super) packets_forwarded: u64,
     /// Feedback of sessions that are gone.
-    pub(super) past: crate::session::peer::FeedbackCounters,
+    pub(super) past: FeedbackCounters,
     pub(super) io: IoNumbers,
     levels_at: Option<Instant>,
     pub(super) has_told_levels: bool,
@@ -89,7 +88,7 @@ impl WorkerCore {
             events: VecDeque::new(),
             discards: Discards::default(),
             packets_forwarded: 0,
-            past: crate::session::peer::FeedbackCounters::default(),
+            past: FeedbackCounters::default(),
             io: IoNumbers::default(),
             levels_at: None,
             has_told_levels: false,
@@ -174,13 +173,7 @@ impl WorkerCore {
         }
     }
 
-    fn handle_rtp(
-        &mut self,
-        now: Instant,
-        key: SessionKey,
-        path: crate::base::batch::Path,
-        bytes: &mut [u8],
-    ) -> Result<(), Discard> {
+    fn handle_rtp(&mut self, now: Instant, key: SessionKey, path: Path, bytes: &mut [u8]) -> Result<(), Discard> {
         let session = self.seats.session_mut(key).ok_or(Discard::SrtpTooEarly)?;
         let media = session.handle_rtp(now, path, bytes)?;
         let track = self.tracks.ensure(media.track, media.kind);
@@ -203,7 +196,7 @@ impl WorkerCore {
         &mut self,
         now: Instant,
         key: SessionKey,
-        path: crate::base::batch::Path,
+        path: Path,
         bytes: &mut [u8],
         tx: &mut TxBatch,
     ) -> Result<(), Discard> {
@@ -220,7 +213,7 @@ impl WorkerCore {
         &mut self,
         now: Instant,
         key: SessionKey,
-        path: crate::base::batch::Path,
+        path: Path,
         bytes: &[u8],
         tx: &mut TxBatch,
     ) -> Result<(), Discard> {
@@ -249,8 +242,8 @@ impl WorkerCore {
         }
         let placeholder = IceLite::new(now, ice.credentials().clone());
         let ice = std::mem::replace(&mut **ice, placeholder);
-        let dtls = crate::proto::dtls::Dtls::new(now, &self.dtls, remote.role, remote.fingerprint);
-        let mut session = crate::session::peer::Session::new(now, &mut self.rng, key, seat.ticket.peer, ice, dtls);
+        let dtls = Dtls::new(now, &self.dtls, remote.role, remote.fingerprint);
+        let mut session = Session::new(now, &mut self.rng, key, seat.ticket.peer, ice, dtls);
         if let Some(streams) = &seat.streams {
             session.configure(now, &mut self.rng, streams);
         }
@@ -281,48 +274,6 @@ impl WorkerCore {
             Some(SessionEvent::Ended(reason)) => Event::Ended { session, reason },
         };
         self.events.push_back(event);
-    }
-
-    /// What other workers sent.
-    pub fn handle_lanes(&mut self, now: Instant, tx: &mut TxBatch) {
-        for _ in 0..LANE_ITEMS_MAX {
-            let Some(item) = self.lanes.poll() else { break };
-            match item {
-                LaneItem::Media { track, kind, meta, ext_len, payload_len, bytes } => {
-                    let (exts, rest) = bytes.split_at(usize::from(ext_len));
-                    let packet = Packet { meta, exts, payload: &rest[..usize::from(payload_len)] };
-                    self.handle_lane_media(track, kind, packet);
-                }
-                LaneItem::Datagram { path, len, mut bytes } => {
-                    let bytes = &mut bytes[..usize::from(len)];
-                    if let Err(discard) = self.demux(now, RxDatagram { path, bytes }, tx) {
-                        self.discards.count(discard);
-                    }
-                }
-                LaneItem::KeyframeWanted { track } => self.want_keyframe(track),
-                LaneItem::Clock { track, clock } => {
-                    if let Some(track) = self.tracks.track_mut(track) {
-                        track.clock = Some(clock);
-                    }
-                }
-            }
-        }
-        self.flush_keyframes(now, tx);
-    }
-
-    fn handle_lane_media(&mut self, key: TrackKey, kind: crate::base::format::MediaKind, packet: Packet<'_>) {
-        // A packet of a track that ended meanwhile must not bring it back.
-        if self.table.load().route(key).is_none() {
-            self.discards.count(Discard::StaleRoute);
-            return;
-        }
-        let track = self.tracks.ensure(key, kind);
-        if track.fresh.is_empty() {
-            self.dirty.push(key);
-        }
-        if !track.insert(packet) {
-            self.discards.count(Discard::TooOld);
-        }
     }
 
     /// Deadlines that passed.
@@ -371,111 +322,6 @@ impl WorkerCore {
                 }
             }
         }
-    }
-
-    fn want_keyframe(&mut self, key: TrackKey) {
-        let is_routed = self.table.load().route(key).is_some();
-        if !is_routed {
-            return;
-        }
-        self.tracks.ensure(key, crate::base::format::MediaKind::Video).keyframe.want();
-        if !self.keyframes.contains(&key) {
-            self.keyframes.push(key);
-        }
-    }
-
-    /// Sends the keyframe requests that are due: to the publisher, or to the worker where it lives.
-    fn flush_keyframes(&mut self, now: Instant, tx: &mut TxBatch) {
-        let mut keyframes = std::mem::take(&mut self.keyframes);
-        keyframes.retain(|key| {
-            let Some(track) = self.tracks.track_mut(*key) else { return false };
-            if !track.keyframe.poll(now) {
-                return track.keyframe.next_timeout(now).is_some();
-            }
-            match track.home {
-                Some((session, mline)) => {
-                    if let Some(session) = self.seats.session_mut(session) {
-                        session.ask_keyframe(mline, tx);
-                    }
-                }
-                None => {
-                    let home = self.table.load().route(*key).map(|route| route.home);
-                    if home.is_some_and(|home| self.lanes.send_keyframe_wanted(home, *key).is_err()) {
-                        self.discards.count(Discard::LaneFull);
-                    }
-                }
-            }
-            false
-        });
-        self.keyframes = keyframes;
-    }
-
-    /// Forwards what this turn brought, subscriber by subscriber. `false`: the batch is full, send it and call again.
-    pub fn forward(&mut self, now: Instant, tx: &mut TxBatch) -> bool {
-        if self.work.is_empty() && !self.dirty.is_empty() {
-            self.plan_work();
-        }
-        while let Some(&(subscriber, track)) = self.work.get(self.done.0) {
-            if !self.forward_to(now, subscriber, track, tx) {
-                return false;
-            }
-            self.done = (self.done.0 + 1, 0);
-        }
-        for key in self.dirty.drain(..) {
-            if let Some(track) = self.tracks.track_mut(key) {
-                track.fresh.clear();
-            }
-        }
-        self.work.clear();
-        self.done = (0, 0);
-        true
-    }
-
-    /// One copy per other worker, and the list of what goes to whom here. The table is loaded once per turn.
-    fn plan_work(&mut self) {
-        let table = self.table.load();
-        for key in &self.dirty {
-            let Some(track) = self.tracks.track(*key) else { continue };
-            let Some(route) = table.route(*key) else {
-                track.fresh.iter().for_each(|_| self.discards.count(Discard::NoSubscriber));
-                continue;
-            };
-            if track.home.is_some() {
-                for worker in route.others(self.id) {
-                    for packet in track.fresh.iter().filter_map(|seq| track.history.packet(*seq)) {
-                        if self.lanes.send_media(worker, *key, track.kind, &packet).is_err() {
-                            self.discards.count(Discard::LaneFull);
-                        }
-                    }
-                }
-            }
-            self.work.extend(route.local(self.id).iter().map(|subscriber| (*subscriber, *key)));
-        }
-        // Subscriber-major: a subscriber's keys and numbers are touched once per turn.
-        self.work.sort_unstable_by_key(|(subscriber, _)| *subscriber);
-    }
-
-    fn forward_to(&mut self, now: Instant, subscriber: Subscriber, key: TrackKey, tx: &mut TxBatch) -> bool {
-        let Some(track) = self.tracks.track(key) else { return true };
-        let Some(session) = self.seats.session_mut(subscriber.session) else {
-            self.discards.count(Discard::StaleRoute);
-            return true;
-        };
-        while let Some(seq) = track.fresh.get(self.done.1) {
-            if !tx.has_room() {
-                return false;
-            }
-            self.done.1 += 1;
-            let result = match track.history.packet(*seq) {
-                Some(packet) => session.forward(now, subscriber.mline, (track, &packet), tx),
-                None => Err(Discard::TooOld),
-            };
-            match result {
-                Ok(()) => self.packets_forwarded += 1,
-                Err(discard) => self.discards.count(discard),
-            }
-        }
-        true
     }
 
     /// Queues the session's next deadline.

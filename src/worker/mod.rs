@@ -2,6 +2,7 @@
 
 pub mod command;
 pub mod core;
+mod forward;
 pub mod lane;
 mod report;
 pub mod seats;

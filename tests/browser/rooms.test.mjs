@@ -151,23 +151,31 @@ async function enter(name) {
 
 // Everybody decodes a moving picture of everybody else, and gets their sound.
 async function meet(...names) {
-  const start = new Map();
+  const firsts = new Map();
+  let missing = [];
   await eventually(`${names.join(', ')} see and hear each other`, async () => {
+    missing = [];
     for (const name of names) {
       const now = await flows(name);
-      for (const other of names) {
-        if (other === name) continue;
-        const [picture, sound] = [now.get(`${other}/camera`), now.get(`${other}/microphone`)];
-        if (!picture || !sound) return false;
-        const before = start.get(`${name} ${other}`);
-        // A new connection counts from zero again.
-        if (!before || picture.frames < before.frames) start.set(`${name} ${other}`, { frames: picture.frames, energy: sound.energy });
-        else if (picture.frames > before.frames && sound.energy > before.energy) continue;
-        return false;
+      for (const other of names.filter((one) => one !== name)) {
+        for (const source of ['camera', 'microphone']) {
+          const flow = now.get(`${other}/${source}`);
+          if (!flow || !moves(firsts, `${name} ${other} ${source}`, flow)) missing.push([name, 'lacks', other, source, JSON.stringify(flow)].join(' '));
+        }
       }
     }
-    return true;
+    return missing.length === 0;
+  }).catch((error) => {
+    throw new Error([error.message, ...missing].join('; '));
   });
+}
+
+// Whether a flow goes on since it was first looked at; a new connection counts from zero again.
+function moves(firsts, key, flow) {
+  const progress = flow.kind === 'video' ? flow.frames : flow.energy;
+  const first = firsts.get(key);
+  if (first === undefined || progress < first) firsts.set(key, progress);
+  return progress > (first ?? Infinity);
 }
 
 async function lookAround(names) {

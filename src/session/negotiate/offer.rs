@@ -130,7 +130,10 @@ fn describe(state: &mut State) {
         // To be ready wherever the peer may send; the answer says whether it does.
         mline.peer_sends = !mline.send_only;
         mline.mid_written = true;
-        mline.codecs.clone_from(&codecs[kind as usize]);
+        let agreed = std::mem::replace(&mut mline.codecs, codecs[kind as usize].clone());
+        // The first format is what a browser sends: an offer made for other people's tracks must not switch encoders.
+        let place = |codec: &Codec| agreed.iter().position(|known| known.format == codec.format);
+        mline.codecs.sort_by_key(|codec| place(codec).unwrap_or(usize::MAX));
         for codec in &mut mline.codecs {
             codec.feedback.transport_cc &= mline.peer_sends;
             codec.feedback.remb &= mline.peer_sends;

@@ -102,7 +102,7 @@ export class Call {
     return this.#remote.flatMap((entry) => {
       const line = byMid.get(entry.mid);
       if (!line || line.stopped) return [];
-      return [{ ...entry, source: sourceOf(entry), track: line.receiver.track, receiver: line.receiver }];
+      return [{ ...entry, track: line.receiver.track, receiver: line.receiver }];
     });
   }
 
@@ -188,9 +188,4 @@ export class Call {
     this.#hooks.send('renegotiate', {});
     this.#recoveryTimer ||= setTimeout(() => this.#hooks.onBroken('the media path did not come back'), RECOVERY_TIMEOUT_MS);
   }
-}
-
-function sourceOf({ source, kind }) {
-  if (source && source !== 'unknown') return source;
-  return kind === 'audio' ? 'microphone' : 'camera';
 }

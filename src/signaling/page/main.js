@@ -9,12 +9,11 @@ import { LocalMedia } from './devices.js';
 import { Grid } from './grid.js';
 import { Lobby, drawButton, drawCamera, drawMicrophone, toggleCamera, toggleMicrophone } from './lobby.js';
 import { readParams, shareLink } from './params.js';
-import { Session } from './session.js';
+import { SOURCES, Session } from './session.js';
 import { Speaking } from './speaking.js';
 import { StatsView } from './stats.js';
 
 const NOTICE_MS = 9000;
-const SOURCE_NAMES = { camera: 'camera', microphone: 'microphone', screen: 'screen', 'screen-audio': 'screen sound' };
 
 const byId = (id) => document.getElementById(id);
 const params = readParams(location);
@@ -140,16 +139,16 @@ function remoteMicrophones() {
   const people = session ? [...session.people.values()] : [];
   return people
     .filter(({ tracks, audioMuted }) => tracks.microphone && !audioMuted)
-    .map(({ userId: id, tracks }) => ({ id, receiver: tracks.microphone.receiver }));
+    .map(({ userId: id, tracks }) => ({ id, receiver: tracks.microphone.receiver, dominant: id === session.speaker }));
 }
 
 function statsSource() {
   const call = session?.call;
   if (!call) return null;
-  const sending = call.sending.map(([source, line]) => ({ mid: line.mid, label: `Your ${SOURCE_NAMES[source]}`, direction: 'send' }));
+  const sending = call.sending.map(([source, line]) => ({ mid: line.mid, label: `Your ${SOURCES[source]}`, direction: 'send' }));
   const receiving = call.receiving.map(({ mid, userId: id, source }) => {
     const name = session.people.get(id)?.name ?? 'Somebody';
-    return { mid, label: `${name}, ${SOURCE_NAMES[source] ?? source}`, direction: 'receive' };
+    return { mid, label: `${name}, ${SOURCES[source] ?? 'track'}`, direction: 'receive' };
   });
   return { pc: call.pc, lines: [...sending, ...receiving] };
 }

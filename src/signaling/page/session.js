@@ -6,6 +6,9 @@
 import { Call } from './call.js';
 import { CLOSE_FULL, Signaling } from './signaling.js';
 
+/** What a track may show, and its name for people. */
+export const SOURCES = { microphone: 'microphone', camera: 'camera', screen: 'screen', 'screen-audio': 'screen sound' };
+
 export class Session extends EventTarget {
   #media;
   #signaling;
@@ -120,9 +123,12 @@ export class Session extends EventTarget {
   // The server says which line carries whose track now; msid is not read, since the track behind a line may change.
   #assign(tracks) {
     for (const one of this.people.values()) one.tracks = {};
-    for (const { userId, source, track, receiver } of tracks) {
-      const one = this.people.get(userId);
-      if (one) one.tracks[source] = { track, receiver };
+    // A track of unknown purpose (a client that does not tell) takes the place that nothing else has.
+    const known = ({ source }) => source in SOURCES;
+    for (const entry of [...tracks.filter(known), ...tracks.filter((one) => !known(one))]) {
+      const one = this.people.get(entry.userId);
+      const source = known(entry) ? entry.source : entry.kind === 'audio' ? 'microphone' : 'camera';
+      if (one && !one.tracks[source]) one.tracks[source] = { track: entry.track, receiver: entry.receiver };
     }
     this.#changed();
   }

@@ -3,7 +3,7 @@
 // Speaks the documented Gryt envelope: text frames {"event": "...", "data": {...}}.
 // Knows nothing of rooms or media: it hands events over and says when it is up or down.
 
-const BACKOFF_MS = [500, 1000, 2000, 4000, 8000];
+const BACKOFF_MS = [500, 1000, 2000, 3000, 5000];
 const CONNECT_TIMEOUT_MS = 10_000;
 
 /** The close code of a server without free seats. */

@@ -12,13 +12,16 @@ export class Speaking {
   #lastLoud = new Map(); // id -> time
   #samples = new Float32Array(1024);
 
-  /** `listen()` gives [{ id, track, receiver }] of remote microphones; `onMarks(set of ids, own level)`. */
+  /** `listen()` gives [{ id, receiver, dominant }] of remote microphones; `onMarks(set of ids, own level)`. */
   constructor(listen, onMarks) {
     this.timer = setInterval(() => {
       const now = performance.now();
       const own = this.#ownLevel();
       this.#note('self', own, now);
-      for (const { id, receiver } of listen()) this.#note(id, remoteLevel(receiver), now);
+      for (const { id, receiver, dominant } of listen()) {
+        // Where the browser gives no level, the server's word on who speaks stands in.
+        this.#note(id, remoteLevel(receiver) ?? (dominant ? 1 : 0), now);
+      }
       onMarks(this.#marks(now), own);
     }, INTERVAL_MS);
   }
@@ -66,5 +69,5 @@ export class Speaking {
 
 function remoteLevel(receiver) {
   const [latest] = receiver.getSynchronizationSources?.() ?? [];
-  return latest?.audioLevel ?? 0;
+  return latest?.audioLevel;
 }

@@ -258,6 +258,18 @@ fn our_offer_keeps_the_numbers_the_client_gave() {
 }
 
 #[test]
+fn our_offer_does_not_switch_the_encoder_of_a_client_that_offered() {
+    let mut peer = negotiation(&NAMED);
+    let answered = peer.accept_offer(&browsers::firefox()).unwrap();
+    let first = |sdp: &str, index: usize| media(sdp, index).codecs[0].format;
+    peer.set_wanted(&[audio(1), video(2)]);
+    let offer = peer.create_offer().unwrap();
+    for index in 0..2 {
+        assert_eq!(first(&offer, index), first(&answered, index), "m-line {index}");
+    }
+}
+
+#[test]
 fn our_offer_leaves_alone_numbers_of_formats_we_do_not_know() {
     let mut peer = negotiation(&NAMED);
     peer.accept_offer(&chromium(&[line("video", "0", "sendonly")], "brow")).unwrap();

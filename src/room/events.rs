@@ -1,0 +1,98 @@
+//! News from the workers, and deadlines.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::api::{CloseReason, Dialect, MediaState, Notice};
+use super::hub::{Hub, Output};
+use crate::base::ids::{PeerId, SessionKey, WorkerId};
+use crate::worker::command::{Event, WorkerReport};
+
+/// How long an offer of ours may stay unanswered before the client counts as one that ignores offers.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+
+impl Hub {
+    /// News from a worker.
+    pub fn handle_event(&mut self, now: Instant, worker: WorkerId, event: Event) {
+        let peer_of = |session: SessionKey| self.by_session.get(&session).copied();
+        match event {
+            Event::Claimed { session } => {
+                let Some(id) = peer_of(session) else { return };
+                if let Some(peer) = self.peers.get_mut(&id) {
+                    peer.owner = Some(worker);
+                    let tracks: Vec<_> = peer.tracks.values().map(|track| track.key).collect();
+                    let bound: Vec<_> = peer.bound.iter().map(|(track, _)| *track).collect();
+                    tracks.into_iter().chain(bound).for_each(|track| self.route(track));
+                }
+            }
+            Event::Connected { session, suite } => {
+                tracing::debug!(peer = ?peer_of(session), worker = worker.0, %suite, "media is up");
+                self.handle_media(peer_of(session), MediaState::Connected);
+            }
+            Event::Lost { session } => self.handle_media(peer_of(session), MediaState::Disconnected),
+            Event::Recovered { session } => self.handle_media(peer_of(session), MediaState::Connected),
+            Event::Ended { session, reason } => {
+                let Some(id) = peer_of(session) else { return };
+                tracing::debug!(peer = %id, %reason, "media ended");
+                self.close(now, id, CloseReason::MediaFailed);
+            }
+            Event::TrackLive { track } => self.handle_live(now, track),
+            Event::Levels(levels) => self.handle_levels(now, worker, &levels),
+            Event::Report(report) => self.handle_report(worker, *report),
+            Event::PublicAddress(address) => self.handle_public_address(address),
+            Event::SelfChecked => {
+                if let Some(checked) = self.self_checked.get_mut(usize::from(worker.0)) {
+                    *checked = true;
+                }
+            }
+        }
+    }
+
+    fn handle_media(&mut self, id: Option<PeerId>, state: MediaState) {
+        if let Some(id) = id
+            && let Some(peer) = self.peers.get_mut(&id)
+            && peer.media.replace(state) != Some(state)
+        {
+            self.outputs.push_back(Output::ToPeer(id, Notice::Media(state)));
+        }
+    }
+
+    fn handle_public_address(&mut self, address: SocketAddr) {
+        let Some(addresses) = self.config.addresses.first_mut() else { return };
+        if !addresses.contains(&address) {
+            tracing::info!(%address, "the public address of the media port is announced too");
+            addresses.push(address);
+        }
+    }
+
+    fn handle_report(&mut self, worker: WorkerId, report: WorkerReport) {
+        for session in &report.sessions {
+            let peer = self.by_session.get(&session.session).and_then(|id| self.peers.get_mut(id));
+            if let Some(peer) = peer {
+                peer.silent_s = session.silent.as_secs_f32();
+            }
+        }
+        if let Some(slot) = self.reports.get_mut(usize::from(worker.0)) {
+            *slot = report;
+        }
+    }
+
+    /// Deadlines; call about once a second.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let late: Vec<_> = self
+            .peers
+            .values()
+            .filter(|peer| peer.offered_at.is_some_and(|at| now >= at + ANSWER_MAX))
+            .map(|peer| peer.info.peer)
+            .collect();
+        for id in late {
+            if let Some(peer) = self.peers.get_mut(&id) {
+                peer.negotiation.drop_pending_offer();
+                peer.offered_at = None;
+                // Where we are the only one who offers, we go on trying.
+                peer.ignores_offers = peer.dialect != Dialect::Gryt;
+            }
+            self.subscribe(now, id);
+        }
+    }
+}
