@@ -201,9 +201,9 @@ impl StrPeer {
         self.drain(now);
     }
 
-    /// str0m itself.
-    pub fn rtc(&mut self) -> &mut Rtc {
-        &mut self.rtc
+    /// It offers; else the server does.
+    pub fn offers(&self) -> bool {
+        self.script.offers
     }
 
     /// Asks for a picture on every video m-line that receives.
