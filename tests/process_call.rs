@@ -62,6 +62,21 @@ fn two_peers_hear_and_see_each_other() {
 }
 
 #[test]
+fn a_stop_in_the_middle_of_a_call_closes_it_on_every_side() {
+    let mut server = Server::start();
+    let ana = Peer::join(server.ws("/ws"), "r", 1, socket(), None);
+    let mut ben = Peer::join(server.ws("/ws"), "r", 2, socket(), None);
+    ana.hears_and_sees(2, 5);
+    server.signal("TERM");
+    for peer in [&ana, &ben] {
+        // RFC 5246 §7.2.1: close_notify, not mere silence.
+        wait_for("close_notify", || peer.shared.is_closed.load(Ordering::SeqCst).then_some(()));
+    }
+    assert!([1001, 1012].contains(&ben.ws.closed().0));
+    assert_eq!(server.ended().code(), Some(0));
+}
+
+#[test]
 fn strangers_cannot_harm_a_call_nor_get_more_than_they_send() {
     let mut server = Server::start();
     let ana = Peer::join(server.ws("/ws"), "r", 1, socket(), None);

@@ -34,6 +34,8 @@ pub struct Shared {
     pub is_connected: AtomicBool,
     /// str0m gave up, or saw the connection go.
     pub is_lost: AtomicBool,
+    /// The server closed DTLS.
+    pub is_closed: AtomicBool,
     /// Number of the next audio packet.
     pub audio_sent: AtomicU64,
     /// Audio packets heard, and the number of the last one, by publisher.
@@ -108,7 +110,8 @@ impl Peer {
         };
         let before = count();
         wait_for("audio and video", || {
-            assert!(!self.shared.is_lost.load(Ordering::SeqCst), "the connection was lost");
+            let is_over = self.shared.is_lost.load(Ordering::SeqCst) || self.shared.is_closed.load(Ordering::SeqCst);
+            assert!(!is_over, "the connection was lost");
             let now = count();
             (now.0 >= before.0 + more && now.1 >= before.1 + more).then_some(())
         });
@@ -226,7 +229,7 @@ impl Call {
     fn handle_event(&mut self, event: Event) {
         match event {
             Event::Connected => self.shared.is_connected.store(true, Ordering::SeqCst),
-            Event::Closed => self.shared.is_lost.store(true, Ordering::SeqCst),
+            Event::Closed => self.shared.is_closed.store(true, Ordering::SeqCst),
             Event::IceConnectionStateChange(str0m::IceConnectionState::Disconnected) => {
                 self.shared.is_lost.store(true, Ordering::SeqCst);
             }
