@@ -425,7 +425,9 @@ impl World {
                 self.push(self.now + self.config.signalling_delay, Happening::Answer(peer, answer));
             }
             Action::Answer(sdp) => {
-                if let Err(error) = self.hub.answer(self.now, id, &sdp) {
+                if let Err(error) = self.hub.answer(self.now, id, &sdp)
+                    && !self.seats[peer.0].is_gone
+                {
                     self.oracle.fault(format!("an answer of {peer:?} was refused: {error}"));
                 }
             }
