@@ -259,6 +259,17 @@ impl World {
         self.dispatch();
     }
 
+    /// The server stops.
+    pub fn stop(&mut self) {
+        self.hub.stop(self.now);
+        self.dispatch();
+    }
+
+    /// Every worker has stopped.
+    pub fn is_stopped(&self) -> bool {
+        self.workers.iter().all(|worker| worker.core.is_stopped())
+    }
+
     /// The peer's program stops without a word: no datagram comes from it any more.
     pub fn silence(&mut self, peer: PeerNo) {
         self.seats[peer.0].is_gone = true;
