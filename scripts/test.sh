@@ -61,7 +61,7 @@ step_test() {
 # Compiled in the dev profile: what CI asks is whether they build, and the dependencies are there already.
 step_bench() {
     if compgen -G 'benches/*.rs' >/dev/null; then
-        cargo bench --locked --no-run --profile dev
+        cargo bench --locked --all-features --no-run --profile dev
     else
         echo "There are no benches."
     fi

@@ -11,6 +11,15 @@ pub struct Window {
     highest: Option<u64>,
 }
 
+/// Why a number is not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stale {
+    /// It was seen.
+    Seen,
+    /// It fell out of the window, so nobody knows.
+    TooOld,
+}
+
 impl Default for Window {
     fn default() -> Self {
         Self { bits: [0; WORDS], highest: None }
@@ -20,26 +29,42 @@ impl Default for Window {
 impl Window {
     /// `true` the first time, `false` ever after and for numbers that fell out of the window.
     pub fn insert(&mut self, number: u64) -> bool {
-        match self.highest {
-            None => self.bits = [0; WORDS],
-            Some(highest) if number > highest => self.clear_between(highest, number),
-            Some(highest) if highest - number >= WINDOW => return false,
-            Some(_) => {}
+        if self.check(number).is_err() {
+            return false;
+        }
+        if let Some(highest) = self.highest
+            && number > highest
+        {
+            self.forget_between(highest, number);
         }
         let (word, bit) = Self::place(number);
-        let is_new = self.bits[word] & bit == 0;
         self.bits[word] |= bit;
-        self.highest = Some(self.highest.map_or(number, |highest| highest.max(number)));
-        is_new
+        self.highest = self.highest.max(Some(number));
+        true
+    }
+
+    /// What [`insert`](Self::insert) would say, and why. Changes nothing.
+    pub fn check(&self, number: u64) -> Result<(), Stale> {
+        let Some(highest) = self.highest.filter(|highest| number <= *highest) else { return Ok(()) };
+        if highest - number >= WINDOW {
+            return Err(Stale::TooOld);
+        }
+        let (word, bit) = Self::place(number);
+        if self.bits[word] & bit != 0 { Err(Stale::Seen) } else { Ok(()) }
+    }
+
+    /// The highest number seen.
+    pub fn highest(&self) -> Option<u64> {
+        self.highest
     }
 
     /// Numbers skipped over when the window moves have not been seen.
-    fn clear_between(&mut self, highest: u64, number: u64) {
+    fn forget_between(&mut self, highest: u64, number: u64) {
         if number - highest >= WINDOW {
             self.bits = [0; WORDS];
             return;
         }
-        for skipped in highest + 1..=number {
+        for skipped in highest + 1..number {
             let (word, bit) = Self::place(skipped);
             self.bits[word] &= !bit;
         }
@@ -53,6 +78,8 @@ impl Window {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashSet;
 
     #[test]
     fn each_number_is_accepted_once() {
@@ -64,22 +91,32 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_old_to_tell_counts_as_seen() {
+    fn the_window_is_exactly_as_wide_as_promised() {
         let mut window = Window::default();
-        assert!(window.insert(WINDOW + 10));
-        assert!(window.insert(11));
-        assert!(!window.insert(10));
+        assert!(window.insert(10_000));
+        assert_eq!(window.check(10_000), Err(Stale::Seen));
+        assert_eq!(window.check(10_000 - WINDOW), Err(Stale::TooOld));
+        assert!(!window.insert(10_000 - WINDOW), "what is too old to tell counts as seen");
+        assert_eq!(window.check(10_000 - WINDOW + 1), Ok(()));
+        assert!(window.insert(10_000 - WINDOW + 1));
+        assert_eq!(window.check(10_000 - WINDOW + 1), Err(Stale::Seen));
     }
 
-    #[test]
-    fn it_agrees_with_a_set() {
-        use rand::{RngExt, SeedableRng, rngs::StdRng};
-        let mut rng = StdRng::seed_from_u64(1);
-        let (mut window, mut seen, mut at) = (Window::default(), std::collections::HashSet::new(), 10_000u64);
-        for _ in 0..20_000 {
-            at += rng.random_range(0..40);
-            let number = at - rng.random_range(0..WINDOW / 2);
-            assert_eq!(window.insert(number), seen.insert(number), "{number}");
+    proptest! {
+        #[test]
+        fn it_agrees_with_a_set(steps in prop::collection::vec((0u64..6000, any::<bool>()), 1..400)) {
+            let mut window = Window::default();
+            let (mut accepted, mut highest) = (HashSet::new(), 1u64 << 20);
+            for (distance, ahead) in steps {
+                let number = if ahead { highest + distance / 8 } else { highest - distance };
+                let is_known = accepted.contains(&number) || (!accepted.is_empty() && number + WINDOW <= highest);
+                prop_assert_eq!(window.check(number).is_ok(), !is_known);
+                prop_assert_eq!(window.insert(number), !is_known);
+                if !is_known {
+                    accepted.insert(number);
+                    highest = window.highest().unwrap();
+                }
+            }
         }
     }
 }

@@ -11,6 +11,7 @@ use super::aead::{Kind, RTCP_E, RTCP_HEADER, RTCP_INDEX, SessionCipher};
 use super::kdf::Prf;
 use super::replay::ReplayTable;
 use crate::base::seq::extend_u16;
+use crate::base::window::Window;
 
 /// Longest packet taken, in bytes: no UDP datagram is longer, and it keeps AES-CM below its 2^16 blocks
 /// (RFC 3711 §4.1.1).
@@ -312,16 +313,13 @@ impl SrtpReceiver {
         if packet.len() < header_len + self.suite.rtp_tag_len() {
             return Err(SrtpError::Truncated);
         }
-        let index = match self.rtp_windows.window(ssrc)? {
-            Some(window) => {
-                // RFC 3711 §3.3.1: the index nearest to the highest one authenticated.
-                let index = extend_u16(window.highest(), seq);
-                window.check(index)?;
-                index
-            }
-            // RFC 3711 §3.3.1: a new source starts with a roll-over counter of zero.
-            None => u64::from(seq),
-        };
+        let window = self.rtp_windows.window(ssrc)?;
+        // RFC 3711 §3.3.1: the index nearest to the highest one authenticated; a new source starts with a roll-over
+        // counter of zero.
+        let index = window.and_then(Window::highest).map_or(seq.into(), |highest| extend_u16(highest, seq));
+        if let Some(window) = window {
+            window.check(index)?;
+        }
         if index >= RTP_INDICES {
             return Err(SrtpError::IndexExhausted);
         }

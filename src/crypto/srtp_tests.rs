@@ -6,7 +6,8 @@ use webrtc_srtp::context::Context;
 use webrtc_srtp::protection_profile::ProtectionProfile;
 
 use super::*;
-use crate::crypto::replay::{REPLAY_WINDOW, SSRCS_MAX};
+use crate::base::window::WINDOW;
+use crate::crypto::replay::SSRCS_MAX;
 
 const SUITES: [SrtpSuite; 3] = [SrtpSuite::AeadAes128Gcm, SrtpSuite::AeadAes256Gcm, SrtpSuite::Aes128CmSha1_80];
 const SSRC: u32 = 0xcafe_babe;
@@ -217,7 +218,7 @@ fn a_retransmission_900_packets_late_is_accepted_once() {
         let late = protect(&sender, SSRC, 65_099, b"late");
         assert_eq!(receiver.unprotect_rtp(&mut late.clone()).map(|u| u.index), Ok(65_099));
         assert_eq!(receiver.unprotect_rtp(&mut late.clone()), Err(SrtpError::Replayed));
-        let lost = protect(&sender, SSRC, 65_999 - REPLAY_WINDOW, b"too late");
+        let lost = protect(&sender, SSRC, 65_999 - WINDOW, b"too late");
         assert_eq!(receiver.unprotect_rtp(&mut lost.clone()), Err(SrtpError::TooOld));
     }
 }

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use dimpl::{Output, SrtpProfile};
 
-use crate::crypto::cert::{Certificate, Fingerprint};
+use crate::crypto::cert::Certificate;
 use crate::crypto::srtp::{SrtpKeys, SrtpSuite};
+use crate::wire::sdp::Fingerprint;
 
 /// Longest datagram we send, in bytes: what every path of the Internet carries, IP and UDP headers left aside.
 pub const DTLS_MTU: usize = 1200;

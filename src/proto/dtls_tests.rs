@@ -337,7 +337,7 @@ fn an_independent_client_gets_gcm_although_it_offers_it_last() {
         let (near, far) = conn_pipe::pipe();
         let certificate = dtls::crypto::Certificate::generate_self_signed(vec!["client".to_owned()]).unwrap();
         let expected = Fingerprint::of(
-            crate::crypto::cert::FingerprintAlgorithm::Sha256,
+            crate::wire::sdp::HashFunction::Sha256,
             certificate.certificate.first().expect("one certificate"),
         );
         let client_config = ClientConfig {

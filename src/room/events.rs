@@ -89,8 +89,8 @@ impl Hub {
             if let Some(peer) = self.peers.get_mut(&id) {
                 peer.negotiation.drop_pending_offer();
                 peer.offered_at = None;
-                // Where we are the only one who offers, we go on trying.
-                peer.ignores_offers = peer.dialect != Dialect::Gryt;
+                // Plain Switchboard clients know no offers from the server; the others answer late or are asked again.
+                peer.ignores_offers = peer.dialect == Dialect::Switchboard;
             }
             self.subscribe(now, id);
         }

@@ -87,7 +87,7 @@ impl Hub {
         let local = LocalTransport {
             ufrag: credentials.ufrag().as_str().to_owned(),
             pwd: credentials.pwd().to_owned(),
-            fingerprint: self.config.fingerprint.to_string(),
+            fingerprint: self.config.fingerprint,
             candidates: self.candidates(placed),
             cname: CNAME.to_owned(),
         };

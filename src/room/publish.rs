@@ -6,8 +6,7 @@ use std::time::Instant;
 use super::hub::Hub;
 use super::peer::Track;
 use crate::base::ids::{PeerId, TrackKey};
-use crate::crypto::cert::Fingerprint;
-use crate::worker::command::{Command, RemoteTransport};
+use crate::worker::command::Command;
 
 impl Hub {
     /// Brings the peer's tracks in line with its negotiation.
@@ -81,10 +80,7 @@ impl Hub {
             .chain(peer.bound.iter().filter(|entry| !before.contains(entry)))
             .map(|(track, _)| *track)
             .collect();
-        let remote = peer.negotiation.remote().and_then(|remote| {
-            let fingerprint = Fingerprint::parse(&remote.fingerprint.to_string()).ok()?;
-            Some(Arc::new(RemoteTransport { role: remote.dtls_role, fingerprint }))
-        });
+        let remote = peer.negotiation.remote().cloned().map(Arc::new);
         let (session, owner) = (peer.session, peer.owner);
         self.command(owner, &Command::Configure { session, remote, streams: Arc::new(streams) });
         changed.into_iter().for_each(|track| self.route(track));

@@ -31,7 +31,7 @@ impl Hub {
         peer.asked_for = 0;
         if is_restart {
             let session = peer.session;
-            // All workers: after a change of network the checks arrive anywhere.
+            // Checks with them come over a path that is new, so maybe to another worker than the owner.
             self.command(None, &Command::Restart { session, credentials });
         }
         self.handle_negotiated(now, id);
@@ -70,7 +70,7 @@ impl Hub {
             peer.negotiation.drop_pending_offer();
             peer.negotiation.ice_restart(credentials.ufrag().as_str().to_owned(), credentials.pwd().to_owned());
             let session = peer.session;
-            // All workers: after a change of network the checks arrive anywhere.
+            // Checks with them come over a path that is new, so maybe to another worker than the owner.
             self.command(None, &Command::Restart { session, credentials });
         }
         self.make_offer(now, id);

@@ -9,10 +9,9 @@ use std::time::Duration;
 
 use crate::base::format::{Format, MediaKind};
 use crate::base::ids::{PeerId, SessionKey, TrackKey, WorkerId};
-use crate::crypto::cert::Fingerprint;
 use crate::crypto::srtp::SrtpSuite;
-use crate::proto::dtls::DtlsRole;
 use crate::proto::ice::LocalCredentials;
+use crate::session::negotiate::RemoteTransport;
 use crate::session::peer::EndReason;
 use crate::session::streams::StreamsConfig;
 use crate::wire::stun::TransactionId;
@@ -49,15 +48,6 @@ impl Ticket {
     pub fn owner(&self) -> Option<WorkerId> {
         Some(self.owner.load(Ordering::Relaxed)).filter(|owner| *owner != UNCLAIMED).map(WorkerId)
     }
-}
-
-/// The peer's half of the transport, from its description.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RemoteTransport {
-    /// Who of us is the DTLS server.
-    pub role: DtlsRole,
-    /// What the peer's certificate must hash to.
-    pub fingerprint: Fingerprint,
 }
 
 /// Control to worker.

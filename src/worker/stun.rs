@@ -82,7 +82,7 @@ impl WorkerCore {
             Err(refusal) => return Err(refuse(refusal, view, Some(&credentials), path, tx)),
         };
         let outcome = agent.handle_check(now, path, &check);
-        self.seats.handle_outcome(key, path, &outcome);
+        self.seats.handle_outcome(now, key, path, &outcome);
         match owner {
             // The owner answers from its own socket, so that the peer sees one place.
             Some(owner) if owner != self.id => {
@@ -99,7 +99,7 @@ impl WorkerCore {
     /// A valid check is consent (RFC 7675). As DTLS client we begin once the peer chose a path.
     fn handle_consent(&mut self, now: Instant, key: SessionKey, is_nominated: bool, tx: &mut TxBatch) {
         let Some(seat) = self.seats.seat_mut(key) else { return };
-        let is_client = seat.remote.as_ref().is_some_and(|remote| remote.role == DtlsRole::Client);
+        let is_client = seat.remote.as_ref().is_some_and(|remote| remote.dtls_role == DtlsRole::Client);
         let is_here = seat.session().is_some();
         if !is_here && is_client && is_nominated && self.claim(now, key).is_err() {
             return;

@@ -179,8 +179,7 @@ pub(super) fn accept_transport(
     };
     let fingerprint = transport
         .fingerprint
-        .clone()
-        .or_else(|| state.remote.as_ref().filter(|_| !live).map(|remote| remote.fingerprint.clone()))
+        .or_else(|| state.remote.as_ref().filter(|_| !live).map(|remote| remote.fingerprint))
         .ok_or_else(|| unusable("a=fingerprint with sha-256, sha-384 or sha-512 is missing"))?;
     let old = state.remote.as_ref();
     if old.is_some_and(|old| old.fingerprint != fingerprint) {

@@ -67,7 +67,7 @@ impl State {
             transport: TransportOut {
                 ufrag: &self.ice.ufrag,
                 pwd: &self.ice.pwd,
-                fingerprint: &local.fingerprint,
+                fingerprint: local.fingerprint,
                 setup,
                 candidates: &local.candidates,
             },

@@ -58,8 +58,8 @@ pub struct LocalTransport {
     pub ufrag: String,
     /// ICE password.
     pub pwd: String,
-    /// Certificate hash as in `a=fingerprint`: `sha-256 AA:..`.
-    pub fingerprint: String,
+    /// Hash of our certificate.
+    pub fingerprint: Fingerprint,
     /// Addresses we are reached at, best first.
     pub candidates: Vec<SocketAddr>,
     /// RTCP CNAME of everything we send to this peer.

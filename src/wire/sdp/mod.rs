@@ -6,6 +6,7 @@
 //! Forbids: state, clocks, randomness.
 
 mod codec;
+mod fingerprint;
 mod media;
 mod transport;
 mod write;
@@ -18,8 +19,9 @@ use rtc_sdp::SessionDescription;
 use crate::base::ids::Mid;
 
 pub use codec::{Codec, Feedback, offered};
+pub use fingerprint::{Fingerprint, FingerprintError, HashFunction};
 pub use media::{Direction, Media, Msid};
-pub use transport::{Fingerprint, HashFunction, Setup, Transport};
+pub use transport::{Setup, Transport};
 pub use write::{DescriptionOut, MediaOut, OriginOut, SourceOut, TransportOut};
 
 /// Longest description we read. A browser with a hundred m-lines stays below 500 kB.

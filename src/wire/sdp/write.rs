@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 
 use super::codec::rtpmap_of;
-use super::{Codec, Direction, Setup};
+use super::{Codec, Direction, Fingerprint, Setup};
 use crate::base::format::MediaKind;
 use crate::base::ids::Ssrc;
 use crate::wire::rtp_ext::Ext;
@@ -27,8 +27,8 @@ pub struct TransportOut<'a> {
     pub ufrag: &'a str,
     /// Our pwd.
     pub pwd: &'a str,
-    /// `sha-256 AA:..`.
-    pub fingerprint: &'a str,
+    /// Of our certificate.
+    pub fingerprint: Fingerprint,
     /// Our role, or the choice.
     pub setup: Setup,
     /// Where we can be reached.

@@ -7,7 +7,7 @@ mod independent;
 mod server_offers;
 
 use super::*;
-use crate::wire::sdp::Media;
+use crate::wire::sdp::{Fingerprint, HashFunction, Media};
 
 pub(super) const CLIENT_ONLY: Policy =
     Policy { server_offers_first: false, server_may_offer: false, live_binding: true, slots: &[] };
@@ -26,7 +26,7 @@ pub(super) fn negotiation(policy: &Policy) -> Negotiation {
     let local = LocalTransport {
         ufrag: "ours".into(),
         pwd: "our-password-has-22-chars".into(),
-        fingerprint: format!("sha-256 {}", ["AB"; 32].join(":")),
+        fingerprint: Fingerprint::new(HashFunction::Sha256, &[0xab; 32]).unwrap(),
         candidates: vec!["192.0.2.1:3478".parse().unwrap(), "[2001:db8::1]:3478".parse().unwrap()],
         cname: "cname".into(),
     };
