@@ -87,7 +87,7 @@ pub struct Config {
     pub http_host: Option<IpAddr>,
     /// Port of HTTP and WebSocket; 0 takes any free one.
     pub http_port: u16,
-    /// Local addresses of the media sockets; empty: all.
+    /// Local addresses of the media sockets, one per family at most; empty: all.
     pub media_hosts: Vec<IpAddr>,
     /// Ports of the media sockets.
     pub media_ports: MediaPorts,
@@ -133,7 +133,7 @@ struct Flags {
     /// Address of the page, HTTP and WebSocket [env: SFU_HOST] [default: all, IPv6 and IPv4]
     #[arg(long, value_name = "IP")]
     bind: Option<String>,
-    /// Local addresses of the media sockets, comma list [env: MEDIA_HOST] [default: all]
+    /// Local addresses of the media sockets, at most one IPv4 and one IPv6 [env: MEDIA_HOST] [default: all]
     #[arg(long, value_name = "IPS")]
     media_bind: Option<String>,
     /// The one UDP port of media; 0 takes any free one [env: ICE_UDP_MUX_PORT] [default: 3478]
@@ -278,7 +278,7 @@ impl Config {
 
     fn read_media(&mut self, flags: &Flags, from: &Sources<'_>) -> Result<(), ConfigError> {
         if let Some(text) = from.first(&flags.media_bind, "--media-bind", &["MEDIA_HOST"]) {
-            self.media_hosts = text.read(parse::addresses)?;
+            self.media_hosts = text.read(parse::media_hosts)?;
         }
         let single = from.first(&flags.media_port, "--media-port", &["ICE_UDP_MUX_PORT"]);
         let min = from.first(&flags.media_port_min, "--media-port-min", &["ICE_UDP_PORT_MIN"]);

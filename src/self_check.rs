@@ -20,28 +20,26 @@ const ROUND: Duration = Duration::from_millis(50);
 /// Rounds before the log says that something is wrong; the check goes on.
 const ROUNDS_QUIET: u32 = 100;
 
-/// Asks until [`Control::is_ready`]. `ports` are the media ports; every family is asked on loopback.
-pub async fn run(control: Arc<Control>, mut rng: StdRng, ports: Vec<u16>) {
+/// Asks until [`Control::is_ready`]. `targets` are the media sockets as this machine reaches them.
+pub async fn run(control: Arc<Control>, mut rng: StdRng, targets: Vec<SocketAddr>) {
     let credentials = LocalCredentials::generate(&mut rng);
     control.broadcast(&Command::SelfCheck(credentials.clone()));
     let mut rounds = 0u32;
     while control.unchecked_workers() > 0 {
-        for port in &ports {
-            for loopback in [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)] {
-                ask(&mut rng, &credentials, SocketAddr::new(loopback, *port)).await;
-            }
+        for target in &targets {
+            ask(&mut rng, &credentials, *target).await;
         }
         tokio::time::sleep(ROUND).await;
         rounds += 1;
         if rounds == ROUNDS_QUIET {
-            tracing::warn!(?ports, "the media port does not answer; is UDP blocked on this machine?");
+            tracing::warn!(?targets, "the media port does not answer; is UDP blocked on this machine?");
         }
     }
     tracing::debug!(rounds, "every worker answers");
 }
 
-async fn ask(rng: &mut StdRng, credentials: &LocalCredentials, port: SocketAddr) {
-    let any = if port.is_ipv4() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { IpAddr::V6(Ipv6Addr::LOCALHOST) };
+async fn ask(rng: &mut StdRng, credentials: &LocalCredentials, target: SocketAddr) {
+    let any = if target.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
     let Ok(socket) = UdpSocket::bind((any, 0)).await else { return };
     let username = format!("{}:self", credentials.ufrag());
     let request = BindingRequest {
@@ -56,6 +54,6 @@ async fn ask(rng: &mut StdRng, credentials: &LocalCredentials, port: SocketAddr)
     let mut datagram = [0; 256];
     if let Some(len) = request.write_to(&mut datagram) {
         // A refused datagram shows as a worker that stays unchecked.
-        let _ = socket.send_to(&datagram[..len], port).await;
+        let _ = socket.send_to(&datagram[..len], target).await;
     }
 }

@@ -1,6 +1,6 @@
 //! Wiring and shutdown: settings to running parts, and back to nothing in good order.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,12 +82,7 @@ fn bind_media(config: &Config) -> Result<Vec<WorkerSockets>> {
 /// What peers are told: exactly `ICE_ADVERTISE_IP`, or the addresses of the interfaces. One list for a shared port, one
 /// for each worker where each has its own.
 fn advertised(config: &Config, sockets: &[WorkerSockets]) -> Result<Vec<Vec<SocketAddr>>> {
-    let ips = if config.advertise_ips.is_empty() {
-        let bound = |ip: &IpAddr| config.media_hosts.is_empty() || config.media_hosts.contains(ip);
-        interfaces::real_addresses()?.into_iter().filter(bound).collect()
-    } else {
-        config.advertise_ips.clone()
-    };
+    let ips = if config.advertise_ips.is_empty() { own_addresses(config)? } else { config.advertise_ips.clone() };
     let reachable = |sockets: &WorkerSockets, ip: &IpAddr| match ip {
         IpAddr::V4(_) => sockets.has_v4(),
         IpAddr::V6(_) => sockets.has_v6(),
@@ -103,6 +98,33 @@ fn advertised(config: &Config, sockets: &[WorkerSockets]) -> Result<Vec<Vec<Sock
         bail!("no address to announce: set ICE_ADVERTISE_IP to the address that clients reach this machine by");
     }
     Ok(lists)
+}
+
+/// The certain addresses that media is bound to, and those of the interfaces for each family where it is bound to all.
+fn own_addresses(config: &Config) -> Result<Vec<IpAddr>> {
+    if config.media_hosts.is_empty() {
+        return Ok(interfaces::real_addresses()?);
+    }
+    let mut own = Vec::new();
+    for host in &config.media_hosts {
+        match host.is_unspecified() {
+            true => own.extend(interfaces::real_addresses()?.into_iter().filter(|ip| ip.is_ipv4() == host.is_ipv4())),
+            false => own.push(*host),
+        }
+    }
+    Ok(own)
+}
+
+/// Where a program on this machine reaches the media sockets.
+fn self_check_targets(config: &Config, ports: &[u16]) -> Vec<SocketAddr> {
+    let loopback = |host: &IpAddr| match host {
+        host if !host.is_unspecified() => *host,
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+    };
+    let all = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+    let hosts = if config.media_hosts.is_empty() { &all[..] } else { &config.media_hosts };
+    ports.iter().flat_map(|port| hosts.iter().map(|host| SocketAddr::new(loopback(host), *port))).collect()
 }
 
 fn os_rng() -> Result<StdRng> {
@@ -151,8 +173,8 @@ async fn serve(config: Config, control: Arc<Control>, media_port: u16, addresses
     let listener = listen(&config)?;
     let http = listener.local_addr()?;
     let mut rng = os_rng()?;
-    let ports = addresses.iter().filter_map(|list| Some(list.first()?.port())).collect();
-    tokio::spawn(self_check::run(Arc::clone(&control), os_rng()?, ports));
+    let ports: Vec<u16> = addresses.iter().filter_map(|list| Some(list.first()?.port())).collect();
+    tokio::spawn(self_check::run(Arc::clone(&control), os_rng()?, self_check_targets(&config, &ports)));
     ask_public_address(&config, &control, &mut rng);
     let host = match http.ip() {
         ip if ip.is_unspecified() => "localhost".to_owned(),

@@ -84,13 +84,14 @@ pub(super) fn listen_address(text: &str) -> Result<(Option<IpAddr>, u16), String
     host(name).map(|host| (host, number)).map_err(|_| allowed())
 }
 
-/// A comma list where every entry must be an address.
-pub(super) fn addresses(text: &str) -> Result<Vec<IpAddr>, String> {
+/// A comma list where every entry must be an address; each worker has one socket per family.
+pub(super) fn media_hosts(text: &str) -> Result<Vec<IpAddr>, String> {
     let (addresses, dropped) = advertised(text);
-    if dropped.is_empty() && !addresses.is_empty() {
+    let v4 = addresses.iter().filter(|address| address.is_ipv4()).count();
+    if dropped.is_empty() && !addresses.is_empty() && v4 <= 1 && addresses.len() - v4 <= 1 {
         return Ok(addresses);
     }
-    Err("a comma-separated list of IP addresses".to_owned())
+    Err("a comma-separated list of IP addresses, at most one IPv4 and one IPv6".to_owned())
 }
 
 /// A comma list: the addresses, each once, and the entries that are none.
@@ -177,9 +178,10 @@ mod tests {
 
     #[test]
     fn media_addresses_admit_no_stray_entry() {
-        assert!(addresses("192.0.2.1,::1").is_ok());
-        assert!(addresses("192.0.2.1,eth0").is_err());
-        assert!(addresses(",").is_err());
+        assert!(media_hosts("192.0.2.1,::1").is_ok());
+        assert!(media_hosts("192.0.2.1,eth0").is_err());
+        assert!(media_hosts("192.0.2.1,192.0.2.2").is_err());
+        assert!(media_hosts(",").is_err());
     }
 
     #[test]

@@ -11,6 +11,9 @@ use crate::base::window::Window;
 /// The first sequence number is below this, so that a late joiner's guess of the roll-over counter is right
 /// (RFC 3711 §3.3.1).
 pub const FIRST_SEQ_MAX: u64 = 1 << 15;
+/// Numbers skipped at once: far below the 2^15 at which a receiver's guess of the roll-over counter fails
+/// (RFC 3711 §3.3.1), far above what retransmission could fill. Beyond it the binding is over.
+const GAP_MAX: u64 = 1 << 12;
 
 /// Numbers of one outgoing packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,8 +101,8 @@ impl Rewriter {
         Some(Numbers { index, timestamp })
     }
 
-    /// The track's number of what went out with the 16-bit number `seq`, with the numbers it had; `None` when it was
-    /// never sent or belongs to an earlier binding.
+    /// The track's number of what went out with the 16-bit number `seq`, with the numbers it has; `None` when that is
+    /// still to come or belongs to an earlier binding. It may have been skipped: then this is its first way out.
     pub fn find(&self, seq: u16) -> Option<(u64, u64)> {
         let binding = self.binding?;
         let index = crate::base::seq::extend_u16(self.next_index.checked_sub(1)?, seq);
@@ -107,9 +110,18 @@ impl Rewriter {
         is_sent.then(|| (binding.from + (index - binding.first_index), index))
     }
 
-    /// Whether the packet of that index would be rebuilt exactly as it was.
-    pub fn may_rebuild(&self, index: u64) -> bool {
-        index >= self.rebuild_from
+    /// Whether the track's packet `seq` follows so closely that the present binding can number it.
+    pub fn is_near(&self, seq: u64) -> bool {
+        self.binding.is_some_and(|binding| {
+            let index = binding.first_index.saturating_add(seq.saturating_sub(binding.from));
+            index < self.next_index + GAP_MAX
+        })
+    }
+
+    /// Whether the packet of that index would be rebuilt exactly as it was, or goes out for the first time: then its
+    /// index is taken from now on.
+    pub fn may_rebuild(&mut self, index: u64) -> bool {
+        self.sent.insert(index) || index >= self.rebuild_from
     }
 
     /// A publisher's timestamp in this stream's numbering.

@@ -119,11 +119,10 @@ impl Hub {
         self.peers.get(&id).map(|peer| peer.session)
     }
 
-    /// What is to be done, in order. The fanout plan is published before the last of it is handed out.
+    /// What is to be done, in order. The fanout plan is published before the first of it is handed out: a track
+    /// has no route any more when workers are told to free it, and has one when a subscriber asks for its keyframe.
     pub fn poll_output(&mut self) -> Option<Output> {
-        if self.outputs.is_empty() {
-            self.plan.publish();
-        }
+        self.plan.publish();
         self.outputs.pop_front()
     }
 
@@ -164,3 +163,7 @@ impl Hub {
         self.outputs.extend(to.into_iter().map(|worker| Output::ToWorker(worker, Box::new(command.clone()))));
     }
 }
+
+#[cfg(test)]
+#[path = "hub_tests.rs"]
+mod tests;

@@ -30,8 +30,9 @@ impl Hub {
         peer.offered_at = None;
         peer.asked_for = 0;
         if is_restart {
-            let (session, owner) = (peer.session, peer.owner);
-            self.command(owner, &Command::Restart { session, credentials });
+            let session = peer.session;
+            // Checks with them come over a path that is new, so maybe to another worker than the owner.
+            self.command(None, &Command::Restart { session, credentials });
         }
         self.handle_negotiated(now, id);
         Ok(answer)
@@ -68,8 +69,9 @@ impl Hub {
         if peer.media.is_some() && (is_lost || asks_for_restart) {
             peer.negotiation.drop_pending_offer();
             peer.negotiation.ice_restart(credentials.ufrag().as_str().to_owned(), credentials.pwd().to_owned());
-            let (session, owner) = (peer.session, peer.owner);
-            self.command(owner, &Command::Restart { session, credentials });
+            let session = peer.session;
+            // Checks with them come over a path that is new, so maybe to another worker than the owner.
+            self.command(None, &Command::Restart { session, credentials });
         }
         self.make_offer(now, id);
         Ok(())

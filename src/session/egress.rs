@@ -261,9 +261,10 @@ impl Slot {
         }
     }
 
-    /// Begins with the first packet of a track or of a track's new source; video begins with a keyframe.
+    /// Begins with the first packet of a track, of a track's new source or after a long absence; video begins with a
+    /// keyframe.
     fn start(&mut self, now: Instant, packet: &Packet<'_>) -> Result<(), Discard> {
-        if self.source == Some(packet.meta.source) {
+        if self.source == Some(packet.meta.source) && self.rewriter.is_near(packet.meta.seq) {
             return Ok(());
         }
         let since = *self.awaits_keyframe_since.get_or_insert(now);
@@ -321,6 +322,11 @@ impl Slot {
         let plain_len = payload_at + packet.payload.len();
         out.get_mut(header_len..payload_at).ok_or(Discard::TooLarge)?.copy_from_slice(prefix);
         out.get_mut(payload_at..plain_len).ok_or(Discard::TooLarge)?.copy_from_slice(packet.payload);
+        if packet.meta.format == Format::OpusRed
+            && let Some(opus) = self.payloads.iter().find(|payload| payload.format == Format::Opus)
+        {
+            name_red_blocks(out.get_mut(payload_at..plain_len).unwrap_or_default(), opus.pt);
+        }
         let len = outlet.srtp.protect_rtp(out, header_len, plain_len, index).map_err(|_| Discard::TooLarge)?;
         tx.commit(outlet.path, len);
         Ok(())
@@ -340,6 +346,19 @@ impl Slot {
             writer.push(id, value);
         }
         writer.finish()
+    }
+}
+
+/// The blocks of a RED payload name their format by payload type: that of this subscriber (RFC 2198 §3: a header of four
+/// bytes while the F bit is set, then one of a single byte).
+fn name_red_blocks(mut red: &mut [u8], pt: u8) {
+    while let Some(header) = red.first_mut() {
+        let is_last = *header & 0x80 == 0;
+        *header = *header & 0x80 | pt;
+        if is_last {
+            return;
+        }
+        red = red.get_mut(4..).unwrap_or_default();
     }
 }
 
@@ -401,3 +420,7 @@ fn slot(rng: &mut impl Rng, mline: &MlineConfig, has_two_byte: bool, old: Option
 fn ntp_duration(elapsed: Duration) -> u64 {
     (elapsed.as_secs() << 32) | ((u64::from(elapsed.subsec_nanos()) << 32) / 1_000_000_000)
 }
+
+#[cfg(test)]
+#[path = "egress_tests.rs"]
+mod tests;

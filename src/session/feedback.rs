@@ -4,11 +4,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::egress::Egress;
 use super::ingress::Ingress;
-use super::track::Tracks;
 use crate::base::ids::Ssrc;
-use crate::wire::rtcp::{self, FirEntry, ReportBlock};
+use crate::wire::rtcp::{self, FirEntry, ReportBlock, SenderInfo};
 
 /// Our canonical name (RFC 7022): one endpoint, one name.
 pub const CNAME: &str = "tramline";
@@ -16,8 +14,10 @@ pub const CNAME: &str = "tramline";
 const ROUND_TRIP_ASSUMED: Duration = Duration::from_millis(100);
 /// Missing packets asked for at once, per stream.
 const NACKS_MAX: usize = 64;
-/// Report blocks in one packet: sources of a session that live at once.
-const BLOCKS_MAX: usize = 16;
+/// Report blocks in one compound packet; with [`INFOS_MAX`] it stays below 1200 bytes.
+pub const BLOCKS_MAX: usize = 16;
+/// Sender reports in one compound packet, of 28 bytes each.
+pub const INFOS_MAX: usize = 26;
 
 /// Copies what was composed elsewhere into a slot of the batch.
 pub fn copy(slot: &mut [u8], bytes: &[u8]) -> Option<usize> {
@@ -58,38 +58,39 @@ pub fn write_twcc(out: &mut [u8], now: Instant, sender: Ssrc, ingress: &mut Ingr
     ingress.twcc.poll_feedback(now, sender, media, out)
 }
 
-/// Sender reports of what we send, a receiver report of what we get, and our name (RFC 3550 §6.1: a compound packet
-/// begins with a report and carries a CNAME).
-pub fn write_reports(
-    out: &mut [u8],
-    used: &mut usize,
-    now: Instant,
-    sender: Ssrc,
-    ingress: &mut Ingress,
-    egress: &mut Egress,
-    tracks: &Tracks,
-) {
-    let mut blocks = [ReportBlock {
-        ssrc: Ssrc(0),
-        fraction_lost: 0,
-        cumulative_lost: 0,
-        highest_seq: 0,
-        jitter: 0,
-        lsr: 0,
-        dlsr: 0,
-    }; BLOCKS_MAX];
-    let mut count = 0;
-    let reports = ingress.streams().filter_map(|stream| stream.stats.report_block(now, stream.ssrc));
-    for (block, report) in blocks.iter_mut().zip(reports) {
-        *block = report;
-        count += 1;
+/// Report blocks on what the peer sends.
+pub fn report_blocks(now: Instant, ingress: &mut Ingress) -> Vec<ReportBlock> {
+    ingress.streams().filter_map(|stream| stream.stats.report_block(now, stream.ssrc)).collect()
+}
+
+/// A receiver report of at most [`BLOCKS_MAX`] `blocks`, sender reports of at most [`INFOS_MAX`] `infos`, and our name
+/// (RFC 3550 §6.1: a compound packet begins with a report and carries a CNAME). Returns its length.
+pub fn write_reports(out: &mut [u8], sender: Ssrc, blocks: &[ReportBlock], infos: &[SenderInfo]) -> Option<usize> {
+    let mut used = rtcp::write_receiver_report(out, sender, blocks)?;
+    for info in infos {
+        used += rtcp::write_sender_report(out.get_mut(used..)?, info, &[])?;
     }
-    let mut write = |write: &mut dyn FnMut(&mut [u8]) -> Option<usize>| {
-        *used += out.get_mut(*used..).and_then(write).unwrap_or(0);
-    };
-    write(&mut |out| rtcp::write_receiver_report(out, sender, &blocks[..count]));
-    for info in egress.sender_infos(now, |track| tracks.track(track)) {
-        write(&mut |out| rtcp::write_sender_report(out, &info, &[]));
+    used += rtcp::write_sdes_cname(out.get_mut(used..)?, sender, CNAME)?;
+    Some(used)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_report_fits_a_datagram() {
+        let block = ReportBlock {
+            ssrc: Ssrc(0),
+            fraction_lost: 0,
+            cumulative_lost: 0,
+            highest_seq: 0,
+            jitter: 0,
+            lsr: 0,
+            dlsr: 0,
+        };
+        let info = SenderInfo { ssrc: Ssrc(0), ntp: 0, rtp_ts: 0, packets: 0, octets: 0 };
+        let len = write_reports(&mut [0; 1500], Ssrc(1), &[block; BLOCKS_MAX], &[info; INFOS_MAX]);
+        assert!(len.is_some_and(|len| len <= 1200), "{len:?}");
     }
-    write(&mut |out| rtcp::write_sdes_cname(out, sender, CNAME));
 }

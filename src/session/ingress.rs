@@ -427,3 +427,7 @@ fn publication(mline: &MlineConfig, old: Option<Publication>) -> Option<Publicat
         },
     })
 }
+
+#[cfg(test)]
+#[path = "ingress_tests.rs"]
+mod tests;

@@ -20,10 +20,12 @@ use crate::crypto::srtp::{SrtpError, SrtpReceiver, SrtpSender, SrtpSuite};
 use crate::proto::dtls::{Dtls, DtlsFailure, DtlsOutput, DtlsRole};
 use crate::proto::history::Packet;
 use crate::proto::ice::IceLite;
-use crate::wire::rtcp::{self, RtcpView};
+use crate::wire::rtcp::{self, RtcpView, SenderInfo};
 
 /// Reports to the peer (RFC 3550 §6.2 allows less than 5 s to small groups; browsers use about 1 s for video).
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// Longest RTCP packet before protection: it fits every path, and a slot with room for tag and index.
+const RTCP_BYTES_MAX: usize = 1200;
 /// How often a subscriber without a picture asks for a keyframe again.
 const KEYFRAME_REPEAT: Duration = Duration::from_millis(100);
 
@@ -387,28 +389,38 @@ impl Session {
         }
         let sender = self.local_ssrc;
         if self.ingress.next_nack_at().is_some_and(|at| now >= at) {
-            let (mut out, mut used) = ([0; DATAGRAM_BYTES_MAX], 0);
+            let (mut out, mut used) = ([0; RTCP_BYTES_MAX], 0);
             let nacks = feedback::write_nacks(&mut out, &mut used, now, sender, &mut self.ingress);
             self.counters.nacks_sent += nacks;
             self.send_rtcp(tx, |slot| feedback::copy(slot, &out[..used]));
         }
-        if self.ingress.twcc.next_timeout().is_some_and(|at| now >= at) {
-            let (mut out, mut used) = ([0; DATAGRAM_BYTES_MAX], 0);
-            while let Some(len) = feedback::write_twcc(&mut out[used..], now, sender, &mut self.ingress) {
-                used += len;
-                if used > DATAGRAM_BYTES_MAX / 2 {
-                    break;
-                }
-            }
-            self.send_rtcp(tx, |slot| feedback::copy(slot, &out[..used]));
+        while self.ingress.twcc.next_timeout().is_some_and(|at| now >= at) && tx.has_room() {
+            let mut out = [0; RTCP_BYTES_MAX];
+            let Some(len) = feedback::write_twcc(&mut out, now, sender, &mut self.ingress) else { break };
+            self.send_rtcp(tx, |slot| feedback::copy(slot, &out[..len]));
         }
         if now >= self.report_at {
             self.report_at = now + REPORT_INTERVAL;
             // A subscriber whose picture stopped for a change of source asks from here.
             self.keyframe_repeat_at.get_or_insert(now);
-            let (mut out, mut used) = ([0; DATAGRAM_BYTES_MAX], 0);
-            feedback::write_reports(&mut out, &mut used, now, sender, &mut self.ingress, &mut self.egress, tracks);
-            self.send_rtcp(tx, |slot| feedback::copy(slot, &out[..used]));
+            self.send_reports(now, tracks, tx);
+        }
+    }
+
+    /// Reports on all streams, in as many compound packets as it takes.
+    fn send_reports(&mut self, now: Instant, tracks: &Tracks, tx: &mut TxBatch) {
+        let blocks = feedback::report_blocks(now, &mut self.ingress);
+        let infos: Vec<SenderInfo> = self.egress.sender_infos(now, |track| tracks.track(track)).collect();
+        let (sender, mut blocks) = (self.local_ssrc, blocks.as_slice());
+        let mut infos = infos.as_slice();
+        loop {
+            let (now_blocks, later_blocks) = blocks.split_at(blocks.len().min(feedback::BLOCKS_MAX));
+            let (now_infos, later_infos) = infos.split_at(infos.len().min(feedback::INFOS_MAX));
+            self.send_rtcp(tx, |slot| feedback::write_reports(slot, sender, now_blocks, now_infos));
+            (blocks, infos) = (later_blocks, later_infos);
+            if blocks.is_empty() && infos.is_empty() {
+                return;
+            }
         }
     }
 

@@ -8,6 +8,7 @@
 pub mod media;
 pub mod net;
 pub mod oracle;
+pub mod peer_scripted;
 pub mod world;
 
 #[cfg(test)]

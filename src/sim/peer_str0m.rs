@@ -91,6 +91,8 @@ pub struct StrPeer {
     /// Receive-only m-lines to be added by the next offer.
     wanted_receiving: (usize, usize),
     sending: Vec<Sending>,
+    /// Tracks ever published, by kind.
+    started: [u8; 2],
     rtc_timeout: Instant,
     actions: VecDeque<Action>,
     received: Received,
@@ -135,6 +137,7 @@ impl StrPeer {
             wants_to_offer: false,
             wanted_receiving: (0, 0),
             sending: Vec::new(),
+            started: [0; 2],
             rtc_timeout: now,
             actions: VecDeque::new(),
             received: Received::default(),
@@ -165,6 +168,10 @@ impl StrPeer {
     pub fn remove_track(&mut self, now: Instant, kind: MediaKind) {
         let at = self.sending.iter().rposition(|sending| sending.kind == kind).expect("a track of that kind");
         let mid = self.sending.remove(at).mid;
+        match kind {
+            MediaKind::Audio => self.script.audio -= 1,
+            MediaKind::Video => self.script.video -= 1,
+        }
         let mut api = self.rtc.sdp_api();
         api.set_direction(mid, Direction::RecvOnly);
         let (offer, pending) = api.apply().expect("a change");
@@ -194,9 +201,9 @@ impl StrPeer {
         self.drain(now);
     }
 
-    /// str0m itself.
-    pub fn rtc(&mut self) -> &mut Rtc {
-        &mut self.rtc
+    /// It offers; else the server does.
+    pub fn offers(&self) -> bool {
+        self.script.offers
     }
 
     /// Asks for a picture on every video m-line that receives.
@@ -247,7 +254,8 @@ impl StrPeer {
     }
 
     fn start_sending(&mut self, now: Instant, mid: Mid, kind: MediaKind) {
-        let track = self.sending.iter().filter(|sending| sending.kind == kind).count() as u8;
+        let track = self.started[kind as usize];
+        self.started[kind as usize] += 1;
         // Near the roll-over, which is met within seconds.
         let seq = 65_536 - 300 + u64::from(track);
         let seq = if self.me.0.is_multiple_of(2) { seq - 200 } else { 1000 };

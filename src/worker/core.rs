@@ -29,6 +29,9 @@ use crate::wire::class::{Class, classify};
 
 /// How often loudness is told.
 const LEVELS_INTERVAL: Duration = Duration::from_millis(250);
+/// A session whose deadline was just served has its next one no sooner: one that stays in the past must not stop the
+/// worker.
+const DEADLINE_STEP_MIN: Duration = Duration::from_millis(1);
 /// How often numbers for people are told.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -145,13 +148,26 @@ impl WorkerCore {
 
     /// One UDP datagram from a socket.
     pub fn handle_datagram(&mut self, now: Instant, datagram: RxDatagram<'_>, tx: &mut TxBatch) {
-        if let Err(discard) = self.demux(now, datagram, tx) {
+        if let Err(discard) = self.demux(now, datagram, false, tx) {
+            self.discards.count(discard);
+        }
+    }
+
+    /// A datagram that another worker handed on, as it takes us for the session's owner.
+    pub(super) fn handle_handed_on(&mut self, now: Instant, datagram: RxDatagram<'_>, tx: &mut TxBatch) {
+        if let Err(discard) = self.demux(now, datagram, true, tx) {
             self.discards.count(discard);
         }
     }
 
     /// RFC 7983 §7, with RTP first as by far the most common.
-    fn demux(&mut self, now: Instant, datagram: RxDatagram<'_>, tx: &mut TxBatch) -> Result<(), Discard> {
+    fn demux(
+        &mut self,
+        now: Instant,
+        datagram: RxDatagram<'_>,
+        is_handed_on: bool,
+        tx: &mut TxBatch,
+    ) -> Result<(), Discard> {
         let RxDatagram { path, bytes } = datagram;
         let class = classify(bytes);
         match class {
@@ -164,6 +180,10 @@ impl WorkerCore {
         if let Some(owner) = seat.ticket.owner()
             && owner != self.id
         {
+            // Two sessions may have validated one address: workers that disagree on it must not play ball for ever.
+            if is_handed_on {
+                return Err(Discard::UnknownSource);
+            }
             return self.lanes.send_datagram(owner, path, bytes).map_err(|_| Discard::LaneFull);
         }
         match class {
@@ -175,7 +195,14 @@ impl WorkerCore {
 
     fn handle_rtp(&mut self, now: Instant, key: SessionKey, path: Path, bytes: &mut [u8]) -> Result<(), Discard> {
         let session = self.seats.session_mut(key).ok_or(Discard::SrtpTooEarly)?;
-        let media = session.handle_rtp(now, path, bytes)?;
+        let media = match session.handle_rtp(now, path, bytes) {
+            Ok(media) => media,
+            Err(discard) => {
+                // What goes no further may be due in feedback all the same: probes are padding only.
+                self.schedule(key);
+                return Err(discard);
+            }
+        };
         let track = self.tracks.ensure(media.track, media.kind);
         track.home = Some((key, media.mline));
         if let Some(level) = media.level_dbov {
@@ -184,10 +211,11 @@ impl WorkerCore {
         if media.is_first {
             self.events.push_back(Event::TrackLive { track: media.track });
         }
-        if track.fresh.is_empty() {
+        let is_first_of_turn = track.fresh.is_empty();
+        let is_kept = track.insert(media.packet);
+        if is_kept && is_first_of_turn {
             self.dirty.push(media.track);
         }
-        let is_kept = track.insert(media.packet);
         self.schedule(key);
         if is_kept { Ok(()) } else { Err(Discard::TooOld) }
     }
@@ -288,7 +316,7 @@ impl WorkerCore {
             let event = session.handle_timeout(now, &self.tracks, &mut self.effects, tx);
             self.handle_session_event(key, event);
             self.handle_effects();
-            self.schedule(key);
+            self.schedule_from(key, Some(now + DEADLINE_STEP_MIN));
         }
         self.flush_keyframes(now, tx);
         self.poll_questions(now, tx);
@@ -326,8 +354,13 @@ impl WorkerCore {
 
     /// Queues the session's next deadline.
     pub(super) fn schedule(&mut self, key: SessionKey) {
+        self.schedule_from(key, None);
+    }
+
+    /// The same, not before `earliest`.
+    fn schedule_from(&mut self, key: SessionKey, earliest: Option<Instant>) {
         if let Some(session) = self.seats.session_mut(key)
-            && let Some(at) = session.next_timeout()
+            && let Some(at) = session.next_timeout().map(|at| earliest.map_or(at, |earliest| at.max(earliest)))
             && session.timer_at.is_none_or(|queued| at < queued)
         {
             session.timer_at = Some(at);

@@ -97,7 +97,7 @@ impl WorkerCore {
                 }
                 LaneItem::Datagram { path, len, mut bytes } => {
                     let bytes = &mut bytes[..usize::from(len)];
-                    self.handle_datagram(now, RxDatagram { path, bytes }, tx);
+                    self.handle_handed_on(now, RxDatagram { path, bytes }, tx);
                 }
                 LaneItem::KeyframeWanted { track } => self.want_keyframe(track),
                 LaneItem::Clock { track, clock } => {
@@ -117,11 +117,11 @@ impl WorkerCore {
             return;
         }
         let track = self.tracks.ensure(key, kind);
-        if track.fresh.is_empty() {
-            self.dirty.push(key);
-        }
+        let is_first_of_turn = track.fresh.is_empty();
         if !track.insert(packet) {
             self.discards.count(Discard::TooOld);
+        } else if is_first_of_turn {
+            self.dirty.push(key);
         }
     }
 
@@ -160,5 +160,84 @@ impl WorkerCore {
             false
         });
         self.keyframes = keyframes;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rand::{SeedableRng, rngs::StdRng};
+
+    use super::*;
+    use crate::base::batch::Path;
+    use crate::base::format::Format;
+    use crate::base::ids::{PeerId, SessionKey, Ssrc, WorkerId};
+    use crate::crypto::cert::Certificate;
+    use crate::forward::plan::{Plan, SharedTable};
+    use crate::forward::table::Route;
+    use crate::proto::dtls::DtlsConfig;
+    use crate::proto::history::PacketMeta;
+    use crate::proto::ice::{CheckOutcome, LocalCredentials};
+    use crate::runtime::clock;
+    use crate::worker::command::{Command, Ticket};
+    use crate::worker::lane::Lanes;
+
+    const TRACK: TrackKey = TrackKey { index: 0, epoch: 0 };
+
+    fn two_cores(table: SharedTable) -> (WorkerCore, Lanes) {
+        let mut lanes = Lanes::mesh(2);
+        let other = lanes.pop().unwrap();
+        let dtls = Arc::new(DtlsConfig::new(Arc::new(Certificate::generate().unwrap())).unwrap());
+        (WorkerCore::new(WorkerId(0), StdRng::seed_from_u64(1), dtls, table, lanes.pop().unwrap()), other)
+    }
+
+    fn packet(seq: u64) -> Packet<'static> {
+        let meta = PacketMeta {
+            seq,
+            source: Ssrc(1),
+            timestamp: 0,
+            marker: false,
+            format: Format::Opus,
+            keyframe_start: true,
+        };
+        Packet { meta, exts: &[], payload: b"x" }
+    }
+
+    #[test]
+    fn packets_that_come_too_late_make_no_work() {
+        let mut plan = Plan::default();
+        let subscriber = Subscriber { session: SessionKey { index: 0, epoch: 0 }, mline: 0 };
+        let by_worker = Box::new([Box::from([subscriber]), Box::from([])]);
+        plan.set(Route { track: TRACK, home: WorkerId(1), by_worker });
+        plan.publish();
+        let (mut core, _) = two_cores(plan.shared());
+        let mut tx = TxBatch::with_capacity(8);
+        core.handle_lane_media(TRACK, MediaKind::Audio, packet(1000));
+        assert!(core.forward(clock::now(), &mut tx));
+        for _ in 0..100 {
+            core.handle_lane_media(TRACK, MediaKind::Audio, packet(1000 - 128));
+        }
+        core.handle_lane_media(TRACK, MediaKind::Audio, packet(1001));
+        assert_eq!(core.dirty, [TRACK]);
+    }
+
+    #[test]
+    fn a_datagram_is_handed_on_once() {
+        let (mut core, mut other) = two_cores(Plan::default().shared());
+        let (now, mut tx) = (clock::now(), TxBatch::with_capacity(8));
+        let session = SessionKey { index: 0, epoch: 0 };
+        let ticket = Arc::new(Ticket::new(session, PeerId(1)));
+        ticket.claim(WorkerId(1));
+        let credentials = LocalCredentials::generate(&mut StdRng::seed_from_u64(1));
+        core.apply(now, Command::Open { ticket, credentials }, &mut tx);
+        let path = Path { remote: ([192, 0, 2, 9], 9).into(), local: [192, 0, 2, 1].into() };
+        core.seats.handle_outcome(now, session, path, &CheckOutcome { is_accepted: true, ..CheckOutcome::default() });
+        let mut bytes = [22; 40];
+        core.handle_datagram(now, RxDatagram { path, bytes: &mut bytes }, &mut tx);
+        assert!(matches!(other.poll(), Some(LaneItem::Datagram { .. })), "to its owner");
+        other.send_datagram(WorkerId(0), path, &bytes).unwrap();
+        core.handle_lanes(now, &mut tx);
+        assert!(other.poll().is_none(), "what the owner sent here does not go back");
     }
 }

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use foldhash::fast::RandomState;
 
@@ -124,11 +125,17 @@ impl Seats {
     }
 
     /// Notes what a valid check changed.
-    pub fn handle_outcome(&mut self, key: SessionKey, path: Path, outcome: &CheckOutcome) {
+    pub fn handle_outcome(&mut self, now: Instant, key: SessionKey, path: Path, outcome: &CheckOutcome) {
         if !outcome.is_accepted {
             return;
         }
-        self.by_remote.insert(path.remote, key);
+        let holder = self.by_remote(path.remote).filter(|holder| *holder != key);
+        if !holder
+            .and_then(|holder| self.seat_mut(holder))
+            .is_some_and(|seat| seat.ice().holds_remote(now, path.remote))
+        {
+            self.by_remote.insert(path.remote, key);
+        }
         if let Some(retired) = outcome.retired {
             self.by_ufrag.remove(&retired);
         }
@@ -152,5 +159,65 @@ impl Seats {
     /// Keys of all seats.
     pub fn keys(&self) -> Vec<SessionKey> {
         self.seats.iter().flatten().map(|seat| seat.ticket.session).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{SeedableRng, rngs::StdRng};
+
+    use super::*;
+    use crate::base::ids::PeerId;
+    use crate::proto::ice::CheckRequest;
+    use crate::runtime::clock;
+
+    /// A seat on a worker that does not own it, and a check for it.
+    fn open(seats: &mut Seats, now: Instant, index: u32) -> (SessionKey, CheckRequest) {
+        let key = SessionKey { index, epoch: 0 };
+        let credentials = LocalCredentials::generate(&mut StdRng::seed_from_u64(u64::from(index)));
+        let check = CheckRequest {
+            ufrag: credentials.ufrag(),
+            transaction_id: [0; 12],
+            priority: Some(1),
+            use_candidate: true,
+        };
+        let state = State::Waiting(Box::new(IceLite::new(now, credentials)));
+        seats.open(Seat { ticket: Arc::new(Ticket::new(key, PeerId(1))), state, remote: None, streams: None });
+        (key, check)
+    }
+
+    fn handle(seats: &mut Seats, now: Instant, (key, check): (SessionKey, CheckRequest), path: Path) {
+        let outcome = seats.seat_mut(key).unwrap().ice().handle_check(now, path, &check);
+        seats.handle_outcome(now, key, path, &outcome);
+    }
+
+    #[test]
+    fn an_address_in_use_cannot_be_taken_by_another_sessions_check() {
+        let (now, mut seats) = (clock::now(), Seats::default());
+        let (victim, thief) = (open(&mut seats, now, 0), open(&mut seats, now, 1));
+        let path = Path { remote: ([192, 0, 2, 9], 9).into(), local: [192, 0, 2, 1].into() };
+        handle(&mut seats, now, victim, path);
+        handle(&mut seats, now, thief, path);
+        assert_eq!(seats.by_remote(path.remote), Some(victim.0));
+        // A NAT gives a port to another peer once the one before is silent.
+        handle(&mut seats, now + crate::proto::ice::REMOTE_HELD_FOR, thief, path);
+        assert_eq!(seats.by_remote(path.remote), Some(thief.0));
+        seats.close(thief.0);
+        assert_eq!(seats.by_remote(path.remote), None);
+    }
+
+    #[test]
+    fn what_a_seat_put_into_the_tables_goes_with_it() {
+        let (now, mut seats) = (clock::now(), Seats::default());
+        let seat = open(&mut seats, now, 3);
+        for port in 1..60 {
+            handle(&mut seats, now, seat, Path { remote: ([192, 0, 2, 9], port).into(), local: [192, 0, 2, 1].into() });
+        }
+        assert!(seats.by_remote.len() <= 16, "evicted paths left the table");
+        seats.restart(seat.0, LocalCredentials::generate(&mut StdRng::seed_from_u64(50)));
+        seats.restart(seat.0, LocalCredentials::generate(&mut StdRng::seed_from_u64(51)));
+        assert_eq!(seats.by_ufrag.len(), 2);
+        seats.close(seat.0);
+        assert!(seats.by_remote.is_empty() && seats.by_ufrag.is_empty());
     }
 }

@@ -82,7 +82,7 @@ impl WorkerCore {
             Err(refusal) => return Err(refuse(refusal, view, Some(&credentials), path, tx)),
         };
         let outcome = agent.handle_check(now, path, &check);
-        self.seats.handle_outcome(key, path, &outcome);
+        self.seats.handle_outcome(now, key, path, &outcome);
         match owner {
             // The owner answers from its own socket, so that the peer sees one place.
             Some(owner) if owner != self.id => {

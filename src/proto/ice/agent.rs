@@ -1,5 +1,6 @@
 //! The state a session keeps of its peer's checks: valid paths, the one we send on, consent.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::{CheckRequest, LocalCredentials, Ufrag};
@@ -15,6 +16,10 @@ pub const FIRST_CHECK_WITHIN: Duration = Duration::from_secs(60);
 /// A send path this long without a sign of life yields to any other valid one. libwebrtc keeps checking its other
 /// pairs, so a check alone must not move us.
 pub const PATH_SILENT_AFTER: Duration = Duration::from_secs(1);
+
+/// An address checked within this time is its session's: another session's check from there, which may be forged by a
+/// peer that knows its own password, does not take it away. RFC 7675 §5.1: checks are at most 6 s apart.
+pub const REMOTE_HELD_FOR: Duration = Duration::from_millis(6500);
 
 /// What a check changed, for whoever keeps tables of addresses and ufrags.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -165,6 +170,12 @@ impl IceLite {
     /// Whether a restart waits for its nomination.
     pub fn is_restarting(&self) -> bool {
         self.previous.is_some()
+    }
+
+    /// Whether an authentic check came from this address lately, over whichever of our addresses.
+    pub fn holds_remote(&self, now: Instant, remote: SocketAddr) -> bool {
+        let mut there = self.paths.iter().filter(|valid| valid.path.remote == remote);
+        there.any(|valid| now.saturating_duration_since(valid.checked_at) < REMOTE_HELD_FOR)
     }
 
     /// Every path kept, at most [`PATHS_MAX`], also such as have lost consent.

@@ -12,7 +12,8 @@ mod check;
 mod credentials;
 
 pub use agent::{
-    CONSENT_EXPIRES_AFTER, CheckOutcome, FIRST_CHECK_WITHIN, IceLite, PATH_SILENT_AFTER, PATHS_MAX, Restarted,
+    CONSENT_EXPIRES_AFTER, CheckOutcome, FIRST_CHECK_WITHIN, IceLite, PATH_SILENT_AFTER, PATHS_MAX, REMOTE_HELD_FOR,
+    Restarted,
 };
 pub use check::{CheckRequest, Incoming, Refusal, check_request, fuzz_ice, screen, write_answer, write_refusal};
 pub use credentials::{LocalCredentials, PWD_BYTES, UFRAG_BYTES, Ufrag};

@@ -1,6 +1,10 @@
 //! What is played, and what must come of it.
 
 mod calls;
+mod chaos;
+mod hostile;
+mod networks;
+mod scripted;
 
 use std::time::Duration;
 

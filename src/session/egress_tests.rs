@@ -1,0 +1,272 @@
+//! What a subscriber gets, read with its own keys.
+
+use std::net::IpAddr;
+
+use rand::{SeedableRng, rngs::StdRng};
+
+use super::*;
+use crate::crypto::srtp::{SrtpReceiver, SrtpSuite};
+use crate::proto::history::PacketMeta;
+use crate::runtime::clock;
+use crate::session::streams::EgressConfig;
+use crate::wire::rtp::RtpView;
+use crate::wire::rtp_ext;
+
+const TRACK: TrackKey = TrackKey { index: 3, epoch: 1 };
+const SSRC: Ssrc = Ssrc(0x1111);
+const RTX_SSRC: Ssrc = Ssrc(0x2222);
+
+/// What stands in one datagram that was sent.
+#[derive(Debug, PartialEq)]
+struct Sent {
+    ssrc: Ssrc,
+    pt: u8,
+    index: u64,
+    exts: Vec<(u8, Vec<u8>)>,
+    payload: Vec<u8>,
+}
+
+struct Bench {
+    now: Instant,
+    rng: StdRng,
+    egress: Egress,
+    track: Track,
+    srtp: SrtpSender,
+    receiver: SrtpReceiver,
+    tx: TxBatch,
+}
+
+fn payload(pt: u8, format: Format, rtx_pt: Option<u8>) -> Payload {
+    Payload { pt, format, rtx_pt, nack: true, pli: true, fir: true, transport_cc: false }
+}
+
+fn mline(payloads: &[Payload], exts: &[(u8, Ext)]) -> MlineConfig {
+    MlineConfig {
+        mid: Mid::new(b"7").unwrap(),
+        kind: payloads[0].format.kind(),
+        exts: exts.to_vec(),
+        payloads: payloads.to_vec(),
+        ingress: None,
+        egress: Some(EgressConfig { ssrc: SSRC, rtx_ssrc: RTX_SSRC, track: Some(TRACK) }),
+    }
+}
+
+fn streams(mline: &MlineConfig) -> StreamsConfig {
+    StreamsConfig { mlines: vec![Some(mline.clone())], ext_mixed: true }
+}
+
+impl Bench {
+    fn new(mline: &MlineConfig) -> Self {
+        let (key, salt) = ([7; 16], [9; 12]);
+        let mut bench = Self {
+            now: clock::now(),
+            rng: StdRng::seed_from_u64(1),
+            egress: Egress::default(),
+            track: Track::new(TRACK, mline.kind),
+            srtp: SrtpSender::new(SrtpSuite::AeadAes128Gcm, &key, &salt).unwrap(),
+            receiver: SrtpReceiver::new(SrtpSuite::AeadAes128Gcm, &key, &salt).unwrap(),
+            tx: TxBatch::with_capacity(64),
+        };
+        bench.configure(mline);
+        bench
+    }
+
+    fn configure(&mut self, mline: &MlineConfig) {
+        self.egress.configure(&mut self.rng, &streams(mline));
+    }
+
+    fn outlet(srtp: &SrtpSender) -> Outlet<'_> {
+        let path = Path { remote: ([192, 0, 2, 9], 9).into(), local: IpAddr::from([192, 0, 2, 1]) };
+        Outlet { srtp, path }
+    }
+
+    /// The publisher's packet is kept, not yet forwarded.
+    fn keep(&mut self, seq: u64, format: Format, keyframe_start: bool, exts: &[u8], payload: &[u8]) {
+        let source = Ssrc(5);
+        let meta = PacketMeta { seq, source, timestamp: seq as u32 * 100, marker: false, format, keyframe_start };
+        assert!(self.track.insert(Packet { meta, exts, payload }));
+    }
+
+    fn forward(&mut self, seq: u64) -> Result<(), Discard> {
+        let packet = self.track.history.packet(seq).unwrap();
+        self.egress.forward(self.now, 0, (&self.track, &packet), &Self::outlet(&self.srtp), &mut self.tx)
+    }
+
+    fn pass(&mut self, seq: u64, format: Format) -> Result<Sent, Discard> {
+        self.keep(seq, format, true, &[], &seq.to_be_bytes());
+        self.forward(seq)?;
+        Ok(self.sent())
+    }
+
+    fn retransmit(&mut self, seq: u16) -> Result<(), Discard> {
+        self.egress.retransmit(self.now, 0, seq, &self.track, &Self::outlet(&self.srtp), &mut self.tx)
+    }
+
+    /// The last datagram as it went out.
+    fn bytes(&self) -> Vec<u8> {
+        self.tx.bytes(self.tx.entries().last().expect("a datagram")).to_vec()
+    }
+
+    /// The last datagram as the subscriber reads it.
+    fn sent(&mut self) -> Sent {
+        let mut bytes = self.bytes();
+        let plain = self.receiver.unprotect_rtp(&mut bytes).expect("authentic, and its index as guessed");
+        let view = RtpView::parse(&bytes[..plain.plain_len]).unwrap();
+        let exts = view.ext().map(|(profile, block)| {
+            rtp_ext::elements(profile, block).map(|(id, value)| (id, value.to_vec())).collect()
+        });
+        Sent {
+            ssrc: view.ssrc(),
+            pt: view.pt(),
+            index: plain.index,
+            exts: exts.unwrap_or_default(),
+            payload: view.payload().to_vec(),
+        }
+    }
+}
+
+fn opus() -> MlineConfig {
+    mline(&[payload(111, Format::Opus, None)], &[])
+}
+
+#[test]
+fn an_m_line_that_rests_keeps_its_numbers() {
+    let mut bench = Bench::new(&opus());
+    let first = bench.pass(10, Format::Opus).unwrap();
+    let mut resting = opus();
+    resting.egress = None;
+    bench.configure(&resting);
+    bench.keep(11, Format::Opus, true, &[], b"x");
+    assert_eq!(bench.forward(11), Err(Discard::StaleRoute));
+    bench.configure(&opus());
+    assert_eq!(bench.pass(12, Format::Opus).unwrap().index, first.index + 1);
+}
+
+#[test]
+fn the_first_number_is_below_the_half() {
+    for seed in 0..50 {
+        let mut bench = Bench::new(&opus());
+        bench.rng = StdRng::seed_from_u64(seed);
+        bench.egress = Egress::default();
+        bench.configure(&opus());
+        assert!(bench.pass(99_999, Format::Opus).unwrap().index < 1 << 15);
+    }
+}
+
+#[test]
+fn a_retransmission_without_rtx_is_the_first_datagram_again() {
+    let mut bench = Bench::new(&opus());
+    let first = bench.pass(10, Format::Opus).unwrap();
+    let bytes = bench.bytes();
+    bench.pass(11, Format::Opus).unwrap();
+    bench.retransmit(first.index as u16).unwrap();
+    assert_eq!(bench.bytes(), bytes);
+}
+
+#[test]
+fn after_a_change_of_the_header_nothing_is_sent_again_without_rtx() {
+    let mut bench = Bench::new(&opus());
+    let first = bench.pass(10, Format::Opus).unwrap();
+    bench.configure(&mline(&[payload(111, Format::Opus, None)], &[(4, Ext::Mid)]));
+    assert_eq!(bench.retransmit(first.index as u16), Err(Discard::TooOld));
+    let second = bench.pass(11, Format::Opus).unwrap();
+    bench.retransmit(second.index as u16).unwrap();
+}
+
+#[test]
+fn a_number_served_by_nack_first_never_goes_out_with_another_header() {
+    let mut bench = Bench::new(&opus());
+    let first = bench.pass(10, Format::Opus).unwrap();
+    bench.pass(12, Format::Opus).unwrap();
+    bench.keep(11, Format::Opus, true, &[], b"late");
+    bench.retransmit(first.index as u16 + 1).unwrap();
+    bench.configure(&mline(&[payload(109, Format::Opus, None)], &[]));
+    assert_eq!(bench.forward(11), Err(Discard::TooOld), "its index is taken");
+}
+
+#[test]
+fn a_retransmission_by_rtx_has_numbers_of_its_own() {
+    let mut bench = Bench::new(&mline(&[payload(96, Format::Vp8, Some(97))], &[(4, Ext::Mid)]));
+    let first = bench.pass(10, Format::Vp8).unwrap();
+    bench.retransmit(first.index as u16).unwrap();
+    let again = bench.sent();
+    let payload = [&(first.index as u16).to_be_bytes()[..], &10u64.to_be_bytes()].concat();
+    assert_eq!((again.ssrc, again.pt, &again.payload), (RTX_SSRC, 97, &payload));
+    assert_eq!(again.exts, [(4, b"7".to_vec())]);
+    bench.retransmit(first.index as u16).unwrap();
+    assert_eq!(bench.sent().index, again.index + 1);
+    assert!(bench.retransmit(first.index as u16 + 1).is_err(), "never sent");
+}
+
+#[test]
+fn a_peer_that_asks_too_much_gets_less() {
+    let mut bench = Bench::new(&mline(&[payload(96, Format::Vp8, Some(97))], &[]));
+    let first = bench.pass(10, Format::Vp8).unwrap();
+    let mut ask = |count: u32| {
+        (0..count)
+            .filter(|_| {
+                bench.tx.clear();
+                bench.retransmit(first.index as u16).is_ok()
+            })
+            .count()
+    };
+    assert_eq!(ask(RETRANSMISSIONS_MAX + 50), RETRANSMISSIONS_MAX as usize);
+}
+
+#[test]
+fn a_format_that_was_not_negotiated_is_not_sent() {
+    let mut bench = Bench::new(&opus());
+    bench.keep(1, Format::Pcmu, true, &[], b"x");
+    assert_eq!(bench.forward(1), Err(Discard::FormatNotNegotiated));
+}
+
+#[test]
+fn video_begins_with_a_keyframe() {
+    let mut bench = Bench::new(&mline(&[payload(96, Format::Vp8, None)], &[]));
+    bench.keep(1, Format::Vp8, false, &[], b"x");
+    assert_eq!(bench.forward(1), Err(Discard::AwaitsKeyframe));
+    assert_eq!(bench.egress.awaiting_keyframe().collect::<Vec<_>>(), [TRACK]);
+    bench.pass(2, Format::Vp8).unwrap();
+    assert_eq!(bench.egress.awaiting_keyframe().count(), 0);
+}
+
+#[test]
+fn extensions_go_by_the_subscribers_ids_and_mid_is_ours() {
+    let exts = [(4, Ext::Mid), (9, Ext::AudioLevel)];
+    let mut bench = Bench::new(&mline(&[payload(111, Format::Opus, None)], &exts));
+    let level = [Ext::AudioLevel as u8, 1, 0x85, Ext::PlayoutDelay as u8, 3, 1, 2, 3];
+    bench.keep(1, Format::Opus, true, &level, b"x");
+    bench.forward(1).unwrap();
+    assert_eq!(bench.sent().exts, [(4, b"7".to_vec()), (9, vec![0x85])]);
+}
+
+#[test]
+fn a_long_extension_takes_the_two_byte_form() {
+    let exts = [(4, Ext::Mid), (9, Ext::DependencyDescriptor)];
+    let mut bench = Bench::new(&mline(&[payload(45, Format::Av1 { profile: 0 }, None)], &exts));
+    let long = [&[Ext::DependencyDescriptor as u8, 40][..], &[1; 40]].concat();
+    bench.keep(1, Format::Av1 { profile: 0 }, true, &long, b"x");
+    bench.forward(1).unwrap();
+    assert_eq!(bench.sent().exts, [(4, b"7".to_vec()), (9, vec![1; 40])]);
+}
+
+#[test]
+fn after_a_long_absence_the_numbers_go_on_where_they_were() {
+    let mut bench = Bench::new(&opus());
+    let first = bench.pass(10, Format::Opus).unwrap();
+    // The subscriber's transport was away for ten minutes; its guess of the roll-over counter must still be right.
+    let later = bench.pass(50_000, Format::Opus).unwrap();
+    assert_eq!(later.index, first.index + 1);
+    assert_eq!(bench.pass(50_002, Format::Opus).unwrap().index, first.index + 3);
+}
+
+#[test]
+fn red_names_opus_by_the_subscribers_payload_type() {
+    let payloads = [payload(63, Format::OpusRed, None), payload(109, Format::Opus, None)];
+    let mut bench = Bench::new(&mline(&payloads, &[]));
+    // RFC 2198 §3: one redundant block of two bytes, then the primary.
+    let red = [0x80 | 111, 0x0f, 0x00, 0x02, 111, 0xaa, 0xbb, 0xcc];
+    bench.keep(1, Format::OpusRed, true, &[], &red);
+    bench.forward(1).unwrap();
+    assert_eq!(bench.sent().payload, [0x80 | 109, 0x0f, 0x00, 0x02, 109, 0xaa, 0xbb, 0xcc]);
+}
