@@ -1,3 +1,5 @@
+//! RTCP against an independent implementation, by property, and against hostile bytes.
+
 use proptest::prelude::*;
 use rtc_rtcp::goodbye::Goodbye;
 use rtc_rtcp::packet::{Packet, marshal, unmarshal};
