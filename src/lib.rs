@@ -48,8 +48,9 @@
 //! 7. [`session::egress`] and [`forward::rewrite`]: for each subscriber the packet gets its ssrc, sequence number,
 //!    timestamp, payload type and extensions; it is written into room reserved in the [`base::batch::TxBatch`] and
 //!    protected there: ciphertext is born in the bytes that the kernel reads.
-//! 8. `net/send.rs`: one submission per datagram, from the local address that the peer knows us by; the wait at the end
-//!    of the turn takes them all into the kernel with one entry.
+//! 8. [`base::train`], `net/send.rs`: neighbours of one size to one place become a train, one message that the kernel cuts
+//!    (UDP_SEGMENT); what travels alone is one submission. Each leaves from the local address that the peer knows us by,
+//!    and the wait at the end of the turn takes them all into the kernel with one entry.
 //!
 //! The way back is the same: RTCP takes steps 1 to 4; NACKs are answered from the history over RTX; a wish for a keyframe
 //! ([`proto::keyframe`]) travels to the worker where the publisher lives; reports for people go up as
