@@ -1,4 +1,82 @@
-//! Tramline: a WebRTC selective forwarding unit.
+//! Tramline: a WebRTC selective forwarding unit (SFU) for Linux.
+//!
+//! Peers send what they publish once; Tramline sends it on to everybody else in the room, under numbers that are right
+//! for each of them, encrypted once per subscriber, and without looking into pictures or sound.
+//!
+//! # The tiers
+//!
+//! One crate, so that the packet path inlines across modules. Imports point down this table only:
+//!
+//! | Module | What it is | Imports |
+//! |---|---|---|
+//! | [`base`] | nouns everybody shares: ids, sequence arithmetic, [`base::batch`] | nothing |
+//! | [`wire`] | bytes to values and back: STUN, RTP, RTCP, SDP, payload heads | base |
+//! | [`crypto`] | SRTP, key derivation, replay windows, certificates | base, wire |
+//! | [`proto`] | one protocol, one machine: ICE, DTLS, NACK, TWCC, reports, [`proto::history`] | those above |
+//! | [`forward`] | who gets what, and how it is renumbered; never names a session | base |
+//! | [`session`] | one peer: transport, [`session::ingress`], [`session::egress`], [`session::negotiate`] | those above |
+//! | [`worker`] | all state of one core: [`worker::core`], seats, timers, lanes | those above |
+//! | [`net`] | sockets and io_uring; knows bytes, not WebRTC | base |
+//! | [`room`] | rooms, publications, subscriptions, as a pure machine ([`room::hub`]) | base, forward, session::negotiate, worker::command, telemetry |
+//! | [`runtime`] | threads, the loop, the only clock | base, config, net, worker |
+//! | [`signaling`] | HTTP, WebSocket, the dialects, the page | config, room, telemetry, session::negotiate |
+//! | [`config`], [`telemetry`] | settings in; logs and numbers out | little |
+//! | [`server`], [`self_check`] | wiring, start and stop | all |
+//! | `sim` | virtual clock and network around the shipped hub and workers (tests, or feature `sim`) | all but net and runtime |
+//!
+//! Three seams, each one file: `net` meets the protocols in [`base::batch`], signalling meets the packet path in
+//! [`worker::command`], and forwarding meets sessions in `worker/forward.rs`.
+//!
+//! # One packet, told through the files
+//!
+//! 1. `net/recv.rs`: a multishot recvmsg completes; the datagram lies in a buffer that the kernel picked from our ring.
+//!    The reap only queues it.
+//! 2. [`runtime::run`]: a turn begins. The clock is read once; then come commands, lanes, timers, datagrams, forwarding
+//!    and the wait, in this order. Datagrams are lent to the core one by one, and their buffers go back to the kernel.
+//! 3. [`worker::core`]: the first byte says RTP (RFC 7983, [`wire::class`]); the source address finds the session
+//!    ([`worker::seats`]). A session that lives on another worker gets its datagram over a [`worker::lane`]. What nobody
+//!    knows is a counted [`session::discard`].
+//! 4. [`session::peer`] and [`session::ingress`]: unprotected in place, replays refused, the header parsed once. The
+//!    arrival is noted for TWCC and NACK, RTX is unwrapped, padding dropped, padding-only packets absorbed and their gap
+//!    closed ([`forward::gap`]). Out comes a media packet: track, number, extensions that concern more than this hop,
+//!    payload.
+//! 5. [`proto::history`]: the packet is copied once, into the ring of its track. This copy is what all subscribers are
+//!    served from now, and what is sent again when somebody misses it.
+//! 6. `worker/forward.rs`: when the turn's datagrams are in, [`forward::table`] is loaded once. Every *other worker* with
+//!    subscribers gets one copy over its lane and goes on at step 5; the subscribers here are sorted, so that each one's
+//!    keys and numbers are touched once per turn.
+//! 7. [`session::egress`] and [`forward::rewrite`]: for each subscriber the packet gets its ssrc, sequence number,
+//!    timestamp, payload type and extensions; it is written into room reserved in the [`base::batch::TxBatch`] and
+//!    protected there: ciphertext is born in the bytes that the kernel reads.
+//! 8. `net/send.rs`: one submission per datagram, from the local address that the peer knows us by; the wait at the end
+//!    of the turn takes them all into the kernel with one entry.
+//!
+//! The way back is the same: RTCP takes steps 1 to 4; NACKs are answered from the history over RTX; a wish for a keyframe
+//! ([`proto::keyframe`]) travels to the worker where the publisher lives; reports for people go up as
+//! [`worker::command::Event`]s once a second.
+//!
+//! # How a peer comes to a worker
+//!
+//! Workers share one UDP port, and the kernel spreads peers over their sockets by address. So [`room::hub`] allocates the
+//! session key and opens the session on *every* worker; the one that the peer's DTLS reaches claims it, and the others
+//! hand on what still reaches them. Nobody is asked on the packet path.
+//!
+//! # Where this differs from what one might expect
+//!
+//! - *There is no receive batch.* Datagrams are lent one at a time from the kernel's buffers; media is copied into the
+//!   history anyway, so nothing has to outlive the loan. Only sending is batched.
+//! - *Forwarding source and retransmission cache are one thing.* The history is per track and worker, in plaintext, with
+//!   indices instead of copies per subscriber; a subscriber only remembers which number each packet went by.
+//! - *Keys are given out by control.* A key is an index and an epoch, valid on all workers, so tables need no hashing and
+//!   a late message to a peer that has gone reaches nobody.
+//! - *No pacer, no bandwidth estimate, no layers yet*: what is received is sent at once. They will sit between steps 6
+//!   and 7.
+//!
+//! # Rules the code keeps
+//!
+//! Everything is told the time; [`runtime::clock`] alone reads it. Nothing a peer sends can panic or grow without bound:
+//! each limit is a constant with its reason, and what exceeds it is counted. `unsafe` lives in [`net`] only. The core
+//! never sees a socket, so the simulator drives the shipped [`worker::core::WorkerCore`] and [`room::hub::Hub`].
 
 pub mod base;
 pub mod config;

@@ -6,6 +6,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::train::Train;
+
 /// The largest datagram we send; what leaves is below every usual path MTU.
 pub const DATAGRAM_BYTES_MAX: usize = 1500;
 
@@ -87,6 +89,11 @@ impl TxBatch {
     /// The bytes of one entry.
     pub fn bytes(&self, entry: &TxEntry) -> &[u8] {
         &self.arena[entry.start..entry.start + entry.len]
+    }
+
+    /// The bytes of a train, one datagram behind the other.
+    pub fn train_bytes(&self, train: &Train) -> &[u8] {
+        &self.arena[train.start..train.start + train.len]
     }
 
     /// Forgets what was queued; its memory is used again.

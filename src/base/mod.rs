@@ -7,4 +7,5 @@ pub mod batch;
 pub mod format;
 pub mod ids;
 pub mod seq;
+pub mod train;
 pub mod window;

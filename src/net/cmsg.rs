@@ -9,11 +9,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV
 pub(super) const NAME_BYTES: usize = 32;
 /// Room for received control data: one packet-info of either family, with space to spare.
 pub(super) const CONTROL_RECV_BYTES: usize = 64;
-/// Room for one packet-info of either family: 16 bytes of header and 20 of `in6_pktinfo`, aligned to 8.
-pub(super) const CONTROL_SEND_BYTES: usize = 40;
+/// Room for one packet-info of either family (16 bytes of header and 20 of `in6_pktinfo`, aligned to 8) and a segment
+/// size (16 and 2, aligned to 8).
+pub(super) const CONTROL_SEND_BYTES: usize = 64;
 
 const HEADER_BYTES: usize = size_of::<libc::cmsghdr>();
-const _: () = assert!(HEADER_BYTES + size_of::<libc::in6_pktinfo>() <= CONTROL_SEND_BYTES);
+const INFO_SPACE: usize = (HEADER_BYTES + size_of::<libc::in6_pktinfo>()).next_multiple_of(size_of::<usize>());
+const _: () = assert!(INFO_SPACE + HEADER_BYTES + size_of::<usize>() <= CONTROL_SEND_BYTES);
 const _: () = assert!(size_of::<libc::sockaddr_in6>() <= NAME_BYTES);
 
 /// Plain C structures without padding surprises: any bytes are a value, and a value is nothing but bytes.
@@ -27,6 +29,8 @@ unsafe impl Plain for libc::sockaddr_in {}
 unsafe impl Plain for libc::sockaddr_in6 {}
 // SAFETY: as above.
 unsafe impl Plain for libc::cmsghdr {}
+// SAFETY: an integer.
+unsafe impl Plain for u16 {}
 // SAFETY: as above.
 unsafe impl Plain for libc::in_pktinfo {}
 // SAFETY: as above.
@@ -90,14 +94,20 @@ pub(super) fn write_local(local: IpAddr, out: &mut [u8; CONTROL_SEND_BYTES]) -> 
                 ipi_spec_dst: in_addr(ip),
                 ipi_addr: in_addr(Ipv4Addr::UNSPECIFIED),
             };
-            write_message(out, libc::IPPROTO_IP, libc::IP_PKTINFO, info)
+            write_message(out, 0, libc::IPPROTO_IP, libc::IP_PKTINFO, info)
         }
         // RFC 3542 §6.2: ipi6_addr is the source address of an outgoing packet.
         IpAddr::V6(ip) => {
             let info = libc::in6_pktinfo { ipi6_addr: libc::in6_addr { s6_addr: ip.octets() }, ipi6_ifindex: 0 };
-            write_message(out, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info)
+            write_message(out, 0, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info)
         }
     }
+}
+
+/// Writes the segment size that makes one send a train, behind the `used` bytes there are; gives the new length.
+pub(super) fn write_segment(bytes: u16, used: usize, out: &mut [u8; CONTROL_SEND_BYTES]) -> usize {
+    // udp(7): UDP_SEGMENT, "a control message of type uint16_t".
+    used + write_message(out, used, libc::SOL_UDP, libc::UDP_SEGMENT, bytes)
 }
 
 /// The local address a datagram was sent to, from its control data.
@@ -127,14 +137,15 @@ fn in_addr(ip: Ipv4Addr) -> libc::in_addr {
     libc::in_addr { s_addr: u32::from(ip).to_be() }
 }
 
-fn write_message<T: Plain>(out: &mut [u8; CONTROL_SEND_BYTES], level: i32, kind: i32, info: T) -> usize {
+/// Writes a control message at `at`; gives the room it takes.
+fn write_message<T: Plain>(out: &mut [u8; CONTROL_SEND_BYTES], at: usize, level: i32, kind: i32, info: T) -> usize {
     // SAFETY: an all-zero cmsghdr is a value; some libc targets have private padding fields in it.
     let mut header: libc::cmsghdr = unsafe { std::mem::zeroed() };
     header.cmsg_len = (HEADER_BYTES + size_of::<T>()) as _;
     header.cmsg_level = level;
     header.cmsg_type = kind;
-    write_plain(out, 0, header);
-    write_plain(out, HEADER_BYTES, info);
+    write_plain(out, at, header);
+    write_plain(out, at + HEADER_BYTES, info);
     // CMSG_SPACE: the message and its trailing alignment.
     (HEADER_BYTES + size_of::<T>()).next_multiple_of(size_of::<usize>())
 }

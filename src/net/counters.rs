@@ -21,6 +21,12 @@ pub struct IoCounters {
     pub tx_datagrams: u64,
     /// Their UDP payload bytes.
     pub tx_bytes: u64,
+    /// Sends of two datagrams or more.
+    pub tx_trains: u64,
+    /// Datagrams in them.
+    pub tx_train_datagrams: u64,
+    /// Trains that were refused and went out as single datagrams.
+    pub tx_trains_refused: u64,
     /// Not sent: the socket's send buffer is full (`EAGAIN`).
     pub tx_would_block: u64,
     /// Not sent: the device queue is full or memory is short (`ENOBUFS`, `ENOMEM`).

@@ -14,20 +14,24 @@ use io_uring::{cqueue, opcode};
 
 use super::counters::IoCounters;
 use super::features::{IoUringRefused, refused};
+use super::plain::PlainPeers;
 use super::recv::Receiver;
 use super::ring::{Ring, Wait};
 use super::send::{SendSlots, file_of};
 use super::socket::WorkerSockets;
 use super::wake::WakeSource;
 use super::{FILE_V4, FILE_V6, FILE_WAKE};
-use crate::base::batch::{RxDatagram, TxBatch, TxEntry};
+use crate::base::batch::{RxDatagram, TxBatch};
+use crate::base::train::{Train, trains};
 
 /// Marks completions of receives: the registered file is added.
 const TAG_RECV: u64 = 0x10;
 const TAG_RECV_V4: u64 = TAG_RECV + FILE_V4 as u64;
 const TAG_RECV_V6: u64 = TAG_RECV + FILE_V6 as u64;
 const TAG_WAKE: u64 = 0x20;
+/// Marks completions of sends; the slot's number is above it.
 const TAG_SEND: u64 = 0x30;
+const TAG_BITS: u32 = 8;
 
 /// Submissions that are not sends: two receives and the wake.
 const SUBMISSIONS_OWN: usize = 3;
@@ -57,6 +61,9 @@ pub struct UdpDriver {
     /// Where the kernel puts the eventfd's count; boxed, as the kernel keeps the address, and never read by us.
     wake_count: Box<UnsafeCell<u64>>,
     is_wake_armed: bool,
+    plain: PlainPeers,
+    /// Trains of the batch being sent that the kernel refused.
+    refused: Vec<Train>,
     sockets: WorkerSockets,
     wake: WakeSource,
     counters: IoCounters,
@@ -83,6 +90,8 @@ impl UdpDriver {
             slots,
             wake_count: Box::new(UnsafeCell::new(0)),
             is_wake_armed: false,
+            plain: PlainPeers::default(),
+            refused: Vec::new(),
             sockets,
             wake,
             counters: IoCounters::default(),
@@ -100,7 +109,8 @@ impl UdpDriver {
     /// The ring is broken; the worker cannot go on.
     pub fn send(&mut self, batch: &TxBatch) -> io::Result<()> {
         self.queue(batch)?;
-        self.flush(Wait::No)
+        self.flush(Wait::No)?;
+        self.resend_refused(batch)
     }
 
     /// Sends the batch, then waits for anything to happen, at most `timeout`; zero only looks. Datagrams that came are
@@ -112,7 +122,8 @@ impl UdpDriver {
         self.queue(batch)?;
         let wait = if timeout.is_zero() || self.has_datagram() { Wait::No } else { Wait::AtMost(timeout) };
         self.arm()?;
-        self.flush(wait)
+        self.flush(wait)?;
+        self.resend_refused(batch)
     }
 
     /// Whether a datagram is queued.
@@ -138,32 +149,65 @@ impl UdpDriver {
     /// Makes submissions of a batch; a full queue goes to the kernel at once. What is queued points into `batch`, so
     /// [`flush`](Self::flush) must follow before the borrow ends.
     fn queue(&mut self, batch: &TxBatch) -> io::Result<()> {
-        // One submission per entry. Trains will group neighbours here: same path, equal size.
-        for entry in batch.entries() {
-            if !self.has_socket_for(entry) {
-                self.counters.tx_no_socket += 1;
-                continue;
+        for train in trains(batch.entries()) {
+            if train.count > 1 && self.plain.is_plain(train.path.remote) {
+                for entry in train.split() {
+                    self.queue_train(&Train::of(&entry), batch)?;
+                }
+            } else {
+                self.queue_train(&train, batch)?;
             }
-            if self.ring.room() <= SUBMISSIONS_OWN {
-                self.flush(Wait::No)?;
-            }
-            let Some(submission) = self.slots.submission(entry.path, batch.bytes(entry)) else {
-                debug_assert!(false, "as many slots as submissions");
-                self.counters.tx_other += 1;
-                continue;
-            };
-            // SAFETY: the slot is not refilled and the batch stays borrowed until `flush` has seen the kernel consume
-            // the submission; MSG_DONTWAIT keeps it from being retried later.
-            let is_queued = unsafe { self.ring.push(&submission.user_data(TAG_SEND)) };
-            debug_assert!(is_queued, "room was checked");
-            self.counters.tx_datagrams += 1;
-            self.counters.tx_bytes += entry.len as u64;
         }
         Ok(())
     }
 
-    fn has_socket_for(&self, entry: &TxEntry) -> bool {
-        let socket = if file_of(entry.path.remote) == FILE_V4 { &self.sockets.v4 } else { &self.sockets.v6 };
+    fn queue_train(&mut self, train: &Train, batch: &TxBatch) -> io::Result<()> {
+        let datagrams = train.count as u64;
+        if !self.has_socket_for(train) {
+            self.counters.tx_no_socket += datagrams;
+            return Ok(());
+        }
+        if self.ring.room() <= SUBMISSIONS_OWN {
+            self.flush(Wait::No)?;
+        }
+        let Some((number, submission)) = self.slots.submission(train, batch.train_bytes(train)) else {
+            debug_assert!(false, "as many slots as submissions");
+            self.counters.tx_other += datagrams;
+            return Ok(());
+        };
+        // SAFETY: the slot is not refilled and the batch stays borrowed until `flush` has seen the kernel consume
+        // the submission; MSG_DONTWAIT keeps it from being retried later.
+        let is_queued = unsafe { self.ring.push(&submission.user_data(TAG_SEND | number << TAG_BITS)) };
+        debug_assert!(is_queued, "room was checked");
+        self.counters.tx_datagrams += datagrams;
+        self.counters.tx_bytes += train.len as u64;
+        if datagrams > 1 {
+            self.counters.tx_trains += 1;
+            self.counters.tx_train_datagrams += datagrams;
+        }
+        Ok(())
+    }
+
+    /// Sends again, one by one, what was refused as a train. The batch is still there.
+    fn resend_refused(&mut self, batch: &TxBatch) -> io::Result<()> {
+        while !self.refused.is_empty() {
+            let mut refused = std::mem::take(&mut self.refused);
+            for train in refused.drain(..) {
+                for entry in train.split() {
+                    self.queue_train(&Train::of(&entry), batch)?;
+                }
+            }
+            self.flush(Wait::No)?;
+            if self.refused.is_empty() {
+                self.refused = refused;
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn has_socket_for(&self, train: &Train) -> bool {
+        let socket = if file_of(train.path.remote) == FILE_V4 { &self.sockets.v4 } else { &self.sockets.v6 };
         socket.is_some()
     }
 
@@ -215,10 +259,26 @@ impl UdpDriver {
                 TAG_RECV_V4 => self.receiver.handle_completion(FILE_V4, &completion, &mut self.counters),
                 TAG_RECV_V6 => self.receiver.handle_completion(FILE_V6, &completion, &mut self.counters),
                 TAG_WAKE => self.handle_wake(&completion),
-                _ if completion.result() < 0 => self.counters.note_send_error(-completion.result()),
+                tag if completion.result() < 0 => self.handle_send_error(tag >> TAG_BITS, -completion.result()),
                 // A send that completed although successes are silent.
                 _ => {}
             }
+        }
+    }
+
+    /// A train that was refused as such is remembered to be sent in single datagrams; everything else is lost.
+    fn handle_send_error(&mut self, slot: u64, errno: i32) {
+        match self.slots.train(slot) {
+            Some(train) if train.count > 1 && self.plain.note_refusal(train.path.remote, errno) => {
+                self.counters.tx_trains_refused += 1;
+                self.counters.tx_datagrams -= train.count as u64;
+                self.counters.tx_bytes -= train.len as u64;
+                self.counters.tx_trains -= 1;
+                self.counters.tx_train_datagrams -= train.count as u64;
+                self.refused.push(train);
+            }
+            Some(train) => (0..train.count).for_each(|_| self.counters.note_send_error(errno)),
+            None => self.counters.note_send_error(errno),
         }
     }
 
@@ -288,6 +348,70 @@ mod tests {
             io.send(&batch).unwrap();
             let (len, from) = client.recv_from(&mut [0; 100]).unwrap();
             assert_eq!((len, from), (4, SocketAddr::from((local, io.port()))));
+        }
+    }
+
+    /// Ten datagrams of which the last is shorter, to one client.
+    fn train_for(client: &UdpSocket, local: IpAddr) -> (TxBatch, Vec<Vec<u8>>) {
+        let mut batch = TxBatch::with_capacity(16);
+        let payloads: Vec<Vec<u8>> = (0..10u8).map(|i| vec![i; if i == 9 { 700 } else { 1200 }]).collect();
+        for payload in &payloads {
+            push(&mut batch, Path { remote: client.local_addr().unwrap(), local }, payload);
+        }
+        (batch, payloads)
+    }
+
+    fn receive_all(client: &UdpSocket, count: usize) -> Vec<Vec<u8>> {
+        let mut buffer = [0; 2000];
+        (0..count).map(|_| client.recv(&mut buffer).map(|len| buffer[..len].to_vec()).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_train_arrives_as_the_datagrams_it_is_made_of() {
+        let mut io = driver();
+        let client = client();
+        for local in [Ipv4Addr::UNSPECIFIED, Ipv4Addr::new(127, 0, 0, 3)] {
+            let (batch, payloads) = train_for(&client, local.into());
+            io.send(&batch).unwrap();
+            assert_eq!(receive_all(&client, payloads.len()), payloads);
+        }
+        let counters = io.counters();
+        assert_eq!((counters.tx_trains, counters.tx_train_datagrams, counters.tx_datagrams), (2, 20, 20));
+        assert_eq!((counters.tx_failed(), counters.tx_trains_refused), (0, 0));
+    }
+
+    #[test]
+    fn an_ipv6_train_arrives_too() {
+        let mut io = driver();
+        let Ok(client) = UdpSocket::bind("[::1]:0") else { return };
+        client.set_read_timeout(Some(FOREVER)).unwrap();
+        let (batch, payloads) = train_for(&client, "::1".parse().unwrap());
+        io.send(&batch).unwrap();
+        assert_eq!(receive_all(&client, payloads.len()), payloads);
+        assert_eq!(io.counters().tx_trains, 1);
+    }
+
+    #[test]
+    fn a_refused_train_goes_out_plain_and_is_not_tried_again() {
+        let sockets = bind_group(BindAddresses::default(), 0, 1).unwrap().remove(0);
+        // Without checksums the kernel refuses to segment (EINVAL), as it does for a path with a smaller MTU.
+        let fd = sockets.v4.as_ref().unwrap().as_raw_fd();
+        let on: libc::c_int = 1;
+        // SAFETY: the option's value is an int that lives through the call.
+        let set = unsafe {
+            libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_NO_CHECK, (&raw const on).cast(), size_of_val(&on) as u32)
+        };
+        assert_eq!(set, 0);
+        let limits = IoLimits { recv_buffers: 64, sq_entries: 16 };
+        let mut io = UdpDriver::new(sockets, WakeSource::new().unwrap(), limits).unwrap();
+        let client = client();
+        for round in 1..=3 {
+            let (batch, payloads) = train_for(&client, IpAddr::V4(Ipv4Addr::LOCALHOST));
+            io.send(&batch).unwrap();
+            assert_eq!(receive_all(&client, payloads.len()), payloads);
+            let counters = io.counters();
+            assert_eq!((counters.tx_trains_refused, counters.tx_trains, counters.tx_failed()), (1, 0, 0));
+            assert_eq!(counters.tx_datagrams, round * 10);
         }
     }
 

@@ -13,6 +13,7 @@ mod cmsg;
 pub mod counters;
 pub mod driver;
 pub mod features;
+mod plain;
 mod recv;
 mod ring;
 mod send;

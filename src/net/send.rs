@@ -1,4 +1,4 @@
-//! Sending: one SENDMSG submission per datagram, its message header in a preallocated slot.
+//! Sending: one SENDMSG submission per train, its message header in a preallocated slot.
 //!
 //! Owns: the slots. The kernel copies header, addresses, control data and payload while it consumes the submission:
 //! MSG_DONTWAIT on every send makes a full socket buffer an error instead of a retry that would read the slot later. So
@@ -12,7 +12,7 @@ use io_uring::{opcode, squeue};
 
 use super::cmsg::{self, CONTROL_SEND_BYTES, NAME_BYTES};
 use super::{FILE_V4, FILE_V6};
-use crate::base::batch::Path;
+use crate::base::train::Train;
 
 pub(super) struct SendSlots {
     slots: Box<[Slot]>,
@@ -21,6 +21,7 @@ pub(super) struct SendSlots {
 
 /// Everything one SENDMSG points to, in one place; two cache lines and a half.
 struct Slot {
+    train: Option<Train>,
     header: libc::msghdr,
     payload: libc::iovec,
     name: Aligned<NAME_BYTES>,
@@ -40,26 +41,34 @@ impl SendSlots {
         self.used = 0;
     }
 
-    /// Fills the next slot; `None` when all are in use. The submission is valid until [`reuse`](Self::reuse) and as long
+    /// Fills the next slot and gives its number; `None` when all are in use. The submission is valid until [`reuse`](Self::reuse) and as long
     /// as `payload` lives and stays where it is.
-    pub(super) fn submission(&mut self, path: Path, payload: &[u8]) -> Option<squeue::Entry> {
+    pub(super) fn submission(&mut self, train: &Train, payload: &[u8]) -> Option<(u64, squeue::Entry)> {
         let slot = self.slots.get_mut(self.used)?;
+        let number = self.used as u64;
         self.used += 1;
-        slot.fill(path, payload);
-        let file = file_of(path.remote);
-        Some(
+        slot.fill(train, payload);
+        let file = file_of(train.path.remote);
+        Some((
+            number,
             opcode::SendMsg::new(Fixed(file), &raw const slot.header)
                 .flags(libc::MSG_DONTWAIT as u32)
                 .build()
                 // Only failures are worth a completion. Never linked, drained or forced to the slow path.
                 .flags(squeue::Flags::SKIP_SUCCESS),
-        )
+        ))
+    }
+
+    /// What the slot of that number sends, until it is reused.
+    pub(super) fn train(&self, number: u64) -> Option<Train> {
+        self.slots.get(number as usize)?.train
     }
 }
 
 impl Slot {
     fn empty() -> Self {
         Self {
+            train: None,
             // SAFETY: all zero is a valid msghdr: null pointers and no lengths.
             header: unsafe { std::mem::zeroed() },
             payload: libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 },
@@ -68,14 +77,19 @@ impl Slot {
         }
     }
 
-    fn fill(&mut self, path: Path, payload: &[u8]) {
+    fn fill(&mut self, train: &Train, payload: &[u8]) {
+        let path = train.path;
+        self.train = Some(*train);
         let name_len = cmsg::write_address(path.remote, &mut self.name.0);
         // A local address of the other family would be refused by the kernel: routing chooses then.
-        let control_len = if path.local.is_ipv4() == path.remote.is_ipv4() {
+        let mut control_len = if path.local.is_ipv4() == path.remote.is_ipv4() {
             cmsg::write_local(path.local, &mut self.control.0)
         } else {
             0
         };
+        if train.count > 1 {
+            control_len = cmsg::write_segment(train.segment_bytes as u16, control_len, &mut self.control.0);
+        }
         // The kernel only reads what a sent iovec points to.
         self.payload.iov_base = payload.as_ptr().cast_mut().cast();
         self.payload.iov_len = payload.len();

@@ -61,7 +61,8 @@ pub struct Hub {
     pub(super) config: HubConfig,
     pub(super) rng: StdRng,
     pub(super) peers: BTreeMap<PeerId, Peer>,
-    pub(super) rooms: HashMap<String, Room>,
+    /// In order, so that the same causes have the same effects in the same order.
+    pub(super) rooms: BTreeMap<String, Room>,
     pub(super) by_session: HashMap<SessionKey, PeerId>,
     /// Publisher of each track.
     pub(super) publishers: HashMap<TrackKey, PeerId>,
@@ -94,7 +95,7 @@ impl Hub {
             config,
             rng,
             peers: BTreeMap::new(),
-            rooms: HashMap::new(),
+            rooms: BTreeMap::new(),
             by_session: HashMap::new(),
             publishers: HashMap::new(),
             sessions: KeyPool::default(),

@@ -1,4 +1,6 @@
-//! Rooms, publications and subscriptions.
+//! Rooms, publications and subscriptions: who is where, who publishes what, who shall receive it.
+//!
+//! [`hub`] is the pure machine, [`control`] the door to it, [`api`] the words in which signalling talks to it.
 
 pub mod api;
 pub mod control;

@@ -125,6 +125,8 @@ impl Hub {
             snapshot.bytes_transferred += report.io.bytes_received + report.io.bytes_sent;
             snapshot.datagrams_received += report.io.datagrams_received;
             snapshot.datagrams_sent += report.io.datagrams_sent;
+            snapshot.trains_sent += report.io.trains_sent;
+            snapshot.train_datagrams_sent += report.io.train_datagrams_sent;
             snapshot.pli_requests += report.keyframe_requests;
             snapshot.nack_requests += report.nacks_received;
             snapshot.retransmissions += report.retransmissions;

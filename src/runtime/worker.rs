@@ -92,7 +92,10 @@ impl Turn for Worker {
             datagrams_sent: io.tx_datagrams,
             bytes_received: io.rx_bytes,
             bytes_sent: io.tx_bytes,
+            trains_sent: io.tx_trains,
+            train_datagrams_sent: io.tx_train_datagrams,
             errors: vec![
+                ("tx_train_refused", io.tx_trains_refused),
                 ("rx_truncated", io.rx_truncated),
                 ("rx_malformed", io.rx_malformed),
                 ("rx_starved", io.rx_starved),

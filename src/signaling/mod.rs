@@ -90,7 +90,7 @@ pub fn router(state: AppState) -> Router {
         .with_state(state)
 }
 
-/// Serves until `shutdown` completes, then tells everybody, and returns when they are gone or [`STOP_WAIT`] is over.
+/// Serves until `shutdown` completes, then tells everybody, and returns when they are gone or have had a few seconds.
 pub async fn serve(
     listener: TcpListener,
     state: AppState,

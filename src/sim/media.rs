@@ -3,6 +3,7 @@
 //! Owns: the tag inside each payload, and per received track which numbers came when.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::Instant;
 
 use crate::base::format::MediaKind;
@@ -164,11 +165,11 @@ impl Received {
         }
         track.span = Some((track.span.map_or(now, |(first, _)| first), now));
         track.first.get_or_insert(tag);
-        if track.numbers.contains_key(&tag.number) {
-            track.repeats += 1;
-        } else {
-            track.numbers.insert(tag.number, now);
+        if let Entry::Vacant(place) = track.numbers.entry(tag.number) {
+            place.insert(now);
             track.keyframes += u64::from(tag.is_key && tag.part == 0);
+        } else {
+            track.repeats += 1;
         }
     }
 

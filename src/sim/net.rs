@@ -25,6 +25,9 @@ pub enum Loss {
     },
 }
 
+/// A bad state does not outlast this, however little is sent.
+const BURST_MAX: Duration = Duration::from_millis(100);
+
 /// One direction of a peer's access.
 #[derive(Clone, Copy, Debug)]
 pub struct LinkConfig {
@@ -64,7 +67,8 @@ impl LinkConfig {
 pub struct Link {
     /// May be changed at any time.
     pub config: LinkConfig,
-    is_bad: bool,
+    /// The bad state began then.
+    bad_since: Option<Instant>,
     /// The bottleneck is busy until then.
     busy_until: Option<Instant>,
     last_at: Option<Instant>,
@@ -75,7 +79,7 @@ pub struct Link {
 impl Link {
     /// An idle link.
     pub fn new(config: LinkConfig) -> Self {
-        Self { config, is_bad: false, busy_until: None, last_at: None, counts: (0, 0) }
+        Self { config, bad_since: None, busy_until: None, last_at: None, counts: (0, 0) }
     }
 
     /// When a datagram of `len` bytes given now arrives; `None` when it is lost.
@@ -90,8 +94,10 @@ impl Link {
         let is_lost = match self.config.loss {
             Loss::Uniform(share) => rng.random_bool(share),
             Loss::Bursty { to_bad, to_good } => {
-                self.is_bad = if self.is_bad { !rng.random_bool(to_good) } else { rng.random_bool(to_bad) };
-                self.is_bad
+                let since = self.bad_since.filter(|since| now.saturating_duration_since(*since) < BURST_MAX);
+                let is_bad = if since.is_some() { !rng.random_bool(to_good) } else { rng.random_bool(to_bad) };
+                self.bad_since = is_bad.then_some(since.unwrap_or(now));
+                is_bad
             }
         };
         if is_lost {

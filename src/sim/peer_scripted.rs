@@ -19,6 +19,7 @@ use crate::room::api::{Notice, RequestError};
 use crate::wire::class::{Class, classify};
 use crate::wire::rtcp::{self, RtcpView};
 use crate::wire::rtp::{self, Fixed, RtpView};
+use crate::wire::rtp_ext::ExtWriter;
 use crate::wire::stun::{BindingRequest, IceRole, IntegrityKey};
 
 /// As often as a browser checks its pair, or more.
@@ -139,7 +140,7 @@ impl ScriptedPeer {
             let (kind, stream) = if mid % 2 == 0 { ("audio", &self.streams[0]) } else { ("video", &self.streams[1]) };
             let direction = if mid < 2 { "sendrecv" } else { "recvonly" };
             let (pts, formats) = match (kind, self.config.has_rtx) {
-                ("audio", _) => ("111", "a=rtpmap:111 opus/48000/2\r\n"),
+                ("audio", _) => ("111", AUDIO),
                 (_, false) => ("96", VIDEO),
                 (_, true) => ("96 97", VIDEO_RTX),
             };
@@ -209,7 +210,16 @@ impl ScriptedPeer {
         let (pt, timestamp, ssrc) = (stream.pt, stream.timestamp, stream.ssrc);
         let fixed = Fixed { marker, pt, seq: stream.index as u16, timestamp, ssrc };
         let mut out = vec![0; 1500];
-        let Some(header_len) = rtp::write_header(&mut out, &fixed, &[], None) else { return };
+        // Who speaks changes every two seconds.
+        let turn = (self.ticks / 100 + self.me.0 as u64).is_multiple_of(3);
+        let mut block = [0; 8];
+        let mut exts = ExtWriter::one_byte(&mut block);
+        if at == 0 {
+            exts.push(AUDIO_LEVEL_ID, &[if turn { 10 } else { 100 }]);
+        }
+        let (profile, ext_len) = exts.finish();
+        let exts = (ext_len > 0).then_some((profile, &block[..ext_len]));
+        let Some(header_len) = rtp::write_header(&mut out, &fixed, &[], exts) else { return };
         out[header_len..header_len + payload.len()].copy_from_slice(payload);
         let Some(len) = rtp::write_padding(&mut out, header_len + payload.len(), padding) else { return };
         if let Ok(len) = self.sender.protect_rtp(&mut out, header_len, len, stream.index) {
@@ -284,6 +294,9 @@ impl ScriptedPeer {
     }
 }
 
+/// Of the audio level (RFC 6464), see [`AUDIO`].
+const AUDIO_LEVEL_ID: u8 = 1;
+const AUDIO: &str = "a=rtpmap:111 opus/48000/2\r\na=extmap:1 urn:ietf:params:rtp-hdrext:ssrc-audio-level\r\n";
 const VIDEO: &str = "a=rtpmap:96 VP8/90000\r\na=rtcp-fb:96 nack\r\na=rtcp-fb:96 nack pli\r\na=rtcp-fb:96 ccm fir\r\n";
 const VIDEO_RTX: &str = "a=rtpmap:96 VP8/90000\r\na=rtcp-fb:96 nack\r\na=rtcp-fb:96 nack pli\r\na=rtcp-fb:96 ccm fir\r\n\
                          a=rtpmap:97 rtx/90000\r\na=fmtp:97 apt=96\r\n";

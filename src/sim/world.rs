@@ -166,7 +166,7 @@ pub struct World {
     tx: TxBatch,
     /// Judges what leaves.
     pub oracle: Oracle,
-    /// Hash over every datagram that left: time, address, bytes.
+    /// Hash over every decision of the server: datagrams that left, commands, notices, each with its time.
     pub trace: u64,
     /// Datagrams of peers, latest last.
     pub tapped: VecDeque<(SocketAddr, Vec<u8>)>,
@@ -257,6 +257,17 @@ impl World {
         self.seats[peer.0].is_gone = true;
         self.hub.leave(self.now, self.seats[peer.0].id);
         self.dispatch();
+    }
+
+    /// The server stops.
+    pub fn stop(&mut self) {
+        self.hub.stop(self.now);
+        self.dispatch();
+    }
+
+    /// Every worker has stopped.
+    pub fn is_stopped(&self) -> bool {
+        self.workers.iter().all(|worker| worker.core.is_stopped())
     }
 
     /// The peer's program stops without a word: no datagram comes from it any more.
@@ -425,7 +436,9 @@ impl World {
                 self.push(self.now + self.config.signalling_delay, Happening::Answer(peer, answer));
             }
             Action::Answer(sdp) => {
-                if let Err(error) = self.hub.answer(self.now, id, &sdp) {
+                if let Err(error) = self.hub.answer(self.now, id, &sdp)
+                    && !self.seats[peer.0].is_gone
+                {
                     self.oracle.fault(format!("an answer of {peer:?} was refused: {error}"));
                 }
             }
@@ -549,17 +562,26 @@ impl World {
     fn leave_server(&mut self, path: Path, bytes: Vec<u8>) {
         let peer = self.nat.owner(path.remote);
         self.oracle.handle_outbound(path, peer, &bytes);
-        let line = format!("{} {} {:?} {}", self.trace, (self.now - self.start).as_nanos(), path, hash_of(&bytes));
-        self.trace = hash_of(line.as_bytes());
+        self.note(&format!("{path:?} {}", hash_of(&bytes)));
         let Some(peer) = peer else { return };
         if let Some(at) = self.seats[peer.0].down.pass(self.now, &mut self.rng, bytes.len()) {
             self.push(at, Happening::ToPeer { from: path, bytes });
         }
     }
 
+    /// Puts a decision of the server into the trace.
+    fn note(&mut self, decision: &str) {
+        let line = format!("{} {} {decision}", self.trace, (self.now - self.start).as_nanos());
+        self.trace = hash_of(line.as_bytes());
+    }
+
     /// Carries out what the hub wants, as `room::control` does.
     fn dispatch(&mut self) {
         while let Some(output) = self.hub.poll_output() {
+            // Our certificate is made anew in each run, and offers name it.
+            if !matches!(output, Output::ToPeer(_, Notice::Offer { .. })) {
+                self.note(&format!("{output:?}"));
+            }
             match output {
                 Output::ToWorker(WorkerId(worker), command) => {
                     self.workers[usize::from(worker)].commands.push_back(*command);

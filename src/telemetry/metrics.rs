@@ -28,6 +28,10 @@ pub struct Snapshot {
     pub datagrams_received: u64,
     /// Datagrams sent.
     pub datagrams_sent: u64,
+    /// Sends that carried two datagrams or more.
+    pub trains_sent: u64,
+    /// Datagrams in them.
+    pub train_datagrams_sent: u64,
     /// RTP packets forwarded to subscribers.
     pub packets_forwarded: u64,
     /// Keyframe requests from subscribers.
@@ -110,6 +114,8 @@ impl prometheus_client::collector::Collector for Page {
             ("sfu_nack_requests", "Packets asked for again by subscribers", now.nack_requests),
             ("tramline_datagrams_received", "UDP datagrams received", now.datagrams_received),
             ("tramline_datagrams_sent", "UDP datagrams sent", now.datagrams_sent),
+            ("tramline_trains_sent", "Sends of two datagrams or more", now.trains_sent),
+            ("tramline_train_datagrams_sent", "UDP datagrams that left in trains", now.train_datagrams_sent),
             ("tramline_packets_forwarded", "RTP packets forwarded to subscribers", now.packets_forwarded),
             ("tramline_retransmissions", "RTP packets sent again", now.retransmissions),
         ] {

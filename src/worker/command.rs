@@ -178,6 +178,10 @@ pub struct IoNumbers {
     pub bytes_received: u64,
     /// UDP payload bytes given to the kernel.
     pub bytes_sent: u64,
+    /// Sends that carried two datagrams or more.
+    pub trains_sent: u64,
+    /// Datagrams in them.
+    pub train_datagrams_sent: u64,
     /// Failures by name.
     pub errors: Vec<(&'static str, u64)>,
 }

@@ -215,3 +215,35 @@ fn with_few_mlines_the_active_speaker_is_seen() {
         assert_sound(&mut world, &[listener]);
     }
 }
+
+#[test]
+fn who_closes_the_media_session_is_gone() {
+    for (seed, workers) in cases() {
+        let mut world = world(seed, workers);
+        let peers: Vec<PeerNo> = (0..2).map(|_| join(&mut world, "room")).collect();
+        expect_all_see_all(&mut world, seconds(5), &peers);
+        let closed_at = world.now;
+        world.act(peers[1], |now, peer: &mut StrPeer| peer.close(now));
+        world.run_for(seconds(2));
+        assert_eq!(world.closed(peers[1]), Some(CloseReason::MediaFailed), "seed {seed} x{workers}");
+        let told = world.notices(peers[0]).iter().find(|(_, notice)| matches!(notice, Notice::PeerLeft(_)));
+        assert!(told.is_some_and(|(at, _)| at.saturating_duration_since(closed_at) < seconds(2)));
+        assert_eq!(world.oracle.faults, Vec::<String>::new());
+    }
+}
+
+#[test]
+fn when_the_server_stops_everybody_is_told_by_signalling_and_by_dtls() {
+    for (seed, workers) in cases() {
+        let mut world = world(seed, workers);
+        let peers: Vec<PeerNo> = (0..3).map(|_| join(&mut world, "room")).collect();
+        expect_all_see_all(&mut world, seconds(5), &peers);
+        world.stop();
+        world.run_for(seconds(1));
+        for peer in &peers {
+            assert_eq!(world.closed(*peer), Some(CloseReason::ServerStopping));
+            assert!(str_peer(&mut world, *peer, |peer| peer.is_closed), "seed {seed} x{workers}: close_notify came");
+        }
+        assert!(world.is_stopped());
+    }
+}

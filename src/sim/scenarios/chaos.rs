@@ -6,7 +6,7 @@ use super::*;
 use crate::sim::net::{LinkConfig, Loss};
 
 /// Seeds of this file only: each is another story.
-const STORIES: std::ops::Range<u64> = 100..180;
+const STORIES: std::ops::Range<u64> = 100..110;
 
 fn random_links(world: &mut World) -> LinkConfig {
     LinkConfig {
