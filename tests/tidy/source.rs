@@ -57,11 +57,11 @@ pub fn tree() -> Vec<Source> {
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
             let path = entry.path();
-            let name = path.strip_prefix(root).unwrap().to_string_lossy().into_owned();
+            let name = path.strip_prefix(root).expect("a path below the root").to_string_lossy().into_owned();
             if path.is_dir() && !name.ends_with("node_modules") && !name.ends_with("target") {
                 folders.push(path);
             } else if name.ends_with(".rs") {
-                files.push(Source::new(&name, &std::fs::read_to_string(&path).unwrap()));
+                files.push(Source::new(&name, &std::fs::read_to_string(&path).expect("a source file is text")));
             }
         }
     }
@@ -86,7 +86,7 @@ fn blank(text: &str) -> String {
     }
     // What is left beyond ASCII are names, which nobody has.
     code.iter_mut().filter(|byte| !byte.is_ascii()).for_each(|byte| *byte = b' ');
-    String::from_utf8(code).unwrap()
+    String::from_utf8(code).expect("ASCII only")
 }
 
 /// Where the comment or literal that begins at `at` ends; `None`: none begins there.
