@@ -115,7 +115,7 @@ impl Reader {
         for (at, header) in self.headers.iter().enumerate().take(count) {
             let len = (header.msg_len as usize).min(self.buffer_bytes);
             let control = &self.controls[at];
-            let segment = segment_bytes(control, header.msg_hdr.msg_controllen as usize).unwrap_or(len).max(1);
+            let segment = segment_bytes(control, header.msg_hdr.msg_controllen as _).unwrap_or(len).max(1);
             let start = at * self.buffer_bytes;
             if let Some(bytes) = self.buffers.get_mut(start..start + len) {
                 bytes.chunks_mut(segment).enumerate().for_each(|(nth, datagram)| show(nth == 0, datagram));

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use tramline::crypto::srtp::{SrtpError, SrtpKeys, SrtpReceiver, SrtpSender, SrtpSuite, Unprotected};
+use tramline::crypto::srtp::{SrtpError, SrtpReceiver, SrtpSender, SrtpSuite, Unprotected};
 use tramline::proto::dtls::{DTLS_MTU, Dtls, DtlsConfig, DtlsOutput, DtlsRole};
 use tramline::wire::class::{Class, classify};
 use tramline::wire::stun::write_binding_success;
@@ -156,13 +156,10 @@ impl Peer {
     fn handle_stun(&mut self, now: Instant, bytes: &[u8], send: &mut impl FnMut(&[u8])) {
         let Ok(view) = StunView::parse(bytes) else { return };
         match view.class() {
-            StunClass::Success if view.transaction_id() == self.check && view.verify_integrity(&self.their_key) => {
-                if self.dtls.is_none() {
-                    self.check_at = now + CONSENT_EVERY;
-                    let dtls = Dtls::new(now, &self.dtls_config, DtlsRole::Client, self.remote.fingerprint);
-                    self.dtls = Some(dtls);
-                    self.poll_dtls(send);
-                }
+            StunClass::Success if self.dtls.is_none() && self.is_answer(&view) => {
+                self.check_at = now + CONSENT_EVERY;
+                self.dtls = Some(Dtls::new(now, &self.dtls_config, DtlsRole::Client, self.remote.fingerprint));
+                self.poll_dtls(send);
             }
             // A full agent on the other side checks as well.
             StunClass::Request if view.verify_integrity(&self.our_key) => {
@@ -178,6 +175,11 @@ impl Peer {
         }
     }
 
+    /// RFC 8445 §7.2.5.2: only the answer to the check that is out, signed with the server's password, counts.
+    fn is_answer(&self, view: &StunView<'_>) -> bool {
+        view.transaction_id() == self.check && view.verify_integrity(&self.their_key)
+    }
+
     fn poll_dtls(&mut self, send: &mut impl FnMut(&[u8])) {
         let Some(dtls) = &mut self.dtls else { return };
         let mut out = [0; DTLS_MTU];
@@ -188,7 +190,7 @@ impl Peer {
                         send(bytes);
                     }
                 }
-                DtlsOutput::Connected(keys) => match contexts(&keys) {
+                DtlsOutput::Connected(keys) => match keys.contexts(true) {
                     Ok(srtp) => self.srtp = Some(srtp),
                     Err(error) => self.failure = Some(format!("SRTP: {error}")),
                 },
@@ -197,8 +199,4 @@ impl Peer {
             }
         }
     }
-}
-
-fn contexts(keys: &SrtpKeys) -> Result<(SrtpSender, SrtpReceiver), SrtpError> {
-    keys.contexts(true)
 }

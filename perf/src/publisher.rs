@@ -235,7 +235,7 @@ impl Stage {
 
     fn report(&mut self, now: Instant) {
         let wall = clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let ntp = (wall.as_secs() + NTP_OFFSET_S) << 32 | (u64::from(wall.subsec_nanos()) << 32) / 1_000_000_000;
+        let ntp = ((wall.as_secs() + NTP_OFFSET_S) << 32) | ((u64::from(wall.subsec_nanos()) << 32) / 1_000_000_000);
         let octets = self.number.wrapping_mul((self.flow.packet_bytes - FIXED_HEADER_BYTES) as u64);
         let info = SenderInfo {
             ssrc: self.ssrc,
