@@ -1,0 +1,359 @@
+//! Many datagrams per system call: recvmmsg with trains taken whole, sendmmsg with trains sent whole.
+//!
+//! Promises: receiving never blocks; a train longer than the kernel allows is not built.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+
+use anyhow::{Context, Result};
+
+/// Messages per recvmmsg.
+const READ_MESSAGES: usize = 32;
+/// A UDP datagram, or the longest train the kernel joins.
+const GRO_BYTES: usize = 65_535;
+/// Longer datagrams do not come.
+const PLAIN_BYTES: usize = 2048;
+/// One control message with an integer, aligned.
+const CONTROL_BYTES: usize = 32;
+/// Messages per sendmmsg: the kernel takes 1024, but a shorter batch stays in the cache.
+const SEND_MESSAGES: usize = 64;
+/// Receive buffer: a burst of 64 datagrams of 1.2 kB as the kernel counts them, many times over.
+const SOCKET_BYTES: usize = 4 << 20;
+/// `UDP_MAX_SEGMENTS` of older kernels.
+pub const TRAIN_SEGMENTS_MAX: usize = 64;
+
+/// A non-blocking socket with large buffers, connected when an address is given.
+pub fn socket(remote: Option<SocketAddr>, takes_trains: bool) -> Result<UdpSocket> {
+    let any: SocketAddr = match remote {
+        Some(SocketAddr::V6(_)) => "[::]:0".parse()?,
+        Some(SocketAddr::V4(v4)) if v4.ip().is_loopback() => "127.0.0.1:0".parse()?,
+        Some(SocketAddr::V4(_)) => "0.0.0.0:0".parse()?,
+        None => "127.0.0.1:0".parse()?,
+    };
+    let socket = UdpSocket::bind(any).context("binding a UDP socket")?;
+    let options = socket2::SockRef::from(&socket);
+    // What the system allows is enough; both are wishes.
+    let _ = options.set_recv_buffer_size(SOCKET_BYTES);
+    let _ = options.set_send_buffer_size(SOCKET_BYTES);
+    if let Some(remote) = remote {
+        socket.connect(remote).with_context(|| format!("connecting to {remote}"))?;
+    }
+    socket.set_nonblocking(true)?;
+    if takes_trains {
+        set_gro(&socket)?;
+    }
+    Ok(socket)
+}
+
+fn set_gro(socket: &UdpSocket) -> Result<()> {
+    let on: libc::c_int = 1;
+    let size = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the descriptor is open, the option is an int and its size is given.
+    let result =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_UDP, libc::UDP_GRO, (&raw const on).cast(), size) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()).context("UDP_GRO") }
+}
+
+/// Buffers for one recvmmsg.
+pub struct Reader {
+    buffers: Vec<u8>,
+    buffer_bytes: usize,
+    controls: Vec<[u64; CONTROL_BYTES / 8]>,
+    iovecs: Vec<libc::iovec>,
+    headers: Vec<libc::mmsghdr>,
+}
+
+// SAFETY: its raw pointers point into vectors it owns, whose memory moves with it.
+unsafe impl Send for Reader {}
+
+impl Reader {
+    /// `takes_trains` as the sockets have it.
+    pub fn new(takes_trains: bool) -> Self {
+        let buffer_bytes = if takes_trains { GRO_BYTES } else { PLAIN_BYTES };
+        let mut reader = Self {
+            buffers: vec![0; buffer_bytes * READ_MESSAGES],
+            buffer_bytes,
+            controls: vec![[0; CONTROL_BYTES / 8]; READ_MESSAGES],
+            iovecs: Vec::with_capacity(READ_MESSAGES),
+            headers: Vec::with_capacity(READ_MESSAGES),
+        };
+        for buffer in reader.buffers.chunks_exact_mut(buffer_bytes) {
+            reader.iovecs.push(libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer_bytes });
+        }
+        for (iovec, control) in reader.iovecs.iter_mut().zip(&mut reader.controls) {
+            // SAFETY: all zero is a valid mmsghdr.
+            let mut header: libc::mmsghdr = unsafe { std::mem::zeroed() };
+            header.msg_hdr.msg_iov = iovec;
+            header.msg_hdr.msg_iovlen = 1;
+            header.msg_hdr.msg_control = control.as_mut_ptr().cast();
+            reader.headers.push(header);
+        }
+        reader
+    }
+
+    /// Reads what is there, at most one batch, and shows each datagram, saying whether it begins a message. Gives the
+    /// number of messages and whether there may be more.
+    pub fn read(&mut self, socket: &UdpSocket, mut show: impl FnMut(bool, &mut [u8])) -> (usize, bool) {
+        for header in &mut self.headers {
+            header.msg_hdr.msg_controllen = CONTROL_BYTES as _;
+        }
+        // SAFETY: the headers point into vectors of this reader that live and stay put during the call, with their true
+        // lengths; the descriptor is open.
+        let count = unsafe {
+            libc::recvmmsg(
+                socket.as_raw_fd(),
+                self.headers.as_mut_ptr(),
+                READ_MESSAGES as _,
+                libc::MSG_DONTWAIT as _,
+                std::ptr::null_mut(),
+            )
+        };
+        let count = usize::try_from(count).unwrap_or(0);
+        for (at, header) in self.headers.iter().enumerate().take(count) {
+            let len = (header.msg_len as usize).min(self.buffer_bytes);
+            let control = &self.controls[at];
+            let segment = segment_bytes(control, header.msg_hdr.msg_controllen as _).unwrap_or(len).max(1);
+            let start = at * self.buffer_bytes;
+            if let Some(bytes) = self.buffers.get_mut(start..start + len) {
+                bytes.chunks_mut(segment).enumerate().for_each(|(nth, datagram)| show(nth == 0, datagram));
+            }
+        }
+        (count, count == READ_MESSAGES)
+    }
+}
+
+/// The UDP_GRO control message, if it is the first one.
+fn segment_bytes(control: &[u64; CONTROL_BYTES / 8], len: usize) -> Option<usize> {
+    if len < size_of::<libc::cmsghdr>() + size_of::<libc::c_int>() {
+        return None;
+    }
+    // SAFETY: the array is longer than a cmsghdr and an int and aligned for both; any bytes are values of them.
+    let (header, value) = unsafe {
+        let at = control.as_ptr().cast::<libc::cmsghdr>();
+        (*at, *libc::CMSG_DATA(at).cast::<libc::c_int>())
+    };
+    let is_gro = header.cmsg_level == libc::SOL_UDP && header.cmsg_type == libc::UDP_GRO;
+    if is_gro { usize::try_from(value).ok() } else { None }
+}
+
+/// Datagrams on their way out, in one buffer.
+pub struct Batch {
+    bytes: Vec<u8>,
+    messages: Vec<Message>,
+    names: Vec<libc::sockaddr_in>,
+    iovecs: Vec<libc::iovec>,
+    controls: Vec<[u64; CONTROL_BYTES / 8]>,
+    headers: Vec<libc::mmsghdr>,
+    /// Datagrams that the kernel did not take.
+    pub refused: u64,
+}
+
+// SAFETY: its raw pointers are made anew for each send and point into vectors it owns.
+unsafe impl Send for Batch {}
+
+struct Message {
+    range: Range<usize>,
+    /// All datagrams of the message have this length, but the last may be shorter.
+    segment: usize,
+    count: u64,
+    to: Option<SocketAddrV4>,
+}
+
+impl Batch {
+    /// Room for `bytes` before memory grows.
+    pub fn new(bytes: usize) -> Self {
+        Self {
+            bytes: Vec::with_capacity(bytes),
+            messages: Vec::with_capacity(SEND_MESSAGES),
+            names: Vec::with_capacity(SEND_MESSAGES),
+            iovecs: Vec::with_capacity(SEND_MESSAGES),
+            controls: Vec::with_capacity(SEND_MESSAGES),
+            headers: Vec::with_capacity(SEND_MESSAGES),
+            refused: 0,
+        }
+    }
+
+    /// Appends a datagram: `fill` gets `room` zeroed bytes and gives how many it used. It joins the train before it when
+    /// that goes to the same address, has the same length and fewer than `train` segments.
+    pub fn push(
+        &mut self,
+        to: Option<SocketAddrV4>,
+        train: usize,
+        room: usize,
+        fill: impl FnOnce(&mut [u8]) -> Option<usize>,
+    ) -> Option<()> {
+        let start = self.bytes.len();
+        self.bytes.resize(start + room, 0);
+        let len = fill(self.bytes.get_mut(start..)?).filter(|&len| len <= room).unwrap_or(0);
+        self.bytes.truncate(start + len);
+        if len == 0 {
+            return None;
+        }
+        if let Some(last) = self.messages.last_mut()
+            && last.to == to
+            && last.segment == len
+            && last.range.end == start
+            && last.count < train.min(TRAIN_SEGMENTS_MAX) as u64
+            && last.range.len() + len < GRO_BYTES - 28
+        {
+            last.range.end += len;
+            last.count += 1;
+        } else {
+            self.messages.push(Message { range: start..start + len, segment: len, count: 1, to });
+        }
+        Some(())
+    }
+
+    /// Messages waiting.
+    pub fn messages(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// Sends everything; what the kernel does not take at once is dropped and counted. Gives the datagrams sent.
+    pub fn flush(&mut self, socket: &UdpSocket) -> u64 {
+        let mut sent = 0;
+        let messages = std::mem::take(&mut self.messages);
+        for chunk in messages.chunks(SEND_MESSAGES) {
+            self.prepare(chunk);
+            let taken = self.send(socket);
+            let taken: u64 = chunk.iter().take(taken).map(|message| message.count).sum();
+            sent += taken;
+            self.refused += chunk.iter().map(|message| message.count).sum::<u64>() - taken;
+        }
+        self.messages = messages;
+        self.messages.clear();
+        self.bytes.clear();
+        sent
+    }
+
+    fn prepare(&mut self, chunk: &[Message]) {
+        self.names.clear();
+        self.iovecs.clear();
+        self.controls.clear();
+        self.headers.clear();
+        for message in chunk {
+            self.names.push(name(message.to));
+            self.controls.push(segment_control(message.segment as u16));
+            let bytes = self.bytes.get_mut(message.range.clone()).unwrap_or_default();
+            self.iovecs.push(libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() });
+        }
+        for (at, message) in chunk.iter().enumerate() {
+            // SAFETY: all zero is a valid mmsghdr.
+            let mut header: libc::mmsghdr = unsafe { std::mem::zeroed() };
+            header.msg_hdr.msg_iov = &raw mut self.iovecs[at];
+            header.msg_hdr.msg_iovlen = 1;
+            if message.to.is_some() {
+                header.msg_hdr.msg_name = (&raw mut self.names[at]).cast();
+                header.msg_hdr.msg_namelen = size_of::<libc::sockaddr_in>() as _;
+            }
+            if message.count > 1 {
+                header.msg_hdr.msg_control = self.controls[at].as_mut_ptr().cast();
+                // SAFETY: arithmetic only.
+                header.msg_hdr.msg_controllen = unsafe { libc::CMSG_SPACE(size_of::<u16>() as u32) } as _;
+            }
+            self.headers.push(header);
+        }
+    }
+
+    /// How many of the prepared messages the kernel took.
+    fn send(&mut self, socket: &UdpSocket) -> usize {
+        let mut done = 0;
+        while let Some(rest) = self.headers.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            // SAFETY: the headers point into vectors of this batch that live and stay put during the call, with their
+            // true lengths; the descriptor is open.
+            let count = unsafe {
+                libc::sendmmsg(socket.as_raw_fd(), rest.as_mut_ptr(), rest.len() as _, libc::MSG_DONTWAIT as _)
+            };
+            match usize::try_from(count) {
+                Ok(count) if count > 0 => done += count,
+                _ => break,
+            }
+        }
+        done
+    }
+}
+
+fn name(to: Option<SocketAddrV4>) -> libc::sockaddr_in {
+    let to = to.unwrap_or(SocketAddrV4::new(std::net::Ipv4Addr::UNSPECIFIED, 0));
+    libc::sockaddr_in {
+        sin_family: libc::AF_INET as u16,
+        sin_port: to.port().to_be(),
+        sin_addr: libc::in_addr { s_addr: u32::from(*to.ip()).to_be() },
+        sin_zero: [0; 8],
+    }
+}
+
+/// The UDP_SEGMENT control message: where the kernel cuts.
+fn segment_control(segment: u16) -> [u64; CONTROL_BYTES / 8] {
+    let mut control = [0u64; CONTROL_BYTES / 8];
+    // SAFETY: the array is longer than a cmsghdr and a u16 and aligned for both.
+    unsafe {
+        let at = control.as_mut_ptr().cast::<libc::cmsghdr>();
+        (*at).cmsg_level = libc::SOL_UDP;
+        (*at).cmsg_type = libc::UDP_SEGMENT;
+        (*at).cmsg_len = libc::CMSG_LEN(size_of::<u16>() as u32) as _;
+        *libc::CMSG_DATA(at).cast::<u16>() = segment;
+    }
+    control
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair(takes_trains: bool) -> (UdpSocket, UdpSocket, SocketAddrV4) {
+        let (from, to) = (socket(None, false).unwrap(), socket(None, takes_trains).unwrap());
+        let SocketAddr::V4(address) = to.local_addr().unwrap() else { unreachable!() };
+        (from, to, address)
+    }
+
+    fn received(socket: &UdpSocket, takes_trains: bool) -> (usize, Vec<Vec<u8>>) {
+        let mut datagrams = Vec::new();
+        let (messages, _) = Reader::new(takes_trains).read(socket, |_, bytes| datagrams.push(bytes.to_vec()));
+        (messages, datagrams)
+    }
+
+    fn fill(value: u8, len: usize) -> impl FnOnce(&mut [u8]) -> Option<usize> {
+        move |room| {
+            room.get_mut(..len)?.fill(value);
+            Some(len)
+        }
+    }
+
+    #[test]
+    fn a_train_arrives_whole_or_cut_but_complete() {
+        for takes_trains in [false, true] {
+            let (from, to, address) = pair(takes_trains);
+            let mut batch = Batch::new(4096);
+            for (value, len) in [(1, 300), (2, 300), (3, 300), (4, 200)] {
+                batch.push(Some(address), 10, 400, fill(value, len)).unwrap();
+            }
+            assert_eq!(batch.messages(), 2, "another length is another message");
+            assert_eq!(batch.flush(&from), 4);
+            let (messages, datagrams) = received(&to, takes_trains);
+            assert_eq!(messages, if takes_trains { 2 } else { 4 });
+            assert_eq!(datagrams, [vec![1; 300], vec![2; 300], vec![3; 300], vec![4; 200]]);
+        }
+    }
+
+    #[test]
+    fn a_train_of_one_is_a_plain_datagram() {
+        let (from, to, address) = pair(true);
+        let mut batch = Batch::new(4096);
+        for value in 0..3 {
+            batch.push(Some(address), 1, 100, fill(value, 100)).unwrap();
+        }
+        assert_eq!((batch.messages(), batch.flush(&from), batch.messages()), (3, 3, 0));
+        assert_eq!(received(&to, true).1.len(), 3);
+    }
+
+    #[test]
+    fn what_cannot_be_filled_is_not_sent() {
+        let mut batch = Batch::new(100);
+        assert_eq!(batch.push(None, 1, 100, |_| None), None);
+        assert_eq!(batch.messages(), 0);
+    }
+}

@@ -1,0 +1,289 @@
+//! The figures of a run, as a table and as JSON.
+//!
+//! Promises: `delivered + lost` is what should have arrived; nothing is rounded in the JSON.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use crate::cpu::CpuReading;
+use crate::tally::Tally;
+
+/// Threads that cost less than this share of the whole are not listed.
+const SHARE_MIN: f64 = 0.005;
+
+/// The conditions of a run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Condition {
+    /// `one-to-many` or `floor`.
+    pub scenario: &'static str,
+    /// The command line that gives the same run.
+    pub command: String,
+    /// SRTP suite, by its IANA name.
+    pub suite: String,
+    /// Receivers.
+    pub subscribers: usize,
+    /// Packets the publisher sends per second.
+    pub rate: u32,
+    /// Packets sent together.
+    pub burst: u32,
+    /// RTP header and payload in bytes.
+    pub packet_bytes: usize,
+    /// Longest train the floor sends; `None` for a server, whose trains are its own business.
+    pub train: Option<usize>,
+    /// Whether receivers take whole trains.
+    pub gro: bool,
+    /// Workers of a server we started.
+    pub workers: Option<usize>,
+}
+
+/// One measured window.
+#[derive(Clone, Debug, Serialize)]
+pub struct Round {
+    /// Length in seconds.
+    pub seconds: f64,
+    /// Packets of the publisher in it.
+    pub published: u64,
+    /// Packets that arrived at a subscriber, were authentic and had the right content; each counted once.
+    pub delivered: u64,
+    /// Published times subscribers, without the delivered.
+    pub lost: u64,
+    /// Delivered after a later one.
+    pub reordered: u64,
+    /// Arrived again.
+    pub duplicated: u64,
+    /// Sequence number and content out of step.
+    pub misnumbered: u64,
+    /// Failed authentication.
+    pub unauthentic: u64,
+    /// Authentic with the wrong content.
+    pub damaged: u64,
+    /// CPU time of the server per delivered packet in nanoseconds, user and system.
+    pub cpu_ns_per_packet: f64,
+    /// The user part of it, from a clock of 10 ms.
+    pub user_share: f64,
+    /// CPU time per delivered packet in nanoseconds by thread name.
+    pub cpu_ns_by_thread: BTreeMap<String, f64>,
+    /// CPU time of the server over wall time: 1 is a whole core.
+    pub server_cores: f64,
+    /// The same of this program, all of it.
+    pub generator_cores: f64,
+    /// Delivered per second.
+    pub packets_per_s: f64,
+    /// From the publisher's call to the subscriber's wake-up, in microseconds.
+    pub latency_us: Latency,
+    /// Datagrams per received message: with `--gro` the mean length of the trains as they arrive.
+    pub mean_train: f64,
+}
+
+/// Percentiles in microseconds.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Latency {
+    /// Median.
+    pub p50: f64,
+    /// 99 of 100 are below.
+    pub p99: f64,
+    /// 999 of 1000 are below.
+    pub p999: f64,
+    /// The slowest.
+    pub max: f64,
+}
+
+/// A whole run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// What was run.
+    pub condition: Condition,
+    /// Seconds from the first subscriber's join to the last one's keys; `None` without a server.
+    pub join_seconds: Option<f64>,
+    /// Keyframe requests the publisher got.
+    pub keyframe_requests: u64,
+    /// Packets due that the publisher could not send: refused by the kernel, left out for being late.
+    pub unsent: (u64, u64),
+    /// The measured windows, in order.
+    pub rounds: Vec<Round>,
+}
+
+/// What was measured over one window.
+pub struct Measured<'a> {
+    /// Length in seconds.
+    pub seconds: f64,
+    /// Packets of the publisher in it.
+    pub published: u64,
+    /// Receivers.
+    pub subscribers: usize,
+    /// What they counted.
+    pub tally: &'a Tally,
+    /// CPU time the server used.
+    pub server: &'a CpuReading,
+    /// CPU time this program used.
+    pub generator: &'a CpuReading,
+}
+
+impl Round {
+    /// Works the figures out.
+    pub fn new(measured: &Measured<'_>) -> Self {
+        let Measured { seconds, published, subscribers, tally, server, generator } = *measured;
+        let per_packet = |ns: u64| ratio(ns as f64, tally.delivered as f64);
+        let total_ns = server.total_ns();
+        let shares = server.by_name_ns.iter().filter(|(_, ns)| **ns as f64 >= total_ns as f64 * SHARE_MIN);
+        Self {
+            seconds,
+            published,
+            delivered: tally.delivered,
+            lost: (published * subscribers as u64).saturating_sub(tally.delivered),
+            reordered: tally.reordered,
+            duplicated: tally.duplicated,
+            misnumbered: tally.misnumbered,
+            unauthentic: tally.unauthentic,
+            damaged: tally.damaged,
+            cpu_ns_per_packet: per_packet(total_ns),
+            user_share: ratio(server.user_s, server.user_s + server.system_s),
+            cpu_ns_by_thread: shares.map(|(name, ns)| (name.clone(), per_packet(*ns))).collect(),
+            server_cores: ratio(total_ns as f64 / 1e9, seconds),
+            generator_cores: ratio(generator.total_ns() as f64 / 1e9, seconds),
+            packets_per_s: ratio(tally.delivered as f64, seconds),
+            latency_us: Latency::of(tally),
+            mean_train: ratio(tally.datagrams as f64, tally.messages as f64),
+        }
+    }
+
+    fn is_clean(&self) -> bool {
+        let wrong = [self.lost, self.reordered, self.duplicated, self.misnumbered, self.unauthentic, self.damaged];
+        wrong.iter().all(|&count| count == 0)
+    }
+}
+
+impl Latency {
+    fn of(tally: &Tally) -> Self {
+        let at = |quantile| tally.latency_ns.value_at_quantile(quantile) as f64 / 1e3;
+        Self { p50: at(0.5), p99: at(0.99), p999: at(0.999), max: tally.latency_ns.max() as f64 / 1e3 }
+    }
+}
+
+impl Report {
+    /// The median round's CPU time per packet in nanoseconds.
+    pub fn median_cpu_ns(&self) -> f64 {
+        let mut costs: Vec<f64> = self.rounds.iter().map(|round| round.cpu_ns_per_packet).collect();
+        costs.sort_by(f64::total_cmp);
+        match costs.len() {
+            0 => 0.0,
+            len if len.is_multiple_of(2) => (costs[len / 2 - 1] + costs[len / 2]) / 2.0,
+            len => costs[len / 2],
+        }
+    }
+
+    /// For people.
+    pub fn table(&self) -> String {
+        let Condition { scenario, suite, subscribers, rate, burst, packet_bytes, gro, .. } = &self.condition;
+        let mut out = format!(
+            "{scenario}: 1 to {subscribers}, {packet_bytes} B, {rate}/s in bursts of {burst}, {suite}, receivers {}\n",
+            if *gro { "take trains" } else { "plain" }
+        );
+        let titles = ["cpu ns/pkt", "user", "pkt/s", "delivered", "lost", "reord", "dup", "bad"];
+        let more = ["p50 us", "p99 us", "p99.9 us", "train", "srv cores", "gen cores"];
+        for title in titles.iter().chain(&more) {
+            let _ = write!(out, "{title:>11}");
+        }
+        for round in &self.rounds {
+            let bad = round.misnumbered + round.unauthentic + round.damaged;
+            let latency = &round.latency_us;
+            let _ = write!(out, "\n{:>11.0}{:>10.0}%", round.cpu_ns_per_packet, round.user_share * 100.0);
+            let _ = write!(out, "{:>11.0}{:>11}{:>11}", round.packets_per_s, round.delivered, round.lost);
+            let _ = write!(out, "{:>11}{:>11}{bad:>11}", round.reordered, round.duplicated);
+            let _ = write!(out, "{:>11.0}{:>11.0}{:>11.0}", latency.p50, latency.p99, latency.p999);
+            let _ = write!(out, "{:>11.2}", round.mean_train);
+            let _ = write!(out, "{:>11.2}{:>11.2}", round.server_cores, round.generator_cores);
+        }
+        let _ = write!(out, "\nmedian {:.0} ns per delivered packet", self.median_cpu_ns());
+        if !self.rounds.iter().all(Round::is_clean) {
+            out.push_str("; NOT every packet arrived once, in order and right");
+        }
+        if self.unsent != (0, 0) {
+            let _ = write!(out, "; publisher refused/late: {}/{}", self.unsent.0, self.unsent.1);
+        }
+        if let Some(last) = self.rounds.last() {
+            let threads = last.cpu_ns_by_thread.iter().map(|(name, ns)| format!("{name} {ns:.0}"));
+            let _ = write!(out, "\nby thread, last round: {}", threads.collect::<Vec<_>>().join(", "));
+        }
+        out
+    }
+}
+
+/// 0 where there is nothing to divide by.
+fn ratio(over: f64, under: f64) -> f64 {
+    if under > 0.0 { over / under } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cpu(worker_ns: u64, other_ns: u64) -> CpuReading {
+        CpuReading {
+            by_name_ns: BTreeMap::from([("worker".to_owned(), worker_ns), ("other".to_owned(), other_ns)]),
+            user_s: 1.0,
+            system_s: 3.0,
+        }
+    }
+
+    fn round(worker_ns: u64, delivered: u64) -> Round {
+        let mut tally = Tally::new().unwrap();
+        (tally.delivered, tally.datagrams, tally.messages) = (delivered, delivered, delivered / 4);
+        let (server, generator) = (cpu(worker_ns, 1), cpu(0, 500_000_000));
+        let seconds = 2.0;
+        let measured =
+            Measured { seconds, published: 10, subscribers: 5, tally: &tally, server: &server, generator: &generator };
+        Round::new(&measured)
+    }
+
+    fn report(rounds: Vec<Round>) -> Report {
+        let condition = Condition {
+            scenario: "one-to-many",
+            command: String::new(),
+            suite: "SUITE".to_owned(),
+            subscribers: 5,
+            rate: 5,
+            burst: 1,
+            packet_bytes: 1200,
+            train: None,
+            gro: true,
+            workers: None,
+        };
+        Report { condition, join_seconds: None, keyframe_requests: 0, unsent: (0, 0), rounds }
+    }
+
+    #[test]
+    fn a_round_divides_by_what_was_delivered() {
+        let round = round(399_999, 40);
+        assert_eq!((round.cpu_ns_per_packet, round.lost), (10_000.0, 10));
+        assert_eq!((round.user_share, round.packets_per_s, round.mean_train), (0.25, 20.0, 4.0));
+        assert_eq!((round.server_cores, round.generator_cores), (0.0002, 0.25));
+        assert_eq!(round.cpu_ns_by_thread.len(), 1, "a thread of no weight is left out");
+    }
+
+    #[test]
+    fn nothing_delivered_is_no_division_by_zero() {
+        let round = round(1000, 0);
+        assert_eq!((round.cpu_ns_per_packet, round.mean_train, round.lost), (0.0, 0.0, 50));
+    }
+
+    #[test]
+    fn the_median_is_the_middle_or_between_the_two() {
+        let rounds = [100, 900, 300, 200].map(|ns| round(ns * 50 - 1, 50));
+        assert_eq!(report(rounds[..3].to_vec()).median_cpu_ns(), 300.0);
+        assert_eq!(report(rounds.to_vec()).median_cpu_ns(), 250.0);
+        assert_eq!(report(Vec::new()).median_cpu_ns(), 0.0);
+    }
+
+    #[test]
+    fn the_table_says_when_something_is_missing_and_the_json_has_all() {
+        assert!(!report(vec![round(1, 50)]).table().contains("NOT"));
+        let report = report(vec![round(1, 49)]);
+        assert!(report.table().contains("NOT every packet"));
+        let json: serde_json::Value = serde_json::to_value(&report).unwrap();
+        assert_eq!(json["rounds"][0]["lost"], 1);
+        assert_eq!(json["condition"]["suite"], "SUITE");
+    }
+}
