@@ -50,12 +50,12 @@ step_fmt() {
 }
 
 step_clippy() {
-    need_component clippy clippy && cargo clippy --locked --all-targets --all-features -- -D warnings
+    need_component clippy clippy && cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
 }
 
 step_test() {
     need_command ip iproute2
-    cargo test --locked --all-features
+    cargo test --locked --workspace --all-features
 }
 
 # Compiled in the dev profile: what CI asks is whether they build, and the dependencies are there already.

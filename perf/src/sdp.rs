@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
 use tramline::base::ids::Ssrc;
-use tramline::crypto::cert::Fingerprint;
+use tramline::wire::sdp::Fingerprint;
 
 /// Payload type of VP8 in our offers.
 pub const VIDEO_PT: u8 = 96;
