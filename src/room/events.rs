@@ -40,6 +40,12 @@ impl Hub {
             Event::Levels(levels) => self.handle_levels(now, worker, &levels),
             Event::Report(report) => self.handle_report(worker, *report),
             Event::PublicAddress(address) => self.handle_public_address(address),
+            // The answer may have come to another worker than the one that asked.
+            Event::PublicAddressUnknown if self.knows_public_address => {}
+            Event::PublicAddressUnknown => tracing::warn!(
+                "no STUN server answered: only the addresses of this machine are announced; \
+                 if clients come from outside, set ICE_ADVERTISE_IP"
+            ),
             Event::SelfChecked => {
                 if let Some(checked) = self.self_checked.get_mut(usize::from(worker.0)) {
                     *checked = true;
@@ -58,6 +64,7 @@ impl Hub {
     }
 
     fn handle_public_address(&mut self, address: SocketAddr) {
+        self.knows_public_address = true;
         let Some(addresses) = self.config.addresses.first_mut() else { return };
         if !addresses.contains(&address) {
             tracing::info!(%address, "the public address of the media port is announced too");

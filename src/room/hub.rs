@@ -73,6 +73,7 @@ pub struct Hub {
     pub(super) outputs: VecDeque<Output>,
     pub(super) reports: Vec<WorkerReport>,
     pub(super) self_checked: Vec<bool>,
+    pub(super) knows_public_address: bool,
     pub(super) is_stopping: bool,
 }
 
@@ -105,6 +106,7 @@ impl Hub {
             outputs: VecDeque::new(),
             reports: vec![WorkerReport::default(); workers],
             self_checked: vec![false; workers],
+            knows_public_address: false,
             is_stopping: false,
         }
     }

@@ -142,6 +142,8 @@ pub enum Event {
     Report(Box<WorkerReport>),
     /// A STUN server says how it sees our media port.
     PublicAddress(SocketAddr),
+    /// No STUN server answered.
+    PublicAddressUnknown,
     /// A self-check was answered.
     SelfChecked,
 }

@@ -42,7 +42,7 @@ impl Questions {
 
     pub fn next(&self) -> Option<Instant> {
         let question = self.public_address.as_ref()?;
-        (question.servers.is_some() && question.asked < ASKS_MAX).then_some(question.next_at)
+        question.servers.is_some().then_some(question.next_at)
     }
 }
 
@@ -145,6 +145,11 @@ impl WorkerCore {
             return;
         }
         let Some(question) = &mut self.questions.public_address else { return };
+        if question.asked == ASKS_MAX {
+            question.servers = None;
+            self.events.push_back(Event::PublicAddressUnknown);
+            return;
+        }
         question.next_at = now + ASK_INTERVAL * 2u32.pow(question.asked);
         question.asked += 1;
         let request = BindingRequest { transaction_id: question.transaction, ..BindingRequest::default() };

@@ -55,21 +55,6 @@ impl Refusal {
         }
     }
 
-    /// The name it is counted under.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::FingerprintMissing => "stun_fingerprint_missing",
-            Self::FingerprintWrong => "stun_fingerprint_wrong",
-            Self::UnknownMethod => "stun_unknown_method",
-            Self::NotARequest => "stun_not_a_request",
-            Self::NoCredentials => "stun_no_credentials",
-            Self::UnknownUfrag => "stun_unknown_ufrag",
-            Self::WrongIntegrity => "stun_wrong_integrity",
-            Self::UnknownAttributes => "stun_unknown_attributes",
-            Self::RoleConflict => "stun_role_conflict",
-        }
-    }
-
     /// RFC 8489 §14.8.
     fn reason(self) -> &'static str {
         match self.code() {
