@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 use super::api::{MediaState, RoomView};
 use super::hub::Hub;
 use super::peer::{Peer, Track};
+use crate::session::stats::{EgressReport, IngressReport};
 use crate::telemetry::{RoomRow, Snapshot};
-use crate::worker::command::{EgressReport, IngressReport, SessionReport};
+use crate::worker::command::SessionReport;
 
 impl Hub {
     /// Rooms with peers.
@@ -87,11 +88,11 @@ impl Hub {
             "streamId": track.stream_id,
             "live": track.is_live,
             "codec": ingress.and_then(|ingress| ingress.format).map(|format| format.name()),
-            "ssrc": ingress.map(|ingress| ingress.ssrc),
-            "packets": ingress.map_or(0, |ingress| ingress.packets),
-            "bytes": ingress.map_or(0, |ingress| ingress.bytes),
-            "lost": ingress.map_or(0, |ingress| ingress.lost),
-            "jitterMs": ingress.map_or(0.0, |ingress| ingress.jitter_ms),
+            "ssrc": ingress.map(|ingress| ingress.ssrc.0),
+            "packets": ingress.map_or(0, |ingress| ingress.summary.packets),
+            "bytes": ingress.map_or(0, |ingress| ingress.summary.bytes),
+            "lost": ingress.map_or(0, |ingress| ingress.summary.lost),
+            "jitterMs": ingress.map_or(0.0, |ingress| ingress.summary.jitter_ms),
             "keyframes": ingress.map_or(0, |ingress| ingress.keyframes),
             "subscribers": subscribers.collect::<Vec<_>>(),
         })
@@ -102,7 +103,7 @@ impl Hub {
         json!({
             "userId": peer.info.user_id,
             "mline": mline,
-            "ssrc": egress.map(|egress| egress.ssrc),
+            "ssrc": egress.map(|egress| egress.ssrc.0),
             "packets": egress.map_or(0, |egress| egress.packets),
             "bytes": egress.map_or(0, |egress| egress.bytes),
             "retransmissions": egress.map_or(0, |egress| egress.retransmissions),
@@ -143,8 +144,8 @@ impl Hub {
         RoomRow {
             id: room.to_owned(),
             subscribers: self.room_peers(room).filter(|peer| !peer.bound.is_empty()).count() as u64,
-            rtp_bytes: reports.iter().map(|report| report.bytes).sum(),
-            rtp_packets: reports.iter().map(|report| report.packets).sum(),
+            rtp_bytes: reports.iter().map(|report| report.summary.bytes).sum(),
+            rtp_packets: reports.iter().map(|report| report.summary.packets).sum(),
         }
     }
 

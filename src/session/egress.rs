@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rand::{Rng, RngExt};
 
 use super::discard::Discard;
+use super::stats::EgressReport;
 use super::streams::{MlineConfig, Payload, StreamsConfig};
 use super::track::Track;
 use crate::base::batch::{Path, TxBatch};
@@ -59,29 +60,6 @@ struct Slot {
     retransmissions: u64,
     window_from: Option<Instant>,
     window_count: u32,
-}
-
-/// A sending m-line's numbers for people.
-#[derive(Clone, Copy, Debug)]
-pub struct SlotNumbers {
-    /// m-line index.
-    pub mline: u16,
-    /// What is sent.
-    pub track: Option<TrackKey>,
-    /// Our source.
-    pub ssrc: Ssrc,
-    /// Packets sent.
-    pub packets: u64,
-    /// Payload bytes sent.
-    pub bytes: u64,
-    /// Packets sent again.
-    pub retransmissions: u64,
-    /// By the peer's last report.
-    pub fraction_lost: f32,
-    /// By the peer's last report.
-    pub round_trip: Option<Duration>,
-    /// Nothing passes before a keyframe.
-    pub awaits_keyframe: bool,
 }
 
 /// Where and how packets of a session leave.
@@ -217,8 +195,8 @@ impl Egress {
     }
 
     /// Numbers for people.
-    pub fn numbers(&self) -> impl Iterator<Item = SlotNumbers> {
-        self.active().map(|(mline, slot)| SlotNumbers {
+    pub fn numbers(&self) -> impl Iterator<Item = EgressReport> {
+        self.active().map(|(mline, slot)| EgressReport {
             mline,
             track: slot.track,
             ssrc: slot.ssrc,

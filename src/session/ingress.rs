@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::discard::Discard;
+use super::stats::IngressReport;
 use super::streams::{MlineConfig, Payload, StreamsConfig};
 use crate::base::format::{Format, MediaKind};
 use crate::base::ids::{Mid, Ssrc, TrackKey};
@@ -14,7 +15,7 @@ use crate::base::seq::extend_u16;
 use crate::forward::gap::GapCloser;
 use crate::proto::history::{Packet, PacketMeta};
 use crate::proto::nack::{Arrival, NackRegister};
-use crate::proto::report::{ReceiveStats, ReceiveSummary};
+use crate::proto::report::ReceiveStats;
 use crate::proto::twcc::TwccRegister;
 use crate::wire::payload;
 use crate::wire::rtp::RtpView;
@@ -81,23 +82,6 @@ pub struct MediaIn<'a> {
     pub is_first: bool,
     /// RFC 6464 level in -dBov.
     pub level_dbov: Option<u8>,
-}
-
-/// A stream's numbers for people.
-#[derive(Clone, Copy, Debug)]
-pub struct StreamNumbers {
-    /// Which track.
-    pub track: TrackKey,
-    /// Media type.
-    pub kind: MediaKind,
-    /// Source.
-    pub ssrc: Ssrc,
-    /// Last format.
-    pub format: Option<Format>,
-    /// Reception statistics.
-    pub summary: ReceiveSummary,
-    /// Keyframes begun.
-    pub keyframes: u64,
 }
 
 /// See the module.
@@ -322,10 +306,10 @@ impl Ingress {
     }
 
     /// Numbers for people.
-    pub fn numbers(&self) -> impl Iterator<Item = StreamNumbers> {
+    pub fn numbers(&self) -> impl Iterator<Item = IngressReport> {
         self.publications.iter().flatten().filter_map(|publication| {
             let stream = publication.stream.as_ref()?;
-            Some(StreamNumbers {
+            Some(IngressReport {
                 track: publication.track,
                 kind: publication.kind,
                 ssrc: stream.ssrc,

@@ -6,5 +6,6 @@ pub mod feedback;
 pub mod ingress;
 pub mod negotiate;
 pub mod peer;
+pub mod stats;
 pub mod streams;
 pub mod track;

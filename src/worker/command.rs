@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use crate::base::format::{Format, MediaKind};
 use crate::base::ids::{PeerId, SessionKey, TrackKey, WorkerId};
 use crate::crypto::srtp::SrtpSuite;
 use crate::proto::ice::LocalCredentials;
 use crate::session::negotiate::RemoteTransport;
 use crate::session::peer::EndReason;
+use crate::session::stats::{EgressReport, IngressReport};
 use crate::session::streams::StreamsConfig;
 use crate::wire::stun::TransactionId;
 
@@ -205,50 +205,4 @@ pub struct SessionReport {
     pub ingress: Vec<IngressReport>,
     /// What it receives.
     pub egress: Vec<EgressReport>,
-}
-
-/// Live numbers of a published track.
-#[derive(Clone, Debug)]
-pub struct IngressReport {
-    /// Which.
-    pub track: TrackKey,
-    /// Media type.
-    pub kind: MediaKind,
-    /// Its source.
-    pub ssrc: u32,
-    /// What it carries.
-    pub format: Option<Format>,
-    /// Packets received, without retransmissions of what had come.
-    pub packets: u64,
-    /// Their bytes (RTP payload).
-    pub bytes: u64,
-    /// Packets that never came.
-    pub lost: i64,
-    /// Interarrival jitter.
-    pub jitter_ms: f32,
-    /// Keyframes begun.
-    pub keyframes: u64,
-}
-
-/// Live numbers of a sending m-line.
-#[derive(Clone, Debug)]
-pub struct EgressReport {
-    /// m-line index.
-    pub mline: u16,
-    /// What is sent.
-    pub track: Option<TrackKey>,
-    /// Our source.
-    pub ssrc: u32,
-    /// Packets sent, without retransmissions.
-    pub packets: u64,
-    /// Their bytes (RTP payload).
-    pub bytes: u64,
-    /// Packets sent again.
-    pub retransmissions: u64,
-    /// Share of packets the peer lost lately, 0 to 1.
-    pub fraction_lost: f32,
-    /// Round trip by its reports.
-    pub round_trip: Option<Duration>,
-    /// Nothing passes before a keyframe.
-    pub awaits_keyframe: bool,
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::command::{EgressReport, Event, IngressReport, SessionReport, WorkerReport};
+use super::command::{Event, SessionReport, WorkerReport};
 use super::core::WorkerCore;
 use crate::base::format::MediaKind;
 use crate::session::peer::{FeedbackCounters, Session};
@@ -43,35 +43,7 @@ fn session_report(now: Instant, session: &Session) -> SessionReport {
         suite: session.suite(),
         has_consent: session.has_consent(),
         silent: session.ice.last_check_at().map_or(Duration::ZERO, |at| now.saturating_duration_since(at)),
-        ingress: session
-            .ingress
-            .numbers()
-            .map(|stream| IngressReport {
-                track: stream.track,
-                kind: stream.kind,
-                ssrc: stream.ssrc.0,
-                format: stream.format,
-                packets: stream.summary.packets,
-                bytes: stream.summary.bytes,
-                lost: stream.summary.lost,
-                jitter_ms: stream.summary.jitter_ms,
-                keyframes: stream.keyframes,
-            })
-            .collect(),
-        egress: session
-            .egress
-            .numbers()
-            .map(|slot| EgressReport {
-                mline: slot.mline,
-                track: slot.track,
-                ssrc: slot.ssrc.0,
-                packets: slot.packets,
-                bytes: slot.bytes,
-                retransmissions: slot.retransmissions,
-                fraction_lost: slot.fraction_lost,
-                round_trip: slot.round_trip,
-                awaits_keyframe: slot.awaits_keyframe,
-            })
-            .collect(),
+        ingress: session.ingress.numbers().collect(),
+        egress: session.egress.numbers().collect(),
     }
 }

@@ -37,6 +37,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "forward",
             "session::negotiate",
             "session::feedback",
+            "session::stats",
             "worker::command",
             "telemetry",
         ],

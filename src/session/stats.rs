@@ -1,0 +1,47 @@
+//! Live numbers of a session's streams, for people. Counters never go back.
+
+use std::time::Duration;
+
+use crate::base::format::{Format, MediaKind};
+use crate::base::ids::{Ssrc, TrackKey};
+use crate::proto::report::ReceiveSummary;
+
+/// What a peer publishes on an m-line.
+#[derive(Clone, Copy, Debug)]
+pub struct IngressReport {
+    /// Which track.
+    pub track: TrackKey,
+    /// Media type.
+    pub kind: MediaKind,
+    /// Its source.
+    pub ssrc: Ssrc,
+    /// What it carried last.
+    pub format: Option<Format>,
+    /// Reception statistics, without retransmissions.
+    pub summary: ReceiveSummary,
+    /// Keyframes begun.
+    pub keyframes: u64,
+}
+
+/// What we send on an m-line.
+#[derive(Clone, Copy, Debug)]
+pub struct EgressReport {
+    /// m-line index.
+    pub mline: u16,
+    /// What is sent.
+    pub track: Option<TrackKey>,
+    /// Our source.
+    pub ssrc: Ssrc,
+    /// Packets sent, without retransmissions.
+    pub packets: u64,
+    /// Their payload bytes.
+    pub bytes: u64,
+    /// Packets sent again.
+    pub retransmissions: u64,
+    /// Share of packets the peer lost lately, 0 to 1.
+    pub fraction_lost: f32,
+    /// Round trip by its reports.
+    pub round_trip: Option<Duration>,
+    /// Nothing passes before a keyframe.
+    pub awaits_keyframe: bool,
+}
