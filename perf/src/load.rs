@@ -111,10 +111,12 @@ impl Load {
         let ahead = 2 * u64::from(self.burst);
         let started = clock::now();
         course.open(course.sent() + ahead);
+        let softirqs = CpuReading::of_softirqs();
         let (server, generator) = (read_cpu()?, CpuReading::of_process(std::process::id())?);
         wait(self.duration, tend)?;
         let (server, generator) =
             (read_cpu()?.since(&server), CpuReading::of_process(std::process::id())?.since(&generator));
+        let softirqs = CpuReading::of_softirqs().since(&softirqs);
         let published = course.close(course.sent() + ahead);
         let seconds = clock::now().saturating_duration_since(started).as_secs_f64();
         std::thread::sleep(DRAIN);
@@ -127,6 +129,7 @@ impl Load {
             tally: &tally,
             server: &server,
             generator: &generator,
+            softirqs: &softirqs,
         }))
     }
 }
