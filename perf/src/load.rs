@@ -51,6 +51,9 @@ pub struct Load {
     /// Receivers take whole trains (UDP_GRO), as a network card that segments by itself would let the server send them
     #[arg(long)]
     pub gro: bool,
+    /// Receivers never sleep: each thread takes a whole core, and the sender does not pay for waking them
+    #[arg(long)]
+    pub poll: bool,
     /// Threads that receive
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
@@ -78,7 +81,9 @@ impl Load {
 
     /// Starts the receiver threads.
     pub fn herds(&self, course: &Arc<Course>) -> Result<Vec<Herd>> {
-        (0..self.threads).map(|at| Herd::start(Arc::clone(course), self.gro, &format!("receiver-{at}"))).collect()
+        (0..self.threads)
+            .map(|at| Herd::start(Arc::clone(course), self.gro, self.poll, &format!("receiver-{at}")))
+            .collect()
     }
 
     /// Warms up and measures. `read_cpu` reads the server's time; `tend` is called a few times a second.
