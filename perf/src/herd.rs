@@ -70,8 +70,8 @@ struct Shared {
 }
 
 impl Herd {
-    /// Starts the thread. It ends with the course.
-    pub fn start(course: Arc<Course>, takes_trains: bool, name: &str) -> Result<Self> {
+    /// Starts the thread. It ends with the course. One that polls never sleeps, so nobody pays for waking it.
+    pub fn start(course: Arc<Course>, takes_trains: bool, polls: bool, name: &str) -> Result<Self> {
         let (entrance, arrivals) = channel();
         let shared = Arc::new(Shared {
             tally: Mutex::new(Tally::new()?),
@@ -87,6 +87,7 @@ impl Herd {
             epoll,
             members: Vec::new(),
             reader: Reader::new(takes_trains),
+            wait: if polls { Duration::ZERO } else { TICK },
         };
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(|| pen.run())?;
         Ok(Self { entrance, shared, thread: Some(thread) })
@@ -139,6 +140,8 @@ struct Pen {
     epoll: rustix::fd::OwnedFd,
     members: Vec<Inmate>,
     reader: Reader,
+    /// How long to sleep when nothing is there.
+    wait: Duration,
 }
 
 /// A member and what became of it.
@@ -155,7 +158,7 @@ struct Inmate {
 impl Pen {
     fn run(mut self) {
         let mut events = Vec::with_capacity(EVENTS);
-        let timeout = Timespec { tv_sec: 0, tv_nsec: TICK.as_nanos() as _ };
+        let timeout = Timespec { tv_sec: 0, tv_nsec: self.wait.as_nanos() as _ };
         let mut tick_at = clock::now();
         while !self.course.is_stopping() {
             self.take_in();

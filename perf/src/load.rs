@@ -51,6 +51,9 @@ pub struct Load {
     /// Receivers take whole trains (UDP_GRO), as a network card that segments by itself would let the server send them
     #[arg(long)]
     pub gro: bool,
+    /// Receivers never sleep: each thread takes a whole core, and the sender does not pay for waking them
+    #[arg(long)]
+    pub poll: bool,
     /// Threads that receive
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
@@ -78,7 +81,9 @@ impl Load {
 
     /// Starts the receiver threads.
     pub fn herds(&self, course: &Arc<Course>) -> Result<Vec<Herd>> {
-        (0..self.threads).map(|at| Herd::start(Arc::clone(course), self.gro, &format!("receiver-{at}"))).collect()
+        (0..self.threads)
+            .map(|at| Herd::start(Arc::clone(course), self.gro, self.poll, &format!("receiver-{at}")))
+            .collect()
     }
 
     /// Warms up and measures. `read_cpu` reads the server's time; `tend` is called a few times a second.
@@ -111,10 +116,12 @@ impl Load {
         let ahead = 2 * u64::from(self.burst);
         let started = clock::now();
         course.open(course.sent() + ahead);
+        let softirqs = CpuReading::of_softirqs();
         let (server, generator) = (read_cpu()?, CpuReading::of_process(std::process::id())?);
         wait(self.duration, tend)?;
         let (server, generator) =
             (read_cpu()?.since(&server), CpuReading::of_process(std::process::id())?.since(&generator));
+        let softirqs = CpuReading::of_softirqs().since(&softirqs);
         let published = course.close(course.sent() + ahead);
         let seconds = clock::now().saturating_duration_since(started).as_secs_f64();
         std::thread::sleep(DRAIN);
@@ -127,6 +134,7 @@ impl Load {
             tally: &tally,
             server: &server,
             generator: &generator,
+            softirqs: &softirqs,
         }))
     }
 }

@@ -35,26 +35,26 @@ pub fn socket(remote: Option<SocketAddr>, takes_trains: bool) -> Result<UdpSocke
     };
     let socket = UdpSocket::bind(any).context("binding a UDP socket")?;
     let options = socket2::SockRef::from(&socket);
-    // What the system allows is enough; both are wishes.
-    let _ = options.set_recv_buffer_size(SOCKET_BYTES);
+    // Wishes: root gets what it asks for, others what the system allows.
+    if set_option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, SOCKET_BYTES as _).is_err() {
+        let _ = options.set_recv_buffer_size(SOCKET_BYTES);
+    }
     let _ = options.set_send_buffer_size(SOCKET_BYTES);
     if let Some(remote) = remote {
         socket.connect(remote).with_context(|| format!("connecting to {remote}"))?;
     }
     socket.set_nonblocking(true)?;
     if takes_trains {
-        set_gro(&socket)?;
+        set_option(&socket, libc::SOL_UDP, libc::UDP_GRO, 1).context("UDP_GRO")?;
     }
     Ok(socket)
 }
 
-fn set_gro(socket: &UdpSocket) -> Result<()> {
-    let on: libc::c_int = 1;
+fn set_option(socket: &UdpSocket, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
     let size = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: the descriptor is open, the option is an int and its size is given.
-    let result =
-        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_UDP, libc::UDP_GRO, (&raw const on).cast(), size) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()).context("UDP_GRO") }
+    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), size) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Buffers for one recvmmsg.
@@ -141,7 +141,9 @@ fn segment_bytes(control: &[u64; CONTROL_BYTES / 8], len: usize) -> Option<usize
 
 /// Datagrams on their way out, in one buffer.
 pub struct Batch {
+    /// Kept at its greatest length, so that nothing is zeroed twice.
     bytes: Vec<u8>,
+    used: usize,
     messages: Vec<Message>,
     names: Vec<libc::sockaddr_in>,
     iovecs: Vec<libc::iovec>,
@@ -166,7 +168,8 @@ impl Batch {
     /// Room for `bytes` before memory grows.
     pub fn new(bytes: usize) -> Self {
         Self {
-            bytes: Vec::with_capacity(bytes),
+            bytes: vec![0; bytes],
+            used: 0,
             messages: Vec::with_capacity(SEND_MESSAGES),
             names: Vec::with_capacity(SEND_MESSAGES),
             iovecs: Vec::with_capacity(SEND_MESSAGES),
@@ -176,7 +179,7 @@ impl Batch {
         }
     }
 
-    /// Appends a datagram: `fill` gets `room` zeroed bytes and gives how many it used. It joins the train before it when
+    /// Appends a datagram: `fill` gets `room` bytes with old contents and gives how many it used. It joins the train before it when
     /// that goes to the same address, has the same length and fewer than `train` segments.
     pub fn push(
         &mut self,
@@ -185,13 +188,12 @@ impl Batch {
         room: usize,
         fill: impl FnOnce(&mut [u8]) -> Option<usize>,
     ) -> Option<()> {
-        let start = self.bytes.len();
-        self.bytes.resize(start + room, 0);
-        let len = fill(self.bytes.get_mut(start..)?).filter(|&len| len <= room).unwrap_or(0);
-        self.bytes.truncate(start + len);
-        if len == 0 {
-            return None;
+        let start = self.used;
+        if self.bytes.len() < start + room {
+            self.bytes.resize(start + room, 0);
         }
+        let len = fill(self.bytes.get_mut(start..start + room)?).filter(|&len| len > 0 && len <= room)?;
+        self.used += len;
         if let Some(last) = self.messages.last_mut()
             && last.to == to
             && last.segment == len
@@ -225,7 +227,7 @@ impl Batch {
         }
         self.messages = messages;
         self.messages.clear();
-        self.bytes.clear();
+        self.used = 0;
         sent
     }
 

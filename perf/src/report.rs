@@ -65,6 +65,9 @@ pub struct Round {
     pub user_share: f64,
     /// CPU time per delivered packet in nanoseconds by thread name.
     pub cpu_ns_by_thread: BTreeMap<String, f64>,
+    /// CPU time of the kernel's softirq threads per delivered packet in nanoseconds: the machine's, not only ours. Not in
+    /// `cpu_ns_per_packet`.
+    pub softirq_ns_per_packet: f64,
     /// CPU time of the server over wall time: 1 is a whole core.
     pub server_cores: f64,
     /// The same of this program, all of it.
@@ -119,12 +122,14 @@ pub struct Measured<'a> {
     pub server: &'a CpuReading,
     /// CPU time this program used.
     pub generator: &'a CpuReading,
+    /// CPU time of the kernel's softirq threads.
+    pub softirqs: &'a CpuReading,
 }
 
 impl Round {
     /// Works the figures out.
     pub fn new(measured: &Measured<'_>) -> Self {
-        let Measured { seconds, published, subscribers, tally, server, generator } = *measured;
+        let Measured { seconds, published, subscribers, tally, server, generator, softirqs } = *measured;
         let per_packet = |ns: u64| ratio(ns as f64, tally.delivered as f64);
         let total_ns = server.total_ns();
         let shares = server.by_name_ns.iter().filter(|(_, ns)| **ns as f64 >= total_ns as f64 * SHARE_MIN);
@@ -141,6 +146,7 @@ impl Round {
             cpu_ns_per_packet: per_packet(total_ns),
             user_share: ratio(server.user_s, server.user_s + server.system_s),
             cpu_ns_by_thread: shares.map(|(name, ns)| (name.clone(), per_packet(*ns))).collect(),
+            softirq_ns_per_packet: per_packet(softirqs.total_ns()),
             server_cores: ratio(total_ns as f64 / 1e9, seconds),
             generator_cores: ratio(generator.total_ns() as f64 / 1e9, seconds),
             packets_per_s: ratio(tally.delivered as f64, seconds),
@@ -181,7 +187,7 @@ impl Report {
             "{scenario}: 1 to {subscribers}, {packet_bytes} B, {rate}/s in bursts of {burst}, {suite}, receivers {}\n",
             if *gro { "take trains" } else { "plain" }
         );
-        let titles = ["cpu ns/pkt", "user", "pkt/s", "delivered", "lost", "reord", "dup", "bad"];
+        let titles = ["cpu ns/pkt", "ksoftirqd", "user", "pkt/s", "delivered", "lost", "reord", "dup", "bad"];
         let more = ["p50 us", "p99 us", "p99.9 us", "train", "srv cores", "gen cores"];
         for title in titles.iter().chain(&more) {
             let _ = write!(out, "{title:>11}");
@@ -189,7 +195,8 @@ impl Report {
         for round in &self.rounds {
             let bad = round.misnumbered + round.unauthentic + round.damaged;
             let latency = &round.latency_us;
-            let _ = write!(out, "\n{:>11.0}{:>10.0}%", round.cpu_ns_per_packet, round.user_share * 100.0);
+            let _ = write!(out, "\n{:>11.0}{:>11.0}", round.cpu_ns_per_packet, round.softirq_ns_per_packet);
+            let _ = write!(out, "{:>10.0}%", round.user_share * 100.0);
             let _ = write!(out, "{:>11.0}{:>11}{:>11}", round.packets_per_s, round.delivered, round.lost);
             let _ = write!(out, "{:>11}{:>11}{bad:>11}", round.reordered, round.duplicated);
             let _ = write!(out, "{:>11.0}{:>11.0}{:>11.0}", latency.p50, latency.p99, latency.p999);
@@ -232,10 +239,16 @@ mod tests {
         let mut tally = Tally::new().unwrap();
         (tally.delivered, tally.datagrams, tally.messages) = (delivered, delivered, delivered / 4);
         let (server, generator) = (cpu(worker_ns, 1), cpu(0, 500_000_000));
-        let seconds = 2.0;
-        let measured =
-            Measured { seconds, published: 10, subscribers: 5, tally: &tally, server: &server, generator: &generator };
-        Round::new(&measured)
+        let softirqs = cpu(0, delivered * 7);
+        Round::new(&Measured {
+            seconds: 2.0,
+            published: 10,
+            subscribers: 5,
+            tally: &tally,
+            server: &server,
+            generator: &generator,
+            softirqs: &softirqs,
+        })
     }
 
     fn report(rounds: Vec<Round>) -> Report {
@@ -259,6 +272,7 @@ mod tests {
         let round = round(399_999, 40);
         assert_eq!((round.cpu_ns_per_packet, round.lost), (10_000.0, 10));
         assert_eq!((round.user_share, round.packets_per_s, round.mean_train), (0.25, 20.0, 4.0));
+        assert_eq!(round.softirq_ns_per_packet, 7.0);
         assert_eq!((round.server_cores, round.generator_cores), (0.0002, 0.25));
         assert_eq!(round.cpu_ns_by_thread.len(), 1, "a thread of no weight is left out");
     }
