@@ -268,8 +268,8 @@ impl WorkerCore {
             // Another worker was faster; the peer's next datagram is handed on.
             return Err(Discard::DtlsTooEarly);
         }
-        let placeholder = IceLite::new(now, ice.credentials().clone());
-        let ice = std::mem::replace(&mut **ice, placeholder);
+        let left_behind = IceLite::new(now, ice.credentials().clone());
+        let ice = std::mem::replace(&mut **ice, left_behind);
         let dtls = Dtls::new(now, &self.dtls, remote.dtls_role, remote.fingerprint);
         let mut session = Session::new(now, &mut self.rng, key, seat.ticket.peer, ice, dtls);
         if let Some(streams) = &seat.streams {
