@@ -23,9 +23,10 @@ const FLAGS = [
   '--autoplay-policy=no-user-gesture-required',
 ];
 
-/** A browser with a profile of its own, thrown away at the end. */
-export async function launch() {
-  const browser = await chromium.launch({ executablePath: browserPath, headless: true, args: FLAGS });
+/** A browser with a profile of its own, thrown away at the end; `without` some of the usual flags. */
+export async function launch({ without = [] } = {}) {
+  const args = FLAGS.filter((flag) => !without.includes(flag));
+  const browser = await chromium.launch({ executablePath: browserPath, headless: true, args });
   // The test clients of the other protocols are put into pages by evaluation.
   const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, bypassCSP: true });
   return {
