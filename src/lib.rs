@@ -17,9 +17,9 @@
 //! | [`session`] | one peer: transport, [`session::ingress`], [`session::egress`], [`session::negotiate`] | those above |
 //! | [`worker`] | all state of one core: [`worker::core`], seats, timers, lanes | those above |
 //! | [`net`] | sockets and io_uring; knows bytes, not WebRTC | base |
-//! | [`room`] | rooms, publications, subscriptions, as a pure machine ([`room::hub`]) | base, forward, session::negotiate, worker::command, telemetry |
+//! | [`room`] | rooms, publications, subscriptions, as a pure machine ([`room::hub`]) | base, wire::sdp, proto::ice, forward, session::{negotiate, feedback, stats}, worker::command, telemetry |
 //! | [`runtime`] | threads, the loop, the only clock | base, config, net, worker |
-//! | [`signaling`] | HTTP, WebSocket, the dialects, the page | config, room, telemetry, session::negotiate |
+//! | [`signaling`] | HTTP, WebSocket, the dialects, the page | base, config, wire::sdp, session::negotiate, runtime::clock, telemetry, room |
 //! | [`config`], [`telemetry`] | settings in; logs and numbers out | little |
 //! | [`server`], [`self_check`] | wiring, start and stop | all |
 //! | `sim` | virtual clock and network around the shipped hub and workers (tests, or feature `sim`) | all but net and runtime |
@@ -87,7 +87,6 @@ pub mod net;
 pub mod proto;
 pub mod room;
 pub mod runtime;
-
 pub mod self_check;
 pub mod server;
 pub mod session;

@@ -8,13 +8,6 @@ pub fn extend_u16(reference: u64, low: u16) -> u64 {
     if guess < 0 { guess as u64 & 0xffff } else { guess as u64 }
 }
 
-/// The same for 32-bit counters (RTP timestamps).
-pub fn extend_u32(reference: u64, low: u32) -> u64 {
-    let delta = i64::from(low.wrapping_sub(reference as u32) as i32);
-    let guess = reference as i64 + delta;
-    if guess < 0 { u64::from(low) } else { guess as u64 }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -30,6 +23,5 @@ mod tests {
     #[test]
     fn before_the_beginning_there_is_nothing() {
         assert_eq!(extend_u16(5, 65_535), 65_535);
-        assert_eq!(extend_u32(7, u32::MAX), u64::from(u32::MAX));
     }
 }

@@ -59,11 +59,6 @@ impl Rewriter {
         }
     }
 
-    /// Whether a track is bound and its first packet was seen.
-    pub fn is_bound(&self) -> bool {
-        self.binding.is_some()
-    }
-
     /// The track ends or another comes; numbers go on after the last one sent.
     pub fn unbind(&mut self) {
         self.binding = None;

@@ -300,11 +300,6 @@ impl Ingress {
         publications.filter_map(|publication| publication.stream.as_ref()?.nack.next_timeout()).min()
     }
 
-    /// Whether anything was received.
-    pub fn is_active(&self) -> bool {
-        self.publications.iter().flatten().any(|publication| publication.stream.is_some())
-    }
-
     /// Numbers for people.
     pub fn numbers(&self) -> impl Iterator<Item = IngressReport> {
         self.publications.iter().flatten().filter_map(|publication| {

@@ -214,11 +214,6 @@ impl Negotiation {
         self.wanted.len()
     }
 
-    /// m-lines of a kind on which the peer can receive now.
-    pub fn receiving_mlines(&self, kind: MediaKind) -> usize {
-        self.state.mlines.iter().filter(|m| m.kind == Some(kind) && m.is_sendable()).count()
-    }
-
     /// What a worker must obey. `ingress` gives the key under which the room keeps what the peer sends on an m-line.
     pub fn streams(&self, ingress: impl Fn(usize) -> Option<TrackKey>) -> StreamsConfig {
         let config = |(index, mline): (usize, &Mline)| mline.config(ingress(index), &self.wanted_keys);

@@ -80,7 +80,8 @@ pub async fn serve(mut socket: Socket, seat: Seat, mut notices: mpsc::Receiver<N
                     Err(Ending::of(reason))
                 }
                 Some(notice) => Ok(words.told(notice).into_iter().collect()),
-                None => Err(Ending::quiet(1011, "sfu error")),
+                // The room ends the notices without a last word only where none can be taken any more.
+                None => Err(Ending::of(CloseReason::TooSlow)),
             },
         };
         let sent = said.and_then(|messages| messages.into_iter().try_for_each(|message| socket.send(message)));
