@@ -4,7 +4,9 @@
 //!
 //! One run sends 20 datagrams to each of 100 sockets; the ways differ in calls, in order and in what travels together.
 //! `sendto`, `sendmmsg`, `tokio-uring` and `io_uring` go round the receivers 20 times with single datagrams; `-gso/k` goes
-//! round 20 / k times with trains of k (UDP_SEGMENT). `io_uring` is [`UdpDriver`], as a worker uses it.
+//! round 20 / k times with trains of k (UDP_SEGMENT). `io_uring` is [`UdpDriver`], as a worker uses it. No two datagrams
+//! of a run share their bytes, as no two subscribers share a ciphertext. Only `io_uring` names the local address of each
+//! (IP_PKTINFO), as a server on several addresses must.
 //!
 //! Sockets are emptied between runs, outside of the measurement, so nobody is woken. On loopback the sender pays for the
 //! receiver's half of the network stack too: `plain` receivers have trains cut up before their socket, `whole` ones take
@@ -15,10 +17,10 @@
 mod support;
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::io::{ErrorKind, IoSlice};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsRawFd;
-use std::rc::Rc;
 
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, criterion_group, criterion_main};
 use futures_util::future::join_all;
@@ -89,13 +91,16 @@ fn sender() -> UdpSocket {
     UdpSocket::bind("127.0.0.1:0").expect("a port")
 }
 
+/// The bytes of a run's datagrams.
+fn arena() -> Vec<u8> {
+    vec![7; DATAGRAMS * DATAGRAM_BYTES]
+}
+
 fn sendto(receivers: &Receivers) -> Send<'_> {
-    let (socket, bytes) = (sender(), [7; DATAGRAM_BYTES]);
+    let (socket, arena) = (sender(), arena());
     Box::new(move || {
-        for _ in 0..ROUNDS {
-            for address in &receivers.addresses {
-                socket.send_to(&bytes, address).expect("sent");
-            }
+        for (bytes, address) in arena.chunks(DATAGRAM_BYTES).zip(receivers.addresses.iter().cycle()) {
+            socket.send_to(bytes, address).expect("sent");
         }
     })
 }
@@ -103,7 +108,7 @@ fn sendto(receivers: &Receivers) -> Send<'_> {
 /// Also with trains: what is left of io_uring's advantage when both have them.
 fn sendmmsg_trains(receivers: &Receivers, train: usize) -> Send<'_> {
     let socket = sender();
-    let bytes = vec![7; train * DATAGRAM_BYTES];
+    let arena = arena();
     let to: Vec<_> = receivers.addresses.iter().map(|address| Some(SockaddrIn::from(v4(*address)))).collect();
     let segment = DATAGRAM_BYTES as u16;
     Box::new(move || {
@@ -111,9 +116,9 @@ fn sendmmsg_trains(receivers: &Receivers, train: usize) -> Send<'_> {
         let control = if train > 1 { &control[..] } else { &[] };
         let room = (train > 1).then(|| nix::cmsg_space!(u16));
         let mut headers = MultiHeaders::<SockaddrIn>::preallocate(BATCH, room);
-        let payload = vec![[IoSlice::new(&bytes)]; BATCH];
-        for _ in 0..ROUNDS / train {
-            let sent = sendmmsg(socket.as_raw_fd(), &mut headers, &payload, &to, control, MsgFlags::MSG_DONTWAIT);
+        let payload: Vec<_> = arena.chunks(train * DATAGRAM_BYTES).map(|train| [IoSlice::new(train)]).collect();
+        for batch in payload.chunks(BATCH) {
+            let sent = sendmmsg(socket.as_raw_fd(), &mut headers, batch, &to, control, MsgFlags::MSG_DONTWAIT);
             assert_eq!(sent.expect("sent").count(), BATCH);
         }
     })
@@ -150,12 +155,6 @@ fn io_uring_trains(receivers: &Receivers, train: usize) -> Option<Send<'_>> {
 }
 
 /// Sends of one socket, [`BATCH`] at a time, as its futures allow; each owns its buffer while it is under way.
-struct TokioUring {
-    runtime: tokio_uring::Runtime,
-    socket: Rc<tokio_uring::net::UdpSocket>,
-    buffers: Rc<RefCell<Vec<Vec<u8>>>>,
-}
-
 fn tokio_uring(receivers: &Receivers) -> Option<Send<'_>> {
     let mut ring = tokio_uring::uring_builder();
     ring.setup_single_issuer().setup_coop_taskrun();
@@ -164,21 +163,18 @@ fn tokio_uring(receivers: &Receivers) -> Option<Send<'_>> {
     let runtime = tokio_uring::Runtime::new(&builder)
         .inspect_err(|refused| eprintln!("tokio-uring is left out: {refused}"))
         .ok()?;
-    let socket = Rc::new(tokio_uring::net::UdpSocket::from_std(sender()));
-    let buffers = Rc::new(RefCell::new(vec![vec![7; DATAGRAM_BYTES]; BATCH]));
-    let this = TokioUring { runtime, socket, buffers };
+    let socket = tokio_uring::net::UdpSocket::from_std(sender());
+    let buffers = RefCell::new(VecDeque::from(vec![vec![7; DATAGRAM_BYTES]; DATAGRAMS]));
     Some(Box::new(move || {
-        this.runtime.block_on(async {
+        let send_to = async |address: &SocketAddr| {
+            let buffer = buffers.borrow_mut().pop_front().expect("as many as sends");
+            let (result, buffer) = socket.send_to(buffer, *address).await;
+            buffers.borrow_mut().push_back(buffer);
+            result.expect("sent");
+        };
+        runtime.block_on(async {
             for _ in 0..ROUNDS {
-                let sends = receivers.addresses.iter().map(|address| {
-                    let buffer = this.buffers.borrow_mut().pop().expect("as many as sends");
-                    async {
-                        let (result, buffer) = this.socket.send_to(buffer, *address).await;
-                        this.buffers.borrow_mut().push(buffer);
-                        result.expect("sent");
-                    }
-                });
-                join_all(sends).await;
+                join_all(receivers.addresses.iter().map(send_to)).await;
             }
         });
     }))
