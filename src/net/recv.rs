@@ -155,7 +155,7 @@ fn parse<'a>(bytes: &'a mut [u8], shape: &libc::msghdr) -> Result<RxDatagram<'a>
         (Path { remote, local }, out.payload_data().len())
     };
     let bytes = bytes.get_mut(PAYLOAD_START..PAYLOAD_START + len).ok_or(Unusable::Malformed)?;
-    Ok(RxDatagram { path, bytes })
+    Ok(RxDatagram { path, bytes, waited: std::time::Duration::ZERO })
 }
 
 fn unspecified(remote: SocketAddr) -> IpAddr {

@@ -32,6 +32,8 @@ pub trait Turn {
     fn handle_timeout(&mut self, now: Instant, tx: &mut TxBatch);
     /// Takes one datagram.
     fn handle_datagram(&mut self, now: Instant, datagram: RxDatagram<'_>, tx: &mut TxBatch);
+    /// Whether the turn has as much to forward as one may; the other datagrams wait for the next.
+    fn has_enough_work(&self) -> bool;
     /// Forwards what the turn brought in; `false` = the batch is full: send it and call again.
     fn forward(&mut self, now: Instant, tx: &mut TxBatch) -> bool;
     /// When [`handle_timeout`](Self::handle_timeout) has something to do next.
@@ -70,7 +72,7 @@ pub fn run<T: Turn>(core: &mut T, io: &mut UdpDriver, wakers: &[Waker]) -> io::R
         // 4 datagrams
         for _ in 0..DATAGRAMS_PER_TURN_MAX {
             make_room(io, &mut tx)?;
-            if io.receive(|datagram| core.handle_datagram(now, datagram, &mut tx)).is_none() {
+            if core.has_enough_work() || io.receive(|datagram| core.handle_datagram(now, datagram, &mut tx)).is_none() {
                 break;
             }
         }
@@ -224,6 +226,10 @@ mod tests {
                 self.heard.pop_front();
             }
             true
+        }
+
+        fn has_enough_work(&self) -> bool {
+            false
         }
 
         fn next_timeout(&self) -> Option<Instant> {

@@ -62,6 +62,10 @@ impl Turn for Worker {
         self.core.handle_datagram(now, datagram, tx);
     }
 
+    fn has_enough_work(&self) -> bool {
+        self.core.has_enough_work()
+    }
+
     fn forward(&mut self, now: Instant, tx: &mut TxBatch) -> bool {
         let is_done = self.core.forward(now, tx);
         if is_done {

@@ -4,6 +4,7 @@ mod calls;
 mod chaos;
 mod hostile;
 mod networks;
+mod overload;
 mod scripted;
 
 use std::time::Duration;
