@@ -372,7 +372,7 @@ fn a_range_gives_each_worker_a_port() {
     let peers: Vec<Peer> = (0..4)
         .map(|number| Peer::join(server.ws("/ws"), ["a", "b"][number / 2], number as u32, socket(), None))
         .collect();
-    peers.iter().for_each(Peer::connected);
+    peers.iter().for_each(|peer| peer.connected());
     let mut ports: Vec<u16> = peers.iter().flat_map(|peer| candidates(&peer.answer)).map(|it| it.port()).collect();
     ports.sort_unstable();
     ports.dedup();
