@@ -98,6 +98,10 @@ impl Turn for Worker {
             bytes_sent: io.tx_bytes,
             trains_sent: io.tx_trains,
             train_datagrams_sent: io.tx_train_datagrams,
+            trains_received: io.rx_trains,
+            train_datagrams_received: io.rx_train_datagrams,
+            turns: io.turns,
+            enters: io.enters,
             errors: vec![
                 ("tx_train_refused", io.tx_trains_refused),
                 ("rx_truncated", io.rx_truncated),
