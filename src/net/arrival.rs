@@ -4,6 +4,7 @@
 //! the worker is prepared for is counted, not lent.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::cmsg;
 use super::counters::IoCounters;
@@ -21,6 +22,8 @@ pub(super) struct Arrival {
     len: usize,
     /// Bytes of each datagram but the last.
     segment_bytes: usize,
+    /// After the beginning of the UNIX epoch.
+    came_at: Option<Duration>,
     /// Datagrams that were not lent yet. Not the bytes: a datagram may be empty.
     left: usize,
 }
@@ -44,13 +47,14 @@ impl Arrival {
             counters.rx_trains += 1;
             counters.rx_train_datagrams += left as u64;
         }
-        Some(Self { path: Path { remote, local }, at: 0, len, segment_bytes, left })
+        Some(Self { path: Path { remote, local }, at: 0, len, segment_bytes, came_at: received.came_at, left })
     }
 
     /// Shows the next datagram of `payload` to `read`; `None` when all were shown.
     pub(super) fn lend<R>(
         &mut self,
         payload: &mut [u8],
+        wall: SystemTime,
         counters: &mut IoCounters,
         read: impl FnOnce(RxDatagram<'_>) -> R,
     ) -> Option<R> {
@@ -60,7 +64,13 @@ impl Arrival {
         let bytes = payload.get_mut(start..self.at)?;
         counters.rx_datagrams += 1;
         counters.rx_bytes += bytes.len() as u64;
-        Some(read(RxDatagram { path: self.path, bytes, waited: std::time::Duration::ZERO }))
+        Some(read(RxDatagram { path: self.path, bytes, waited: self.waited(wall) }))
+    }
+
+    /// Zero where the kernel did not say, or the wall clock was set back meanwhile.
+    fn waited(&self, wall: SystemTime) -> Duration {
+        let came_at = self.came_at.map(|came_at| UNIX_EPOCH + came_at);
+        came_at.and_then(|came_at| wall.duration_since(came_at).ok()).unwrap_or_default()
     }
 
     /// Whether all datagrams were lent.
@@ -94,7 +104,9 @@ mod tests {
         let mut arrival = arrival.unwrap();
         let mut payload: Vec<u8> = (0..len).map(|index| index as u8).collect();
         let (mut seen, mut lens) = (Vec::new(), Vec::new());
-        while let Some(bytes) = arrival.lend(&mut payload, &mut counters, |datagram| datagram.bytes.to_vec()) {
+        while let Some(bytes) =
+            arrival.lend(&mut payload, SystemTime::UNIX_EPOCH, &mut counters, |datagram| datagram.bytes.to_vec())
+        {
             lens.push(bytes.len());
             seen.extend(bytes);
         }

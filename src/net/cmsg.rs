@@ -4,12 +4,14 @@
 #![allow(unsafe_code)]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::time::Duration;
 
 /// Room for any address we use; a multiple of 16, so that what follows it stays aligned.
 pub(super) const NAME_BYTES: usize = 32;
-/// Room for received control data: a segment size (16 bytes of header and an int, aligned to 8) and one packet-info of
-/// either family, with space to spare; with [`NAME_BYTES`] and the 16 bytes io_uring puts first, two cache lines.
-pub(super) const CONTROL_RECV_BYTES: usize = 80;
+/// Room for received control data: a segment size (16 bytes of header and an int, aligned to 8), a time (16 and 16) and one
+/// packet-info of either family, with space to spare; with [`NAME_BYTES`] and the 16 bytes io_uring puts first, three cache
+/// lines.
+pub(super) const CONTROL_RECV_BYTES: usize = 144;
 /// Room for one packet-info of either family (16 bytes of header and 20 of `in6_pktinfo`, aligned to 8) and a segment
 /// size (16 and 2, aligned to 8).
 pub(super) const CONTROL_SEND_BYTES: usize = 64;
@@ -17,7 +19,8 @@ pub(super) const CONTROL_SEND_BYTES: usize = 64;
 const HEADER_BYTES: usize = size_of::<libc::cmsghdr>();
 const INFO_SPACE: usize = (HEADER_BYTES + size_of::<libc::in6_pktinfo>()).next_multiple_of(size_of::<usize>());
 const _: () = assert!(INFO_SPACE + HEADER_BYTES + size_of::<usize>() <= CONTROL_SEND_BYTES);
-const _: () = assert!(INFO_SPACE + HEADER_BYTES + size_of::<usize>() <= CONTROL_RECV_BYTES);
+const TIME_SPACE: usize = HEADER_BYTES + size_of::<libc::timespec>();
+const _: () = assert!(INFO_SPACE + TIME_SPACE + HEADER_BYTES + size_of::<usize>() <= CONTROL_RECV_BYTES);
 const _: () = assert!(size_of::<libc::sockaddr_in6>() <= NAME_BYTES);
 
 /// What the kernel says about a received message.
@@ -27,6 +30,8 @@ pub(super) struct Received {
     pub(super) local: Option<IpAddr>,
     /// It is a train of datagrams of this size, the last maybe shorter.
     pub(super) segment_bytes: Option<usize>,
+    /// When it came, after the beginning of the UNIX epoch.
+    pub(super) came_at: Option<Duration>,
 }
 
 /// Plain C structures without padding surprises: any bytes are a value, and a value is nothing but bytes.
@@ -44,6 +49,8 @@ unsafe impl Plain for libc::cmsghdr {}
 unsafe impl Plain for u16 {}
 // SAFETY: as above.
 unsafe impl Plain for i32 {}
+// SAFETY: two integers.
+unsafe impl Plain for libc::timespec {}
 // SAFETY: as above.
 unsafe impl Plain for libc::in_pktinfo {}
 // SAFETY: as above.
@@ -138,6 +145,12 @@ pub(super) fn read_control(control: &[u8]) -> Received {
                 let info = read_plain::<libc::in6_pktinfo>(control, body);
                 received.local = info.map(|info| Ipv6Addr::from(info.ipi6_addr.s6_addr).into());
             }
+            (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => {
+                let time = read_plain::<libc::timespec>(control, body);
+                received.came_at = time.and_then(|time| {
+                    Some(Duration::new(u64::try_from(time.tv_sec).ok()?, u32::try_from(time.tv_nsec).ok()?))
+                });
+            }
             // udp(7): UDP_GRO, "a control message of type int" with the segment size.
             (libc::SOL_UDP, libc::UDP_GRO) => {
                 let bytes = read_plain::<i32>(control, body).and_then(|bytes| usize::try_from(bytes).ok());
@@ -230,7 +243,7 @@ mod tests {
             control[len..len + more].copy_from_slice(&rest[..more]);
             let expected = usize::try_from(segment_bytes).ok().filter(|bytes| *bytes > 0);
             let received = read_control(&control[..len + more]);
-            assert_eq!(received, Received { local: Some(local), segment_bytes: expected });
+            assert_eq!(received, Received { local: Some(local), segment_bytes: expected, came_at: None });
             assert_eq!(read_control(&control[..len + more - 9]).local, None, "cut short");
         }
     }

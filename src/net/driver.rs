@@ -4,7 +4,7 @@
 //! is counted by kind, never an error of the worker, and never sent later; one [`Driver::send_and_wait`] is one turn.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use thiserror::Error;
 
@@ -22,8 +22,9 @@ pub trait Driver: Sized {
     /// What the kernel does not allow here.
     fn open(sockets: WorkerSockets, wake: WakeSource, limits: IoLimits) -> Result<Self, OpenError>;
 
-    /// Shows the next queued datagram to `read`; `None` when none is queued.
-    fn receive<R>(&mut self, read: impl FnOnce(RxDatagram<'_>) -> R) -> Option<R>;
+    /// Shows the next queued datagram to `read`; `None` when none is queued. `wall` says how long it waited, as the kernel
+    /// notes arrivals by the wall clock.
+    fn receive<R>(&mut self, wall: SystemTime, read: impl FnOnce(RxDatagram<'_>) -> R) -> Option<R>;
 
     /// Sends the batch without waiting. It may be cleared afterwards.
     ///

@@ -10,6 +10,7 @@ use std::sync::{Arc, mpsc};
 
 use super::super::socket::{BindAddresses, bind_group};
 use crate::base::batch::Path;
+use crate::runtime::clock;
 
 /// Each test, for each driver.
 macro_rules! for_each_driver {
@@ -32,6 +33,7 @@ for_each_driver! {
     an_unspecified_local_address_lets_routing_choose
     a_starved_buffer_ring_loses_nothing_and_starts_again
     a_train_that_comes_in_is_lent_datagram_by_datagram
+    a_datagram_says_how_long_it_waited
     the_longest_train_fits_a_buffer_and_what_does_not_is_counted
     a_datagram_larger_than_a_worker_takes_is_dropped_and_counted
     with_a_tiny_send_buffer_nothing_hangs_and_what_arrives_is_whole
@@ -71,7 +73,7 @@ fn push(batch: &mut TxBatch, path: Path, payload: &[u8]) {
 fn next(io: &mut impl Driver) -> (Path, Vec<u8>) {
     let nothing = TxBatch::with_capacity(0);
     loop {
-        if let Some(got) = io.receive(|datagram| (datagram.path, datagram.bytes.to_vec())) {
+        if let Some(got) = io.receive(clock::wall(), |datagram| (datagram.path, datagram.bytes.to_vec())) {
             return got;
         }
         io.send_and_wait(&nothing, FOREVER).unwrap();
@@ -229,6 +231,22 @@ fn a_train_that_comes_in_is_lent_datagram_by_datagram<D: Driver>() {
     let counters = io.counters();
     assert_eq!((counters.rx_trains, counters.rx_train_datagrams), (20, 20 * 17));
     assert_eq!((counters.rx_datagrams, counters.rx_bytes), (20 * 17, 20 * 20_000));
+}
+
+fn a_datagram_says_how_long_it_waited<D: Driver>() {
+    const LATER: Duration = Duration::from_secs(1000);
+    let (mut io, client) = (driver::<D>(), client());
+    let waited = |io: &mut D, wall: SystemTime| loop {
+        if let Some(waited) = io.receive(wall, |datagram| datagram.waited) {
+            return waited;
+        }
+        io.send_and_wait(&TxBatch::with_capacity(0), FOREVER).unwrap();
+    };
+    client.send_to(b"one", ("127.0.0.1", io.port())).unwrap();
+    let waited_on = waited(&mut io, clock::wall() + LATER);
+    assert!(waited_on >= LATER && waited_on < 2 * LATER, "{waited_on:?}");
+    client.send_to(b"two", ("127.0.0.1", io.port())).unwrap();
+    assert_eq!(waited(&mut io, SystemTime::UNIX_EPOCH), Duration::ZERO, "the clock was set back");
 }
 
 fn the_longest_train_fits_a_buffer_and_what_does_not_is_counted<D: Driver>() {

@@ -8,7 +8,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -136,9 +136,9 @@ impl Driver for MmsgDriver {
         Self::new(sockets, wake, limits).map_err(OpenError::Memory)
     }
 
-    fn receive<R>(&mut self, read: impl FnOnce(RxDatagram<'_>) -> R) -> Option<R> {
+    fn receive<R>(&mut self, wall: SystemTime, read: impl FnOnce(RxDatagram<'_>) -> R) -> Option<R> {
         let inbox = self.inboxes.iter_mut().flatten().find(|inbox| !inbox.is_empty())?;
-        inbox.take(&mut self.counters, read)
+        inbox.take(wall, &mut self.counters, read)
     }
 
     fn send(&mut self, batch: &TxBatch) -> io::Result<()> {
@@ -275,10 +275,15 @@ impl Inbox {
     }
 
     /// Shows the next datagram to `read`; `None` when there is none.
-    fn take<R>(&mut self, counters: &mut IoCounters, read: impl FnOnce(RxDatagram<'_>) -> R) -> Option<R> {
+    fn take<R>(
+        &mut self,
+        wall: SystemTime,
+        counters: &mut IoCounters,
+        read: impl FnOnce(RxDatagram<'_>) -> R,
+    ) -> Option<R> {
         let mut arrival = self.current.take().or_else(|| self.next_arrival(counters))?;
         let payload = self.buffers.bytes_mut((self.next - 1) * self.buffer_bytes, self.buffer_bytes);
-        let result = arrival.lend(payload.unwrap_or_default(), counters, read);
+        let result = arrival.lend(payload.unwrap_or_default(), wall, counters, read);
         self.current = (!arrival.is_done()).then_some(arrival);
         result
     }

@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::time::SystemTime;
 
 use io_uring::types::{Fixed, RecvMsgOut};
 use io_uring::{Submitter, cqueue, opcode, squeue};
@@ -20,10 +21,10 @@ use crate::base::batch::RxDatagram;
 
 /// `struct io_uring_recvmsg_out`: four 32-bit lengths and flags.
 const OUT_HEADER_BYTES: usize = 16;
-/// Where the payload starts in a buffer. A whole buffer is two cache lines longer than its pages: neighbours begin at
+/// Where the payload starts in a buffer. A whole buffer is three cache lines longer than its pages: neighbours begin at
 /// different places of a page, else their first lines would compete for the same few places in the cache.
 const PAYLOAD_START: usize = OUT_HEADER_BYTES + NAME_BYTES + CONTROL_RECV_BYTES;
-const _: () = assert!(PAYLOAD_START == 128);
+const _: () = assert!(PAYLOAD_START == 192);
 /// The one buffer group of a ring.
 const GROUP: u16 = 0;
 /// The IPv4 and the IPv6 socket.
@@ -122,10 +123,15 @@ impl Receiver {
     }
 
     /// Shows the next datagram to `read`; `None` when there is none.
-    pub(super) fn take<R>(&mut self, counters: &mut IoCounters, read: impl FnOnce(RxDatagram<'_>) -> R) -> Option<R> {
+    pub(super) fn take<R>(
+        &mut self,
+        wall: SystemTime,
+        counters: &mut IoCounters,
+        read: impl FnOnce(RxDatagram<'_>) -> R,
+    ) -> Option<R> {
         let (buffer, mut arrival) = self.current.take().or_else(|| self.next_arrival(counters))?;
         let payload = self.buffers.payload_mut(buffer, PAYLOAD_START);
-        let result = arrival.lend(payload, counters, read);
+        let result = arrival.lend(payload, wall, counters, read);
         if arrival.is_done() {
             self.buffers.give_back(buffer);
         } else {

@@ -201,6 +201,7 @@ fn bind_one(address: SocketAddr, is_shared: bool) -> io::Result<Socket> {
         socket.set_reuse_port(true)?;
     }
     sockopt::enable_packet_info(socket.as_fd(), address.is_ipv6())?;
+    sockopt::enable_arrival_times(socket.as_fd())?;
     // Kernels before 5.0 know no trains: datagrams then come one by one, which is slower and right.
     let _ = sockopt::enable_gro(socket.as_fd());
     // Past the system's limit if we may, else up to it; what was granted is reported, not demanded.

@@ -8,7 +8,7 @@
 use std::cell::UnsafeCell;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use io_uring::types::Fixed;
 use io_uring::{cqueue, opcode, squeue};
@@ -153,8 +153,8 @@ impl Driver for UdpDriver {
         Ok(Self::new(sockets, wake, limits)?)
     }
 
-    fn receive<R>(&mut self, read: impl FnOnce(RxDatagram<'_>) -> R) -> Option<R> {
-        self.receiver.take(&mut self.counters, read)
+    fn receive<R>(&mut self, wall: SystemTime, read: impl FnOnce(RxDatagram<'_>) -> R) -> Option<R> {
+        self.receiver.take(wall, &mut self.counters, read)
     }
 
     fn send(&mut self, batch: &TxBatch) -> io::Result<()> {

@@ -56,7 +56,7 @@ pub fn run<T: Turn, D: Driver>(core: &mut T, io: &mut D, wakers: &[Waker]) -> io
     let mut tx = TxBatch::with_capacity(BATCH_DATAGRAMS_MAX);
     let mut noted = clock::now();
     loop {
-        let now = clock::now();
+        let (now, wall) = (clock::now(), clock::wall());
 
         // 1 commands
         core.handle_commands(now, &mut tx);
@@ -72,7 +72,9 @@ pub fn run<T: Turn, D: Driver>(core: &mut T, io: &mut D, wakers: &[Waker]) -> io
         // 4 datagrams
         for _ in 0..DATAGRAMS_PER_TURN_MAX {
             make_room(io, &mut tx)?;
-            if core.has_enough_work() || io.receive(|datagram| core.handle_datagram(now, datagram, &mut tx)).is_none() {
+            if core.has_enough_work()
+                || io.receive(wall, |datagram| core.handle_datagram(now, datagram, &mut tx)).is_none()
+            {
                 break;
             }
         }
