@@ -3,10 +3,10 @@
 //!   cargo bench --bench send_paths
 //!
 //! One run sends 20 datagrams to each of 100 sockets; the ways differ in calls, in order and in what travels together.
-//! `sendto`, `sendmmsg`, `tokio-uring` and `io_uring` go round the receivers 20 times with single datagrams; `-gso/k` goes
-//! round 20 / k times with trains of k (UDP_SEGMENT). `io_uring` is [`UdpDriver`], as a worker uses it. No two datagrams
-//! of a run share their bytes, as no two subscribers share a ciphertext. Only `io_uring` names the local address of each
-//! (IP_PKTINFO), as a server on several addresses must.
+//! `sendto`, `sendmmsg` and `tokio-uring` go round the receivers 20 times with single datagrams. `uring/k` and `mmsg/k` are
+//! the two drivers of a worker; they go round 20 / k times with trains of k (UDP_SEGMENT), and name the local address of
+//! each (IP_PKTINFO), as a server on several addresses must. No two datagrams of a run share their bytes, as no two
+//! subscribers share a ciphertext.
 //!
 //! Sockets are emptied between runs, outside of the measurement, so nobody is woken. On loopback the sender pays for the
 //! receiver's half of the network stack too: `plain` receivers have trains cut up before their socket, `whole` ones take
@@ -24,10 +24,10 @@ use std::os::fd::AsRawFd;
 
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, criterion_group, criterion_main};
 use futures_util::future::join_all;
-use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrIn, sendmmsg, setsockopt, sockopt};
+use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, sendmmsg, setsockopt, sockopt};
 use support::{CpuTime, measure};
 use tramline::base::batch::{Path, TxBatch};
-use tramline::net::{IoLimits, UdpDriver, WakeSource, bind_group};
+use tramline::net::{Driver, IoLimits, MmsgDriver, UdpDriver, WakeSource, bind_group};
 
 const RECEIVERS: usize = 100;
 /// To each receiver in one run; divisible by every train length, and well within a socket's default buffer.
@@ -105,20 +105,14 @@ fn sendto(receivers: &Receivers) -> Send<'_> {
     })
 }
 
-/// Also with trains: what is left of io_uring's advantage when both have them.
-fn sendmmsg_trains(receivers: &Receivers, train: usize) -> Send<'_> {
-    let socket = sender();
-    let arena = arena();
+fn sendmmsg_calls(receivers: &Receivers) -> Send<'_> {
+    let (socket, arena) = (sender(), arena());
     let to: Vec<_> = receivers.addresses.iter().map(|address| Some(SockaddrIn::from(v4(*address)))).collect();
-    let segment = DATAGRAM_BYTES as u16;
     Box::new(move || {
-        let control = [ControlMessage::UdpGsoSegments(&segment)];
-        let control = if train > 1 { &control[..] } else { &[] };
-        let room = (train > 1).then(|| nix::cmsg_space!(u16));
-        let mut headers = MultiHeaders::<SockaddrIn>::preallocate(BATCH, room);
-        let payload: Vec<_> = arena.chunks(train * DATAGRAM_BYTES).map(|train| [IoSlice::new(train)]).collect();
+        let mut headers = MultiHeaders::<SockaddrIn>::preallocate(BATCH, None);
+        let payload: Vec<_> = arena.chunks(DATAGRAM_BYTES).map(|bytes| [IoSlice::new(bytes)]).collect();
         for batch in payload.chunks(BATCH) {
-            let sent = sendmmsg(socket.as_raw_fd(), &mut headers, batch, &to, control, MsgFlags::MSG_DONTWAIT);
+            let sent = sendmmsg(socket.as_raw_fd(), &mut headers, batch, &to, [], MsgFlags::MSG_DONTWAIT);
             assert_eq!(sent.expect("sent").count(), BATCH);
         }
     })
@@ -131,13 +125,13 @@ fn v4(address: SocketAddr) -> SocketAddrV4 {
     }
 }
 
-/// Our own ring; `None` where the kernel or the container forbids it.
-fn io_uring_trains(receivers: &Receivers, train: usize) -> Option<Send<'_>> {
+/// One of our drivers; `None` where the kernel or the container forbids it.
+fn driver<D: Driver + 'static>(receivers: &Receivers, train: usize) -> Option<Send<'static>> {
     let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let sockets = bind_group(local.into(), 0, 1).expect("a port").remove(0);
     let wake = WakeSource::new().expect("an eventfd");
-    let mut driver = UdpDriver::new(sockets, wake, IoLimits::default())
-        .inspect_err(|refused| eprintln!("io_uring is left out: {refused}"))
+    let mut driver = D::open(sockets, wake, IoLimits::default())
+        .inspect_err(|refused| eprintln!("a driver is left out: {refused}"))
         .ok()?;
     let mut batch = TxBatch::with_capacity(DATAGRAMS);
     for _ in 0..ROUNDS / train {
@@ -149,7 +143,7 @@ fn io_uring_trains(receivers: &Receivers, train: usize) -> Option<Send<'_>> {
         }
     }
     Some(Box::new(move || {
-        driver.send(&batch).expect("a working ring");
+        driver.send(&batch).expect("a working driver");
         assert_eq!(driver.counters().tx_failed(), 0);
     }))
 }
@@ -185,25 +179,16 @@ fn send_paths(criterion: &mut Criterion<CpuTime>) {
         let receivers = Receivers::new(take_whole_trains);
         let mut group = support::group(criterion, &format!("send_paths/{name}"));
         run(&mut group, BenchmarkId::from_parameter("sendto"), &receivers, sendto(&receivers));
-        for train in TRAINS {
-            let id = if train == 1 {
-                BenchmarkId::from_parameter("sendmmsg")
-            } else {
-                BenchmarkId::new("sendmmsg-gso", train)
-            };
-            run(&mut group, id, &receivers, sendmmsg_trains(&receivers, train));
-        }
+        run(&mut group, BenchmarkId::from_parameter("sendmmsg"), &receivers, sendmmsg_calls(&receivers));
         if let Some(send) = tokio_uring(&receivers) {
             run(&mut group, BenchmarkId::from_parameter("tokio-uring"), &receivers, send);
         }
         for train in TRAINS {
-            let id = if train == 1 {
-                BenchmarkId::from_parameter("io_uring")
-            } else {
-                BenchmarkId::new("io_uring-gso", train)
-            };
-            if let Some(send) = io_uring_trains(&receivers, train) {
-                run(&mut group, id, &receivers, send);
+            if let Some(send) = driver::<MmsgDriver>(&receivers, train) {
+                run(&mut group, BenchmarkId::new("mmsg", train), &receivers, send);
+            }
+            if let Some(send) = driver::<UdpDriver>(&receivers, train) {
+                run(&mut group, BenchmarkId::new("uring", train), &receivers, send);
             }
         }
         group.finish();
