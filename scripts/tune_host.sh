@@ -133,7 +133,7 @@ conntrack_settings() {
         skip "NOTRACK of UDP $port" "a NAT rule for the port needs the tracking (a published container port?)"
         return
     fi
-    setting notrack "$port" "=on" "no look-up and no entry per peer; the firewall must let the port in by its number"
+    setting notrack "$port" "=on" "no entry per peer in a table that may fill up; the firewall must let the port in by its number"
 }
 
 governor_settings() {
