@@ -102,7 +102,7 @@ impl WorkerCore {
                 }
                 LaneItem::Datagram { path, len, mut bytes } => {
                     let bytes = &mut bytes[..usize::from(len)];
-                    self.handle_handed_on(now, RxDatagram { path, bytes, waited: Duration::ZERO }, tx);
+                    self.handle_handed_on(now, RxDatagram::fresh(path, bytes), tx);
                 }
                 LaneItem::KeyframeWanted { track } => self.want_keyframe(track),
                 LaneItem::Clock { track, clock } => {
@@ -242,7 +242,7 @@ mod tests {
         let path = Path { remote: ([192, 0, 2, 9], 9).into(), local: [192, 0, 2, 1].into() };
         core.seats.handle_outcome(now, session, path, &CheckOutcome { is_accepted: true, ..CheckOutcome::default() });
         let mut bytes = [22; 40];
-        core.handle_datagram(now, RxDatagram { path, bytes: &mut bytes, waited: Duration::ZERO }, &mut tx);
+        core.handle_datagram(now, RxDatagram::fresh(path, &mut bytes), &mut tx);
         assert!(matches!(other.poll(), Some(LaneItem::Datagram { .. })), "to its owner");
         other.send_datagram(WorkerId(0), path, &bytes).unwrap();
         core.handle_lanes(now, &mut tx);
