@@ -146,14 +146,14 @@ fn picture(title: &str, rows: &[Row], bars: &[Bar]) -> String {
         let machine = run.machine.as_ref().map(|machine| machine.line()).unwrap_or_default();
         svg.text("quiet", Anchor::Start, [16.0, 70.0], &machine);
     }
-    let longest = bars.iter().map(|bar| bar.name.chars().count().max(subtitle(bar).chars().count() - 4)).max();
+    let longest = bars.iter().map(|bar| bar.name.chars().count().max(subtitle(bar).chars().count())).max();
     let [least, most] = NAME_WIDTH;
     let left = 24.0 + (longest.unwrap_or(0) as f64 * CHARACTER).clamp(least, most);
     let max = bars.iter().map(|bar| bar.both_ns.max(bar.range_ns[1])).fold(0.0, f64::max);
     let axis = Axis::linear(max, [left, WIDTH - FIGURES]);
     for &tick in &axis.ticks {
         svg.line("grid", [axis.at(tick), TOP - 8.0], [axis.at(tick), bottom]);
-        svg.text("quiet", Anchor::Middle, [axis.at(tick), bottom + 16.0], &number(tick));
+        svg.text("quiet", Anchor::Middle, [axis.at(tick), bottom + 16.0], &format!("{} ns", number(tick)));
     }
     for (at, bar) in bars.iter().enumerate() {
         row(&mut svg, &axis, TOP + ROW * at as f64, bar);
@@ -182,20 +182,20 @@ fn row(svg: &mut Svg, axis: &Axis, y: f64, bar: &Bar) {
         svg.line("mark", [x, middle - 4.0], [x, middle + 4.0]);
     }
     let x = end.max(high) + 10.0;
-    let figures = format!("{} ns   {:.2}×", number(bar.both_ns.round()), bar.ratio);
+    let figures = format!("{} ns · {:.2}×", number(bar.both_ns.round()), bar.ratio);
     svg.text("head", Anchor::Start, [x, y + 14.0], &figures);
     if let Some(complaint) = &bar.complaint {
-        svg.text("warn", Anchor::Start, [x, y + 31.0], complaint);
+        svg.text("warn", Anchor::Start, [left + 2.0, y + BAR + 14.0], complaint);
     }
 }
 
 fn legend(svg: &mut Svg, left: f64, y: f64) {
     svg.rect("main", [left, y - 10.0], [12.0, 12.0]);
-    svg.text("", Anchor::Start, [left + 18.0, y], "server, ns");
-    svg.rect("side", [left + 100.0, y - 10.0], [12.0, 12.0]);
-    svg.text("", Anchor::Start, [left + 118.0, y], "softirq threads");
-    svg.line("mark", [left + 232.0, y - 4.0], [left + 256.0, y - 4.0]);
-    svg.text("", Anchor::Start, [left + 264.0, y], "cheapest to dearest round; the bar is the median");
+    svg.text("", Anchor::Start, [left + 18.0, y], "server");
+    svg.rect("side", [left + 76.0, y - 10.0], [12.0, 12.0]);
+    svg.text("", Anchor::Start, [left + 94.0, y], "softirq threads");
+    svg.line("mark", [left + 204.0, y - 4.0], [left + 228.0, y - 4.0]);
+    svg.text("", Anchor::Start, [left + 236.0, y], "cheapest to dearest round; the bar is the median");
 }
 
 #[cfg(test)]
@@ -245,7 +245,7 @@ mod tests {
     fn the_picture_has_a_row_for_each() {
         let rows = rows();
         let picture = picture("A title", &rows, &bars(&rows).unwrap());
-        for text in ["A title", ">ours<", ">theirs<", "100 ns   1.00×", "400 ns   4.00×"] {
+        for text in ["A title", ">ours<", ">theirs<", "100 ns · 1.00×", "400 ns · 4.00×"] {
             assert!(picture.contains(text), "{text}");
         }
     }

@@ -30,7 +30,7 @@ pub fn picture(run: &Run) -> String {
     let complaint = run.complaint().map(|text| format!("not every packet arrived once, in order and right: {text}"));
     let lines = complaint.iter().len() + run.figures.len();
     let panels = if run.rounds.is_empty() { TOP - 40.0 } else { BOTTOM + 76.0 };
-    let height = panels + lines as f64 * LINE_HEIGHT + 16.0;
+    let height = panels + lines as f64 * LINE_HEIGHT - 8.0;
     let mut svg = Svg::new(WIDTH, height, &format!("{}: {}", run.condition.scenario, run.condition.load()));
     head(&mut svg, run);
     if !run.rounds.is_empty() {
@@ -98,7 +98,7 @@ fn cpu_panel(svg: &mut Svg, run: &Run) {
     let Some(medians) = run.medians() else { return };
     let y = axis.at(medians.cpu_ns_per_packet);
     svg.line("mark dashed", [CPU[0], y], [CPU[1], y]);
-    let below = BOTTOM + 46.0;
+    let below = BOTTOM + 48.0;
     svg.rect("main", [CPU[0], below - 10.0], [12.0, 12.0]);
     svg.text("", Anchor::Start, [CPU[0] + 18.0, below], "server");
     svg.rect("side", [CPU[0] + 76.0, below - 10.0], [12.0, 12.0]);
@@ -154,12 +154,12 @@ fn grid(svg: &mut Svg, axis: &Axis, [left, right]: [f64; 2], label: fn(f64) -> S
 fn rounds_below(svg: &mut Svg, middles: &[f64], [left, right]: [f64; 2]) {
     let step = middles.len().div_ceil(15);
     for (at, x) in middles.iter().enumerate().step_by(step) {
-        svg.text("quiet", Anchor::Middle, [*x, BOTTOM + 17.0], &(at + 1).to_string());
+        svg.text("quiet", Anchor::Middle, [*x, BOTTOM + 21.0], &(at + 1).to_string());
     }
     if middles.len() == 1 {
-        svg.text("quiet", Anchor::End, [right, BOTTOM + 17.0], "one round");
+        svg.text("quiet", Anchor::End, [right, BOTTOM + 21.0], "one round");
     } else {
-        svg.text("quiet", Anchor::End, [left - 8.0, BOTTOM + 17.0], "round");
+        svg.text("quiet", Anchor::End, [left - 8.0, BOTTOM + 21.0], "round");
     }
 }
 
