@@ -144,7 +144,7 @@ impl Bench {
             // So slowly that consent (30 s) outlasts the bench.
             self.now += Duration::from_nanos(100);
             for bytes in &mut *turn {
-                self.core.handle_datagram(self.now, RxDatagram { path: path(0), bytes }, &mut self.tx);
+                self.core.handle_datagram(self.now, RxDatagram::fresh(path(0), bytes), &mut self.tx);
             }
             let mut sent = 0;
             loop {

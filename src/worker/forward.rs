@@ -2,7 +2,7 @@
 //!
 //! Promises: subscriber-major order; one copy per other worker; the table is loaded once per turn.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::core::WorkerCore;
 use super::lane::LaneItem;
