@@ -27,7 +27,7 @@ use futures_util::future::join_all;
 use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrIn, sendmmsg, setsockopt, sockopt};
 use support::{CpuTime, measure};
 use tramline::base::batch::{Path, TxBatch};
-use tramline::net::{IoLimits, UdpDriver, WakeSource, bind_group};
+use tramline::net::{Driver as _, IoLimits, UdpDriver, WakeSource, bind_group};
 
 const RECEIVERS: usize = 100;
 /// To each receiver in one run; divisible by every train length, and well within a socket's default buffer.
