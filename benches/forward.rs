@@ -74,10 +74,6 @@ fn streams(is_publisher: bool) -> StreamsConfig {
     StreamsConfig { mlines: vec![Some(mline)], ext_mixed: true }
 }
 
-fn datagram(from: u32, bytes: &mut [u8]) -> RxDatagram<'_> {
-    RxDatagram { path: path(from), bytes, waited: Duration::ZERO }
-}
-
 impl Bench {
     fn new(subscribers: u32, suite: SrtpSuite) -> Self {
         let now = Instant::now();
@@ -95,7 +91,7 @@ impl Bench {
             core.apply(now, Command::Open { ticket, credentials: credentials.clone() }, &mut tx);
             let mut bytes = [0; 256];
             let len = check(&mut bytes, &credentials);
-            core.handle_datagram(now, datagram(index, &mut bytes[..len]), &mut tx);
+            core.handle_datagram(now, RxDatagram::fresh(path(index), &mut bytes[..len]), &mut tx);
             let remote = Some(Arc::new(RemoteTransport {
                 ufrag: String::new(),
                 pwd: String::new(),
@@ -148,7 +144,7 @@ impl Bench {
             // So slowly that consent (30 s) outlasts the bench.
             self.now += Duration::from_nanos(100);
             for bytes in &mut *turn {
-                self.core.handle_datagram(self.now, datagram(0, bytes), &mut self.tx);
+                self.core.handle_datagram(self.now, RxDatagram::fresh(path(0), bytes), &mut self.tx);
             }
             let mut sent = 0;
             loop {

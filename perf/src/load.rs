@@ -9,6 +9,7 @@ use tramline::runtime::clock;
 use crate::course::Course;
 use crate::cpu::CpuReading;
 use crate::herd::Herd;
+use crate::progress::Progress;
 use crate::publisher::Flow;
 use crate::report::{Measured, Round};
 use crate::stamp::PAYLOAD_BYTES_MIN;
@@ -94,13 +95,19 @@ impl Load {
         read_cpu: &dyn Fn() -> Result<CpuReading>,
         tend: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Vec<Round>> {
-        wait(self.warm_up, tend)?;
+        let rounds_s = self.rounds as f64 * (self.duration + DRAIN.as_secs_f64());
+        let progress = Progress::of(Duration::from_secs_f64(self.warm_up + rounds_s));
+        let mut tend = || {
+            progress.show();
+            tend()
+        };
+        progress.say("warming up");
+        wait(self.warm_up, &mut tend)?;
         let mut rounds = Vec::with_capacity(self.rounds);
         for at in 1..=self.rounds {
-            eprint!("\rround {at} of {} ...", self.rounds);
-            rounds.push(self.measure_once(course, herds, read_cpu, tend)?);
+            progress.say(format!("round {at} of {}", self.rounds));
+            rounds.push(self.measure_once(course, herds, read_cpu, &mut tend)?);
         }
-        eprintln!();
         Ok(rounds)
     }
 
