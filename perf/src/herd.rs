@@ -224,7 +224,7 @@ impl Pen {
 
     fn play(&mut self) {
         let now = clock::now();
-        if !self.due.peek().is_some_and(|Reverse((at, ..))| *at <= now) {
+        if self.due.peek().is_none_or(|Reverse((at, ..))| *at > now) {
             return;
         }
         let shared = Arc::clone(&self.shared);

@@ -203,7 +203,9 @@ impl Gun {
     fn tend(&mut self) {
         let (now, Self { socket, peer, reader, .. }) = (clock::now(), self);
         let mut send = |out: &[u8]| drop(socket.send(out));
-        reader.read(socket, |_, bytes| drop(peer.handle_datagram(now, bytes, &mut send)));
+        reader.read(socket, |_, bytes| {
+            peer.handle_datagram(now, bytes, &mut send);
+        });
         peer.handle_timeout(now, &mut send);
     }
 
