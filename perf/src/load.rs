@@ -1,5 +1,6 @@
 //! Measured rounds: a window of packets, the CPU time beside it, what became of them.
 
+use std::net::UdpSocket;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,8 +9,10 @@ use tramline::runtime::clock;
 
 use crate::course::Course;
 use crate::cpu::CpuReading;
-use crate::herd::{Herd, lock};
+use crate::herd::Herd;
+use crate::net;
 use crate::report::{Measured, Round};
+use crate::shared::lock;
 use crate::tally::Tally;
 
 /// What came this long after its window was closed is lost.
@@ -41,12 +44,20 @@ pub struct Ears {
     /// Receivers never sleep: each thread takes a whole core, and the sender does not pay for waking them
     #[arg(long)]
     pub poll: bool,
+    /// Latency until the kernel has the packet, not until the receiving thread has woken up for it
+    #[arg(long)]
+    pub kernel_time: bool,
     /// Threads that receive
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
 }
 
 impl Ears {
+    /// Makes a receiver's socket stamp arrivals, if that is wanted.
+    pub fn prepare(&self, socket: &UdpSocket) -> Result<()> {
+        if self.kernel_time { net::stamp_arrivals(socket) } else { Ok(()) }
+    }
+
     /// Starts the receiver threads.
     pub fn herds(&self, course: &Arc<Course>) -> Result<Vec<Herd>> {
         if self.threads == 0 {
@@ -109,7 +120,9 @@ impl Meter<'_> {
         }
         let drops = self.drops();
         let softirqs = CpuReading::of_softirqs();
-        self.course.open(clock::now());
+        let now = clock::now();
+        self.course.set_wall(now, clock::wall());
+        self.course.open(now);
         let (server, generator) = ((self.read_cpu)()?, CpuReading::of_process(std::process::id())?);
         wait(seconds, tend)?;
         let (server, generator) =

@@ -1,7 +1,17 @@
 //! `tramline-perf`: load for WebRTC servers, and what it costs them.
 //!
-//! `one-to-many` drives a server with full peers; `floor` is what the machine itself costs for the same packets.
-//! Tiers: stamp, tally, course, cpu, net, sdp below; peer, join, server; publisher and herd (threads); the scenarios.
+//! The scenarios drive a server with full peers; `floor` is what the machine itself costs for the same packets.
+//! The tiers, each importing only those before it:
+//!
+//! | | |
+//! |---|---|
+//! | nouns | `stamp` (what a packet carries), `course` (the run and its window), `flow` (shapes of traffic), `suite` |
+//! | the system | `net` (sockets), `cpu`, `process`, `server` (a Tramline of our own) |
+//! | counting | `stream` (one source at one receiver), `tally`, `report` |
+//! | protocols | `sdp`, `peer` (ICE, DTLS, SRTP), `source` (what is sent), `receiver` (what is heard, and feedback) |
+//! | doors | `whip`, `join` (all of them), `entry` (socket, offer, answer), `plan` (who connects for what) |
+//! | threads | `shared`, `member` (one peer), `herd` (many in one thread), `load` (rounds), `site` (all of a run), `crowd` |
+//! | scenarios | one file each |
 
 mod course;
 mod cpu;
@@ -21,10 +31,12 @@ mod report;
 mod scenarios;
 mod sdp;
 mod server;
+mod shared;
 mod site;
 mod source;
 mod stamp;
 mod stream;
+mod suite;
 mod tally;
 mod whip;
 

@@ -16,6 +16,7 @@ use tramline::wire::rtp::RtpView;
 use tramline::wire::rtp_ext;
 
 use crate::course::Course;
+use crate::net::Mark;
 use crate::sdp::Agreed;
 use crate::stamp;
 use crate::stream::Stream;
@@ -83,7 +84,7 @@ impl Receiver {
     pub fn handle_packet(
         &mut self,
         now: Instant,
-        (begins_message, packet, bytes): (bool, Unprotected, &[u8]),
+        (mark, packet, bytes): (Mark, Unprotected, &[u8]),
         course: &Course,
         tally: &mut Tally,
     ) -> Option<Ssrc> {
@@ -114,9 +115,10 @@ impl Receiver {
         }
         match course.slice(stamp.sent_ns) {
             Some(slice) => {
-                tally.counts.messages += u64::from(begins_message);
+                tally.counts.messages += u64::from(mark.begins_message);
                 tally.counts.datagrams += 1;
-                tally.count(slice, stream, (index, stamp), is_repair, course.ns(now));
+                let came_ns = mark.arrived_ns.map_or_else(|| course.ns(now), |ns| course.ns_of_wall(ns));
+                tally.count(slice, stream, (index, stamp), is_repair, came_ns);
             }
             None => {
                 stream.note(index, stamp);
