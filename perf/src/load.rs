@@ -11,6 +11,7 @@ use crate::course::Course;
 use crate::cpu::CpuReading;
 use crate::herd::Herd;
 use crate::net;
+use crate::progress::Progress;
 use crate::report::{Measured, Round};
 use crate::shared::lock;
 use crate::tally::Tally;
@@ -99,13 +100,19 @@ impl Rounds {
         if self.rounds == 0 {
             bail!("at least one round is measured");
         }
-        wait(self.warm_up, tend)?;
+        let rounds_s = self.rounds as f64 * (self.duration + DRAIN.as_secs_f64());
+        let progress = Progress::of(Duration::from_secs_f64(self.warm_up + rounds_s));
+        let mut tend = || {
+            progress.show();
+            tend()
+        };
+        progress.say("warming up");
+        wait(self.warm_up, &mut tend)?;
         let mut rounds = Vec::with_capacity(self.rounds);
         for at in 1..=self.rounds {
-            eprint!("\rround {at} of {} ...", self.rounds);
-            rounds.push(meter.measure(self.duration, tend)?.round);
+            progress.say(format!("round {at} of {}", self.rounds));
+            rounds.push(meter.measure(self.duration, &mut tend)?.round);
         }
-        eprintln!();
         Ok(rounds)
     }
 }
