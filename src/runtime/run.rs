@@ -279,6 +279,7 @@ mod tests {
                 let shared = Arc::clone(&shared);
                 let build = move |id: WorkerId| {
                     assert_eq!(std::thread::current().name(), Some(format!("tramline-w{}", id.0).as_str()));
+                    assert_eq!(rustix::thread::current_timer_slack().unwrap(), 1, "timers are exact");
                     Echo {
                         commands: queue,
                         next,

@@ -152,6 +152,7 @@ impl WorkerCore {
             session.close(tx);
             self.past.add(&session.counters);
         }
+        self.timers.clear(key);
     }
 
     /// Whether this turn has as much to forward as a turn may.
@@ -331,12 +332,8 @@ impl WorkerCore {
 
     /// Deadlines that passed.
     pub fn handle_timeout(&mut self, now: Instant, tx: &mut TxBatch) {
-        while let Some((at, key)) = self.timers.pop_due(now) {
+        while let Some(key) = self.timers.pop_due(now) {
             let Some(session) = self.seats.session_mut(key) else { continue };
-            if session.timer_at != Some(at) {
-                continue;
-            }
-            session.timer_at = None;
             self.effects.clear();
             let event = session.handle_timeout(now, &self.tracks, &mut self.effects, tx);
             self.handle_session_event(key, event);
@@ -384,12 +381,10 @@ impl WorkerCore {
 
     /// The same, not before `earliest`.
     fn schedule_from(&mut self, key: SessionKey, earliest: Option<Instant>) {
-        if let Some(session) = self.seats.session_mut(key)
-            && let Some(at) = session.next_timeout().map(|at| earliest.map_or(at, |earliest| at.max(earliest)))
-            && session.timer_at.is_none_or(|queued| at < queued)
-        {
-            session.timer_at = Some(at);
-            self.timers.push(at, key);
+        let Some(session) = self.seats.session_mut(key) else { return };
+        match session.next_timeout() {
+            Some(at) => self.timers.set(key, earliest.map_or(at, |earliest| at.max(earliest))),
+            None => self.timers.clear(key),
         }
     }
 

@@ -2,14 +2,14 @@
 //!
 //! Promises: subscriber-major order; one copy per other worker; the table is loaded once per turn.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::core::WorkerCore;
 use super::lane::LaneItem;
 use crate::base::batch::{RxDatagram, TxBatch};
 use crate::base::format::MediaKind;
 use crate::base::ids::TrackKey;
-use crate::forward::table::Subscriber;
+use crate::forward::table::{FanoutTable, Subscriber};
 use crate::proto::history::Packet;
 use crate::session::discard::Discard;
 
@@ -89,20 +89,21 @@ impl WorkerCore {
 
     /// What other workers sent.
     pub fn handle_lanes(&mut self, now: Instant, tx: &mut TxBatch) {
+        let table = self.table.load();
         for _ in 0..LANE_ITEMS_MAX {
             if self.has_enough_work() {
                 break;
             }
             let Some(item) = self.lanes.poll() else { break };
             match item {
-                LaneItem::Media { track, kind, meta, ext_len, payload_len, bytes } => {
-                    let (exts, rest) = bytes.split_at(usize::from(ext_len));
-                    let packet = Packet { meta, exts, payload: &rest[..usize::from(payload_len)] };
-                    self.handle_lane_media(track, kind, packet);
+                LaneItem::Media { track, kind, meta, ext_len, payload_len, mut buffer } => {
+                    let (exts, payload) = buffer.bytes(ext_len + payload_len).split_at(usize::from(ext_len));
+                    self.handle_lane_media(&table, track, kind, Packet { meta, exts, payload });
+                    self.lanes.give_back(buffer);
                 }
-                LaneItem::Datagram { path, len, mut bytes } => {
-                    let bytes = &mut bytes[..usize::from(len)];
-                    self.handle_handed_on(now, RxDatagram { path, bytes, waited: Duration::ZERO }, tx);
+                LaneItem::Datagram { path, len, mut buffer } => {
+                    self.handle_handed_on(now, RxDatagram::fresh(path, buffer.bytes(len)), tx);
+                    self.lanes.give_back(buffer);
                 }
                 LaneItem::KeyframeWanted { track } => self.want_keyframe(track),
                 LaneItem::Clock { track, clock } => {
@@ -115,9 +116,9 @@ impl WorkerCore {
         self.flush_keyframes(now, tx);
     }
 
-    fn handle_lane_media(&mut self, key: TrackKey, kind: MediaKind, packet: Packet<'_>) {
+    fn handle_lane_media(&mut self, table: &FanoutTable, key: TrackKey, kind: MediaKind, packet: Packet<'_>) {
         // A packet of a track that ended meanwhile must not bring it back.
-        if self.table.load().route(key).is_none() {
+        if table.route(key).is_none() {
             self.discards.count(Discard::StaleRoute);
             return;
         }
@@ -221,12 +222,13 @@ mod tests {
         plan.publish();
         let (mut core, _) = two_cores(plan.shared());
         let mut tx = TxBatch::with_capacity(8);
-        core.handle_lane_media(TRACK, MediaKind::Audio, packet(1000));
+        let table = core.table.load();
+        core.handle_lane_media(&table, TRACK, MediaKind::Audio, packet(1000));
         assert!(core.forward(clock::now(), &mut tx));
         for _ in 0..100 {
-            core.handle_lane_media(TRACK, MediaKind::Audio, packet(1000 - 128));
+            core.handle_lane_media(&table, TRACK, MediaKind::Audio, packet(1000 - 128));
         }
-        core.handle_lane_media(TRACK, MediaKind::Audio, packet(1001));
+        core.handle_lane_media(&table, TRACK, MediaKind::Audio, packet(1001));
         assert_eq!(core.dirty, [TRACK]);
     }
 
@@ -242,7 +244,7 @@ mod tests {
         let path = Path { remote: ([192, 0, 2, 9], 9).into(), local: [192, 0, 2, 1].into() };
         core.seats.handle_outcome(now, session, path, &CheckOutcome { is_accepted: true, ..CheckOutcome::default() });
         let mut bytes = [22; 40];
-        core.handle_datagram(now, RxDatagram { path, bytes: &mut bytes, waited: Duration::ZERO }, &mut tx);
+        core.handle_datagram(now, RxDatagram::fresh(path, &mut bytes), &mut tx);
         assert!(matches!(other.poll(), Some(LaneItem::Datagram { .. })), "to its owner");
         other.send_datagram(WorkerId(0), path, &bytes).unwrap();
         core.handle_lanes(now, &mut tx);
