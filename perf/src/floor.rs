@@ -3,7 +3,7 @@
 //! One thread copies each packet for each receiver, writes its numbers, encrypts it and sends it: as single datagrams,
 //! or as trains with `--train`. There is no reading, no choosing and no feedback. Its CPU time is the yardstick.
 
-use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -77,7 +77,7 @@ impl Floor {
         }
         let course = Arc::new(Course::new(clock::now()));
         let mut herds = self.load.herds(&course)?;
-        let sender_socket = net::socket(None, false)?;
+        let sender_socket = net::socket(Ipv4Addr::LOCALHOST.into(), false)?;
         let sender_address = sender_socket.local_addr()?;
         let mut targets = Vec::with_capacity(self.load.subscribers);
         for at in 0..self.load.subscribers {
@@ -115,7 +115,8 @@ impl Floor {
         let (key, salt) = (rand::random::<[u8; 32]>(), rand::random::<[u8; 14]>());
         let (key, salt) = (&key[..suite.key_len()], &salt[..suite.salt_len()]);
         // Connected, as the peers of a server are.
-        let socket = net::socket(Some(sender), self.load.gro)?;
+        let socket = net::socket(Ipv4Addr::LOCALHOST.into(), self.load.gro)?;
+        socket.connect(sender)?;
         let SocketAddr::V4(address) = socket.local_addr()? else { bail!("an IPv6 socket") };
         let ear = Ear::Bare(Box::new(SrtpReceiver::new(suite, key, salt)?));
         let srtp = SrtpSender::new(suite, key, salt)?;

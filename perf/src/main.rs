@@ -5,6 +5,7 @@
 
 mod course;
 mod cpu;
+mod entry;
 mod floor;
 mod herd;
 mod join;
@@ -18,6 +19,7 @@ mod sdp;
 mod server;
 mod stamp;
 mod tally;
+mod whip;
 
 use anyhow::{Context, Result};
 use clap::Parser;

@@ -4,7 +4,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{IpAddr, SocketAddrV4, UdpSocket};
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 
@@ -25,24 +25,15 @@ const SOCKET_BYTES: usize = 4 << 20;
 /// `UDP_MAX_SEGMENTS` of older kernels.
 pub const TRAIN_SEGMENTS_MAX: usize = 64;
 
-/// A non-blocking socket with large buffers, connected when an address is given.
-pub fn socket(remote: Option<SocketAddr>, takes_trains: bool) -> Result<UdpSocket> {
-    let any: SocketAddr = match remote {
-        Some(SocketAddr::V6(_)) => "[::]:0".parse()?,
-        Some(SocketAddr::V4(v4)) if v4.ip().is_loopback() => "127.0.0.1:0".parse()?,
-        Some(SocketAddr::V4(_)) => "0.0.0.0:0".parse()?,
-        None => "127.0.0.1:0".parse()?,
-    };
-    let socket = UdpSocket::bind(any).context("binding a UDP socket")?;
+/// A non-blocking socket with large buffers on a free port of `local`.
+pub fn socket(local: IpAddr, takes_trains: bool) -> Result<UdpSocket> {
+    let socket = UdpSocket::bind((local, 0)).with_context(|| format!("binding a UDP socket on {local}"))?;
     let options = socket2::SockRef::from(&socket);
     // Wishes: root gets what it asks for, others what the system allows.
     if set_option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, SOCKET_BYTES as _).is_err() {
         let _ = options.set_recv_buffer_size(SOCKET_BYTES);
     }
     let _ = options.set_send_buffer_size(SOCKET_BYTES);
-    if let Some(remote) = remote {
-        socket.connect(remote).with_context(|| format!("connecting to {remote}"))?;
-    }
     socket.set_nonblocking(true)?;
     if takes_trains {
         set_option(&socket, libc::SOL_UDP, libc::UDP_GRO, 1).context("UDP_GRO")?;
@@ -307,8 +298,9 @@ mod tests {
     use super::*;
 
     fn pair(takes_trains: bool) -> (UdpSocket, UdpSocket, SocketAddrV4) {
-        let (from, to) = (socket(None, false).unwrap(), socket(None, takes_trains).unwrap());
-        let SocketAddr::V4(address) = to.local_addr().unwrap() else { unreachable!() };
+        let local = IpAddr::from([127, 0, 0, 1]);
+        let (from, to) = (socket(local, false).unwrap(), socket(local, takes_trains).unwrap());
+        let std::net::SocketAddr::V4(address) = to.local_addr().unwrap() else { unreachable!() };
         (from, to, address)
     }
 

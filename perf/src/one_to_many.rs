@@ -5,21 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use tramline::base::format::MediaKind;
 use tramline::base::ids::Ssrc;
-use tramline::crypto::cert::Certificate;
-use tramline::proto::dtls::DtlsConfig;
 use tramline::runtime::clock;
 
 use crate::course::Course;
 use crate::cpu::CpuReading;
+use crate::entry::{Entered, Entry, Wish};
 use crate::herd::{Ear, Herd, Member};
-use crate::join::{Door, Seat};
+use crate::join::{DoorArgs, Purpose, Seat};
 use crate::load::{Load, wait};
-use crate::net;
-use crate::peer::Peer;
 use crate::publisher::Publisher;
 use crate::report::{Condition, Report};
-use crate::sdp::{self, Credentials, Role};
+use crate::sdp::Section;
 use crate::server::Server;
 
 /// Longest wait for keys and first packets.
@@ -49,20 +47,11 @@ pub struct OneToMany {
     /// A further argument for the server that is started; may come more than once
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
     bin_arg: Vec<String>,
-    /// Signalling protocol
-    #[arg(long, value_enum, default_value_t = Door::Switchboard)]
-    door: Door,
+    #[command(flatten)]
+    door: DoorArgs,
     /// The room
     #[arg(long, default_value = "load")]
     room: String,
-}
-
-/// Where the peers go in.
-struct Entry<'a> {
-    args: &'a OneToMany,
-    address: String,
-    dtls: DtlsConfig,
-    seats: Vec<Seat>,
 }
 
 impl OneToMany {
@@ -80,33 +69,40 @@ impl OneToMany {
             (None, Some(address), Some(pid)) => (address.clone(), pid),
             _ => bail!("give --server and --pid, or --bin"),
         };
-        let certificate = Arc::new(Certificate::generate()?);
-        let mut entry = Entry { args: self, address, dtls: DtlsConfig::new(certificate)?, seats: Vec::new() };
+        let entry = Entry::new(&self.door, &address, true)?;
+        let mut seats = Vec::new();
         let course = Arc::new(Course::new(clock::now()));
         let mut herds = self.load.herds(&course)?;
 
         let ssrc = Ssrc(rand::random());
-        let (socket, peer) = entry.enter("publisher", Role::Publisher(ssrc), false)?;
+        let sends = [Section { kind: MediaKind::Video, sends: Some(ssrc) }];
+        let wish = Wish { sections: &sends, takes_trains: false };
+        let Entered { socket, peer, seat, .. } = entry.enter(Purpose::Publish, &self.room, "publisher", &wish)?;
+        seats.push(seat);
         let mut publisher = Publisher::start(Arc::clone(&course), flow, ssrc, socket, peer)?;
-        entry.wait_until("the publisher is connected", &herds, || publisher.is_connected())?;
+        wait_until("the publisher is connected", &herds, &mut seats, || publisher.is_connected())?;
+        let receives = [Section { kind: MediaKind::Video, sends: None }];
+        let wish = Wish { sections: &receives, takes_trains: self.load.gro };
         let started = clock::now();
         for at in 0..self.load.subscribers {
-            let (socket, peer) = entry.enter(&format!("subscriber-{at}"), Role::Subscriber, self.load.gro)?;
+            let user = format!("subscriber-{at}");
+            let Entered { socket, peer, seat, .. } = entry.enter(Purpose::Play, &self.room, &user, &wish)?;
+            seats.push(seat);
             let herd = &herds[at % herds.len()];
             herd.admit(Member { socket, ear: Ear::Full(Box::new(peer)) })?;
         }
         let all = |count: fn(&Herd) -> usize| herds.iter().map(count).sum::<usize>() == self.load.subscribers;
-        entry.wait_until("every subscriber is connected", &herds, || all(Herd::connected))?;
+        wait_until("every subscriber is connected", &herds, &mut seats, || all(Herd::connected))?;
         let join_seconds = clock::now().saturating_duration_since(started).as_secs_f64();
-        entry.wait_until("every subscriber receives", &herds, || all(Herd::flowing))?;
+        wait_until("every subscriber receives", &herds, &mut seats, || all(Herd::flowing))?;
 
         let read_cpu = || CpuReading::of_process(pid);
-        let rounds = self.load.measure(&course, &herds, &read_cpu, &mut || entry.tend())?;
+        let rounds = self.load.measure(&course, &herds, &read_cpu, &mut || tend(&mut seats))?;
         let unsent = publisher.unsent();
         course.stop();
         publisher.join();
         herds.iter_mut().for_each(Herd::join);
-        entry.seats.into_iter().for_each(Seat::leave);
+        seats.into_iter().for_each(Seat::leave);
         for failure in herds.iter().flat_map(Herd::failures).chain(publisher.failure()) {
             eprintln!("a peer failed: {failure}");
         }
@@ -143,38 +139,23 @@ impl OneToMany {
     }
 }
 
-impl Entry<'_> {
-    /// Joins the room as a new peer.
-    fn enter(&mut self, user: &str, role: Role, takes_trains: bool) -> Result<(std::net::UdpSocket, Peer)> {
-        let ours = Credentials::random();
-        let offer = sdp::offer(role, &ours, &self.dtls.certificate().fingerprint_sha256());
-        let args = self.args;
-        let (seat, answer) =
-            args.door.enter(&self.address, &args.room, user, &offer).with_context(|| format!("{user} joins"))?;
-        self.seats.push(seat);
-        let remote = sdp::parse_answer(&answer).with_context(|| format!("the answer to {user}:\n{answer}"))?;
-        let socket = net::socket(Some(remote.address), takes_trains)?;
-        Ok((socket, Peer::new(clock::now(), &ours, remote, self.dtls.clone())))
-    }
+fn tend(seats: &mut [Seat]) -> Result<()> {
+    seats.iter_mut().try_for_each(Seat::tend)
+}
 
-    fn tend(&mut self) -> Result<()> {
-        self.seats.iter_mut().try_for_each(Seat::tend)
-    }
-
-    fn wait_until(&mut self, what: &str, herds: &[Herd], is_so: impl Fn() -> bool) -> Result<()> {
-        let until = clock::now() + Duration::from_secs_f64(PATIENCE_S);
-        while !is_so() {
-            if clock::now() >= until {
-                let count = |of: fn(&Herd) -> usize| herds.iter().map(of).sum::<usize>();
-                let failures: Vec<String> = herds.iter().flat_map(Herd::failures).collect();
-                bail!(
-                    "waited in vain until {what}: {} connected, {} receive; {failures:?}",
-                    count(Herd::connected),
-                    count(Herd::flowing)
-                );
-            }
-            wait(LOOK_S, &mut || self.tend())?;
+fn wait_until(what: &str, herds: &[Herd], seats: &mut [Seat], is_so: impl Fn() -> bool) -> Result<()> {
+    let until = clock::now() + Duration::from_secs_f64(PATIENCE_S);
+    while !is_so() {
+        if clock::now() >= until {
+            let count = |of: fn(&Herd) -> usize| herds.iter().map(of).sum::<usize>();
+            let failures: Vec<String> = herds.iter().flat_map(Herd::failures).collect();
+            bail!(
+                "waited in vain until {what}: {} connected, {} receive; {failures:?}",
+                count(Herd::connected),
+                count(Herd::flowing)
+            );
         }
-        Ok(())
+        wait(LOOK_S, &mut || tend(seats))?;
     }
+    Ok(())
 }
