@@ -55,7 +55,7 @@ func main() {
 	httpAddress := flag.String("http", "127.0.0.1:8080", "address of WHIP and WHEP")
 	mediaAddress := flag.String("media", "127.0.0.1:8081", "UDP address of media")
 	suite := flag.String("suite", "gcm256", "gcm256, gcm128 or sha1")
-	batch := flag.Int("batch", 0, "datagrams per sendmmsg, flushed after a millisecond; 0 sends each by itself")
+	batch := flag.Int("batch", 32, "datagrams per sendmmsg, flushed after a millisecond; 0 sends each by itself")
 	flag.Parse()
 	api, err := newAPI(*mediaAddress, *suite, *batch)
 	if err != nil {

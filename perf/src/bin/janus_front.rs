@@ -148,7 +148,10 @@ impl Janus {
         let answer = self.ask(message)?;
         let data = answer.pointer("/plugindata/data");
         if let Some(code) = data.and_then(|data| data.get("error_code")) {
-            bail!("the videoroom refuses ({code}): {}", data.and_then(|data| data.get("error")).unwrap_or(&Value::Null));
+            bail!(
+                "the videoroom refuses ({code}): {}",
+                data.and_then(|data| data.get("error")).unwrap_or(&Value::Null)
+            );
         }
         Ok(answer)
     }

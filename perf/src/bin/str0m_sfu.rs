@@ -82,9 +82,16 @@ fn main() -> Result<()> {
 /// A published track.
 type Track = (SessionId, Mid);
 
+/// What a peer came for, and where.
+enum Role {
+    Publisher(String),
+    Subscriber(String),
+}
+
 /// One peer.
 struct Client {
     id: SessionId,
+    role: Role,
     rtc: Rtc,
     wake_at: Instant,
     /// M-line of each stream it publishes.
@@ -109,8 +116,8 @@ struct Turn {
     media: Vec<(Track, RtpPacket)>,
     keyframes: Vec<Track>,
     outbox: Vec<Transmit>,
-    /// M-lines of a new client.
-    added: Vec<(Mid, MediaKind)>,
+    /// M-lines that are ready for media.
+    added: Vec<(SessionId, Mid, MediaKind)>,
     gone: Vec<SessionId>,
 }
 
@@ -132,7 +139,7 @@ impl Client {
             Ok(Output::Event(Event::KeyframeRequest(request))) => {
                 turn.keyframes.extend(self.outs.iter().find(|out| out.mid == request.mid).map(|out| out.track));
             }
-            Ok(Output::Event(Event::MediaAdded(added))) => turn.added.push((added.mid, added.kind)),
+            Ok(Output::Event(Event::MediaAdded(added))) => turn.added.push((self.id, added.mid, added.kind)),
             Ok(Output::Event(_)) => {}
             Ok(Output::Timeout(at)) if self.rtc.is_alive() => {
                 self.wake_at = at;
@@ -166,14 +173,20 @@ impl Client {
         self.rtc.codec_config().params().iter().find(|params| params.pt() == pt).copied()
     }
 
-    /// Sends a burst of one track.
-    fn send(&mut self, track: Track, params: PayloadParams, burst: &[(Track, RtpPacket)], turn: &mut Turn) {
+    /// Sends a burst of one track: str0m queues it, and sends it when told the time.
+    fn send(
+        &mut self,
+        now: Instant,
+        track: Track,
+        params: PayloadParams,
+        burst: &[(Track, RtpPacket)],
+        turn: &mut Turn,
+    ) {
         for (_, packet) in burst {
-            if self.write(track, params, packet).is_some() {
-                self.poll(turn);
-            }
+            // A format that was not agreed on is not sent.
+            let _ = self.write(track, params, packet);
         }
-        self.drain(turn);
+        self.handle(Input::Timeout(now), turn);
     }
 
     fn write(&mut self, track: Track, params: PayloadParams, packet: &RtpPacket) -> Option<()> {
@@ -224,9 +237,12 @@ impl Sfu {
                 let Ok((len, from)) = self.socket.recv_from(&mut buffer) else { break };
                 self.handle_datagram(now, from, &buffer[..len]);
             }
-            self.forward();
+            self.forward(now);
             for client in self.clients.values_mut().filter(|client| client.wake_at <= now) {
                 client.handle(Input::Timeout(now), &mut self.turn);
+            }
+            for (id, mid, kind) in std::mem::take(&mut self.turn.added) {
+                self.open_media(id, mid, kind);
             }
             self.request_keyframes();
             flush(&mut self.turn.outbox, &self.socket);
@@ -252,50 +268,39 @@ impl Sfu {
 
     fn handle_call(&mut self, now: Instant, call: Call) {
         let (answer, reply) = match call {
-            Call::Publish(room, offer, reply) => {
-                let answer = self.open(now, &offer).map(|(id, sdp, media)| {
-                    let tracks = media.into_iter().map(|(mid, kind)| ((id, mid), kind));
-                    self.rooms.entry(room).or_default().extend(tracks);
-                    (id, sdp)
-                });
-                (answer, reply)
-            }
-            Call::Subscribe(room, offer, reply) => {
-                let answer = self.open(now, &offer).map(|(id, sdp, media)| {
-                    self.attach(id, &room, media);
-                    (id, sdp)
-                });
-                (answer, reply)
-            }
+            Call::Publish(room, offer, reply) => (self.open(now, Role::Publisher(room), &offer), reply),
+            Call::Subscribe(room, offer, reply) => (self.open(now, Role::Subscriber(room), &offer), reply),
             Call::Leave(id) => return self.close(id),
         };
         // Whoever asked may have gone.
         let _ = reply.send(answer);
     }
 
-    /// A client from its offer, with the answer and its m-lines.
-    fn open(&mut self, now: Instant, offer: &str) -> Result<(SessionId, String, Vec<(Mid, MediaKind)>)> {
+    fn open(&mut self, now: Instant, role: Role, offer: &str) -> front::Answer {
         let mut rtc = Rtc::builder().set_ice_lite(true).set_rtp_mode(true).set_stats_interval(None).build(now);
         rtc.add_local_candidate(Candidate::host(self.address, "udp")?);
         let answer = rtc.sdp_api().accept_offer(SdpOffer::from_sdp_string(offer)?)?;
         let id = self.next_id;
         self.next_id += 1;
-        let mut client = Client { id, rtc, wake_at: now, mids: HashMap::new(), outs: Vec::new() };
+        let mut client = Client { id, role, rtc, wake_at: now, mids: HashMap::new(), outs: Vec::new() };
         client.drain(&mut self.turn);
         self.clients.insert(id, client);
-        Ok((id, answer.to_sdp_string(), std::mem::take(&mut self.turn.added)))
+        Ok((id, answer.to_sdp_string()))
     }
 
-    /// Each m-line gets the next track of its kind.
-    fn attach(&mut self, id: SessionId, room: &str, media: Vec<(Mid, MediaKind)>) {
+    /// A publisher's m-line is a track of the room; a subscriber's gets the next one of its kind.
+    fn open_media(&mut self, id: SessionId, mid: Mid, kind: MediaKind) {
         let Some(client) = self.clients.get_mut(&id) else { return };
-        let mut tracks = self.rooms.get(room).cloned().unwrap_or_default();
-        for (mid, kind) in media {
-            let Some(at) = tracks.iter().position(|(_, of)| *of == kind) else { continue };
-            let (track, _) = tracks.remove(at);
-            client.outs.push(Out { track, mid, pt: None, first: None });
-            self.subscribers.entry(track).or_default().push(id);
-            self.turn.keyframes.push(track);
+        match &client.role {
+            Role::Publisher(room) => self.rooms.entry(room.clone()).or_default().push(((id, mid), kind)),
+            Role::Subscriber(room) => {
+                let mut tracks = self.rooms.get(room).into_iter().flatten();
+                let is_free = |track: &Track| client.outs.iter().all(|out| out.track != *track);
+                let Some(&(track, _)) = tracks.find(|(track, of)| *of == kind && is_free(track)) else { return };
+                client.outs.push(Out { track, mid, pt: None, first: None });
+                self.subscribers.entry(track).or_default().push(id);
+                self.turn.keyframes.push(track);
+            }
         }
     }
 
@@ -311,7 +316,7 @@ impl Sfu {
     }
 
     /// Sends the media of this turn on, subscriber by subscriber.
-    fn forward(&mut self) {
+    fn forward(&mut self, now: Instant) {
         let media = std::mem::take(&mut self.turn.media);
         for burst in media.chunk_by(|(one, _), (other, _)| one == other) {
             let Some((track, packet)) = burst.first() else { continue };
@@ -319,7 +324,7 @@ impl Sfu {
             let (Some(params), Some(subscribers)) = (params, self.subscribers.get(track)) else { continue };
             for id in subscribers {
                 let Some(client) = self.clients.get_mut(id) else { continue };
-                client.send(*track, params, burst, &mut self.turn);
+                client.send(now, *track, params, burst, &mut self.turn);
                 if self.turn.outbox.len() >= SENDS_MAX {
                     flush(&mut self.turn.outbox, &self.socket);
                 }

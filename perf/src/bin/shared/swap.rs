@@ -49,7 +49,8 @@ pub fn answers(receiver: &str, sender: &str) -> Result<Answers> {
 fn write(from: &Sdp, to: &Sdp, setup: &str, direction: &str, pair: impl Fn(usize) -> Option<(usize, usize)>) -> String {
     let is_sender = direction == "sendonly";
     let codecs_of = if is_sender { from } else { to };
-    let mids: Vec<&str> = (0..to.sections.len()).filter(|at| pair(*at).is_some()).map(|at| to.sections[at].mid()).collect();
+    let mids: Vec<&str> =
+        (0..to.sections.len()).filter(|at| pair(*at).is_some()).map(|at| to.sections[at].mid()).collect();
     let mut out = format!("v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE {}\r\n", mids.join(" "));
     for (at, section) in to.sections.iter().enumerate() {
         let Some((ours, senders)) = pair(at) else {
