@@ -97,7 +97,11 @@ impl Bench {
             };
             let mut bytes = [0; 256];
             let len = check.write_to(&mut bytes).expect("room");
-            core.handle_datagram(now, RxDatagram { path: path(index), bytes: &mut bytes[..len] }, &mut tx);
+            core.handle_datagram(
+                now,
+                RxDatagram { path: path(index), bytes: &mut bytes[..len], waited: Duration::ZERO },
+                &mut tx,
+            );
             let remote = Some(Arc::new(RemoteTransport {
                 ufrag: String::new(),
                 pwd: String::new(),
@@ -133,7 +137,11 @@ impl Bench {
         let len =
             self.publisher.protect_rtp(&mut bytes, header_len, header_len + payload_len, self.next).expect("keys");
         self.next += 1;
-        self.core.handle_datagram(self.now, RxDatagram { path: path(0), bytes: &mut bytes[..len] }, &mut self.tx);
+        self.core.handle_datagram(
+            self.now,
+            RxDatagram { path: path(0), bytes: &mut bytes[..len], waited: Duration::ZERO },
+            &mut self.tx,
+        );
         let mut sent = 0;
         loop {
             let is_done = self.core.forward(self.now, &mut self.tx);

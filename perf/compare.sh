@@ -192,9 +192,9 @@ link_janus() {
 # Flags of the load generator for a scenario.
 load() {
 	case $1 in
-		burst10) echo one-to-many -n "$subscribers" -b 10 ;;
-		burst10-gro) echo one-to-many -n "$subscribers" -b 10 --gro ;;
-		burst1) echo one-to-many -n "$subscribers" -b 1 ;;
+		burst10) echo one-to-many -n "$subscribers" -b 10 --bare-vp8 ;;
+		burst10-gro) echo one-to-many -n "$subscribers" -b 10 --bare-vp8 --gro ;;
+		burst1) echo one-to-many -n "$subscribers" -b 1 --bare-vp8 ;;
 		*) echo "$1" ;;
 	esac
 }
@@ -269,6 +269,8 @@ for scenario in $scenarios; do
 	for peer in "${!missing[@]}"; do echo "${missing[$peer]}" >"$place/$peer.failed"; done
 	for round in $(seq "$rounds"); do
 		for peer in "${ready[@]}"; do
+			# What fails once is not waited for again.
+			[ -e "$place/$peer.failed" ] && continue
 			say "$scenario, round $round of $rounds: $peer"
 			measure "$scenario" "$peer" "$round" "$place"
 		done
@@ -284,9 +286,15 @@ table=$("$bin/compare_table" "$results") || exit 1
 	echo
 	echo "$table"
 } >"$out/compare.md"
-for place in "$results"/*/chart; do
-	scenario=$(basename "$(dirname "$place")")
-	ls "$place"/*.json >/dev/null 2>&1 || continue
-	"$bin/tramline-perf" chart "$place"/*.json -o "$out/compare-$scenario.svg" || say "no picture of $scenario"
-done
+while IFS=$'\t' read -r scenario name; do
+	reports=()
+	for peer in tramline $peers; do
+		for file in "$results/$scenario/$peer".*.json; do
+			[[ -e $file && " ${reports[*]:-} " != *" $peer=$file "* ]] && reports+=("$peer=$file")
+		done
+	done
+	[ ${#reports[@]} -gt 0 ] || continue
+	"$bin/tramline-perf" chart "${reports[@]}" --title "$name" -o "$out/compare-$scenario.svg" >"$work/last.log" 2>&1 ||
+		say "no picture of $scenario; see target/compare/last.log"
+done <"$results/conditions"
 cat "$out/compare.md"

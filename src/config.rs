@@ -47,6 +47,17 @@ pub enum MediaPorts {
     },
 }
 
+/// What carries media to and from the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoDriver {
+    /// io_uring, or the other one where that is refused.
+    Auto,
+    /// io_uring or nothing.
+    Uring,
+    /// sendmmsg and recvmmsg.
+    Mmsg,
+}
+
 /// Form of the log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
@@ -103,6 +114,8 @@ pub struct Config {
     pub max_connections: usize,
     /// Media workers.
     pub workers: usize,
+    /// What carries their datagrams.
+    pub io: IoDriver,
     /// Pause between WebSocket pings.
     pub ping_interval: Duration,
     /// Silence after which a WebSocket is closed; at least two ping intervals.
@@ -166,6 +179,9 @@ struct Flags {
     /// Media workers, one pinned thread each [env: TRAMLINE_WORKERS] [default: number of cores]
     #[arg(long, value_name = "N")]
     workers: Option<String>,
+    /// How media workers talk to the kernel: auto, uring or mmsg; auto falls back to mmsg where io_uring is refused [env: TRAMLINE_IO] [default: auto]
+    #[arg(long, value_name = "DRIVER")]
+    io: Option<String>,
     /// Seconds between WebSocket pings [env: SFU_PING_INTERVAL] [default: 30]
     #[arg(long, value_name = "SECONDS")]
     ping_interval: Option<String>,
@@ -210,6 +226,7 @@ impl Config {
             log_format: LogFormat::Text,
             max_connections: MAX_CONNECTIONS,
             workers: cores(),
+            io: IoDriver::Auto,
             ping_interval: Duration::from_secs(30),
             pong_timeout: Duration::from_secs(90),
             require_client_token: true,
@@ -242,6 +259,9 @@ impl Config {
         }
         if let Some(text) = from.first(&flags.workers, "--workers", &["TRAMLINE_WORKERS"]) {
             config.workers = text.read(|s| parse::count(s, 1, WORKERS_LIMIT))?;
+        }
+        if let Some(text) = from.first(&flags.io, "--io", &["TRAMLINE_IO"]) {
+            config.io = text.read(parse::io_driver)?;
         }
         if let Some(text) = from.first(&flags.ping_interval, "--ping-interval", &["SFU_PING_INTERVAL"]) {
             config.ping_interval = text.read(|s| parse::seconds(s, SECONDS_LIMIT))?;
@@ -516,6 +536,13 @@ mod tests {
             !read(&[("ICE_ADVERTISE_IP", "203.0.113.5"), ("DISABLE_STUN", "false")]).unwrap().stun_servers.is_empty()
         );
         assert!(refusal(&[("ICE_ADVERTISE_IP", "a,b")]).contains("at least one IP address"));
+    }
+
+    #[test]
+    fn the_driver_is_chosen_by_name() {
+        assert_eq!(read_with(&["--io", "uring"], &[("TRAMLINE_IO", "mmsg")]).unwrap().io, IoDriver::Uring);
+        assert_eq!(read(&[("TRAMLINE_IO", "MMSG")]).unwrap().io, IoDriver::Mmsg);
+        assert_eq!(refusal(&[("TRAMLINE_IO", "epoll")]), "TRAMLINE_IO is `epoll`, but must be auto, uring or mmsg.");
     }
 
     #[test]

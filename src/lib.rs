@@ -16,7 +16,7 @@
 //! | [`forward`] | who gets what, and how it is renumbered; never names a session | base |
 //! | [`session`] | one peer: transport, [`session::ingress`], [`session::egress`], [`session::negotiate`] | those above |
 //! | [`worker`] | all state of one core: [`worker::core`], seats, timers, lanes | those above |
-//! | [`net`] | sockets and io_uring; knows bytes, not WebRTC | base |
+//! | [`net`] | sockets and what carries their datagrams, io_uring first; knows bytes, not WebRTC | base |
 //! | [`room`] | rooms, publications, subscriptions, as a pure machine ([`room::hub`]) | base, wire::sdp, proto::ice, forward, session::{negotiate, feedback, stats}, worker::command, telemetry |
 //! | [`runtime`] | threads, the loop, the only clock | base, config, net, worker |
 //! | [`signaling`] | HTTP, WebSocket, the dialects, the page | base, config, wire::sdp, session::negotiate, runtime::clock, telemetry, room |
@@ -29,10 +29,12 @@
 //!
 //! # One packet, told through the files
 //!
-//! 1. `net/recv.rs`: a multishot recvmsg completes; the datagram lies in a buffer that the kernel picked from our ring.
-//!    The reap only queues it.
+//! 1. `net/recv.rs`: a multishot recvmsg completes; the datagram, or a train of them in one piece (UDP_GRO), lies in a
+//!    buffer that the kernel picked from our ring. The reap only queues it. Where io_uring is refused, `net/mmsg.rs` does
+//!    all of this file's part by plain system calls; the loop sees a [`net::Driver`] and not which.
 //! 2. [`runtime::run`]: a turn begins. The clock is read once; then come commands, lanes, timers, datagrams, forwarding
-//!    and the wait, in this order. Datagrams are lent to the core one by one, and their buffers go back to the kernel.
+//!    and the wait, in this order. Datagrams are lent to the core one by one (`net/arrival.rs`), and a buffer goes back
+//!    to the kernel after the last of its train.
 //! 3. [`worker::core`]: the first byte says RTP (RFC 7983, [`wire::class`]); the source address finds the session
 //!    ([`worker::seats`]). A session that lives on another worker gets its datagram over a [`worker::lane`]. What nobody
 //!    knows is a counted [`session::discard`].

@@ -41,6 +41,19 @@ pub fn socket(local: IpAddr, takes_trains: bool) -> Result<UdpSocket> {
     Ok(socket)
 }
 
+/// Datagrams that came and found the receive buffer full, since the socket was made.
+pub fn drops(socket: &UdpSocket) -> u64 {
+    // linux/sock_diag.h: SK_MEMINFO_DROPS is the last of nine words.
+    let mut words = [0_u32; 9];
+    let mut size = size_of_val(&words) as libc::socklen_t;
+    let name = libc::SO_MEMINFO;
+    // SAFETY: the descriptor is open, the array is as long as `size` says and any words are values of it.
+    let result = unsafe {
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, name, words.as_mut_ptr().cast(), &raw mut size)
+    };
+    if result == 0 { u64::from(words[8]) } else { 0 }
+}
+
 fn set_option(socket: &UdpSocket, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
     let size = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: the descriptor is open, the option is an int and its size is given.
@@ -342,6 +355,18 @@ mod tests {
         }
         assert_eq!((batch.messages(), batch.flush(&from), batch.messages()), (3, 3, 0));
         assert_eq!(received(&to, true).1.len(), 3);
+    }
+
+    #[test]
+    fn what_finds_no_room_is_counted_by_the_socket() {
+        let (from, to, address) = pair(false);
+        socket2::SockRef::from(&to).set_recv_buffer_size(4096).unwrap();
+        for _ in 0..50 {
+            from.send_to(&[0; 1000], address).unwrap();
+        }
+        let came = received(&to, false).1.len() as u64;
+        assert!(came < 50);
+        assert_eq!(drops(&to), 50 - came);
     }
 
     #[test]

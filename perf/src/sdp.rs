@@ -12,11 +12,11 @@ use tramline::wire::rtp_ext::Ext;
 use tramline::wire::sdp::{Description, Fingerprint, Media, Setup};
 
 /// Payload type of VP8 in our offers.
-pub const VIDEO_PT: u8 = 96;
+const VIDEO_PT: u8 = 96;
 /// Payload type of VP8's retransmissions.
 const RTX_PT: u8 = 97;
 /// Payload type of Opus.
-pub const AUDIO_PT: u8 = 111;
+const AUDIO_PT: u8 = 111;
 /// Id of the transport-wide sequence number.
 const TWCC_ID: u8 = 3;
 /// Id of the mid.
@@ -141,6 +141,8 @@ pub struct Remote {
 /// What became of one of our m-lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Agreed {
+    /// Audio or video.
+    pub kind: MediaKind,
     /// Payload type of VP8 or Opus.
     pub pt: u8,
     /// Payload type of retransmissions.
@@ -189,13 +191,14 @@ impl Answer {
 }
 
 fn agreed(media: &Media) -> Option<Agreed> {
-    let format = match media.kind? {
+    let kind = media.kind?;
+    let format = match kind {
         MediaKind::Audio => Format::Opus,
         MediaKind::Video => Format::Vp8,
     };
     let codec = media.codecs.iter().find(|codec| codec.format == format).filter(|_| !media.disabled)?;
     let twcc_id = media.exts.iter().find(|(_, ext)| *ext == Ext::TransportCc).map(|(id, _)| *id);
-    Some(Agreed { pt: codec.pt, rtx_pt: codec.rtx_pt, twcc_id })
+    Some(Agreed { kind, pt: codec.pt, rtx_pt: codec.rtx_pt, twcc_id })
 }
 
 /// We are on the server's machine or beside it: the loopback address if there is one, else host before others, IPv4
@@ -242,7 +245,10 @@ mod tests {
         let answer = Answer::parse(ANSWER).unwrap();
         assert_eq!(answer.remote.role, DtlsRole::Client);
         assert_eq!((answer.remote.credentials.ufrag.as_str(), answer.remote.credentials.pwd.len()), ("abcd", 22));
-        assert_eq!(answer.sections, [Some(Agreed { pt: 120, rtx_pt: Some(121), twcc_id: Some(7) }), None]);
+        assert_eq!(
+            answer.sections,
+            [Some(Agreed { kind: MediaKind::Video, pt: 120, rtx_pt: Some(121), twcc_id: Some(7) }), None]
+        );
         assert_eq!(answer.repairs, [(Ssrc(12), Ssrc(11))]);
         let active = Answer::parse(&ANSWER.replace("setup:passive", "setup:active")).unwrap();
         assert_eq!(active.remote.role, DtlsRole::Server);

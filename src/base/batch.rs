@@ -5,6 +5,7 @@
 //! Forbids: sockets; a `TxBatch` is plain memory, so the simulator reads it like the kernel does.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use super::train::Train;
 
@@ -27,6 +28,8 @@ pub struct RxDatagram<'a> {
     pub path: Path,
     /// The UDP payload.
     pub bytes: &'a mut [u8],
+    /// How long it lay in the kernel and in our queues before this turn; what a worker that cannot keep up goes by.
+    pub waited: Duration,
 }
 
 /// One datagram of a [`TxBatch`].

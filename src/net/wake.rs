@@ -14,7 +14,7 @@
 //! worker that woke for another reason is woken once more for nothing.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
@@ -26,7 +26,7 @@ pub struct Waker {
     shared: Arc<Shared>,
 }
 
-/// The worker's end: says when it sleeps, and gives the ring a descriptor to read.
+/// The worker's end: says when it sleeps, and gives the driver a descriptor to read.
 #[derive(Debug)]
 pub struct WakeSource {
     shared: Arc<Shared>,
@@ -77,9 +77,9 @@ impl WakeSource {
         self.shared.sleeping.store(false, Ordering::Relaxed);
     }
 
-    /// The descriptor the ring reads.
-    pub(super) fn raw_fd(&self) -> RawFd {
-        self.shared.event.as_raw_fd()
+    /// The descriptor the driver reads.
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.shared.event.as_fd()
     }
 }
 

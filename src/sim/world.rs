@@ -81,6 +81,8 @@ pub struct WorldConfig {
     pub workers: usize,
     /// Each worker's turn begins at most so much after its cause.
     pub lag_max: Duration,
+    /// What one datagram sent costs a worker in time: zero is a machine that is always fast enough.
+    pub send_cost: Duration,
     /// Time of one signalling message.
     pub signalling_delay: Duration,
     /// The server's addresses.
@@ -93,6 +95,7 @@ impl Default for WorldConfig {
             seed: 1,
             workers: 1,
             lag_max: Duration::from_micros(300),
+            send_cost: Duration::ZERO,
             signalling_delay: Duration::from_millis(20),
             addresses: vec![IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1))],
         }
@@ -105,6 +108,8 @@ struct Inbound {
     from: SocketAddr,
     to: IpAddr,
     bytes: Vec<u8>,
+    /// When it came to the server's socket.
+    came_at: Instant,
     /// Sent by a peer, not by the test.
     is_genuine: bool,
 }
@@ -131,6 +136,8 @@ struct Worker {
     commands: VecDeque<Command>,
     inbox: VecDeque<Inbound>,
     turn_at: Option<Instant>,
+    /// The last turn's work lasts so long.
+    busy_until: Instant,
     turns_at_once: (Option<Instant>, u32),
     report: WorkerReport,
 }
@@ -192,6 +199,7 @@ impl World {
                 commands: VecDeque::new(),
                 inbox: VecDeque::new(),
                 turn_at: None,
+                busy_until: now,
                 turns_at_once: (None, 0),
                 report: WorkerReport::default(),
             }
@@ -295,7 +303,7 @@ impl World {
     /// A datagram that no peer of ours sent arrives at the server now.
     pub fn inject(&mut self, from: SocketAddr, bytes: Vec<u8>) {
         let to = self.config.addresses[0];
-        self.push(self.now, Happening::ToServer(Inbound { from, to, bytes, is_genuine: false }));
+        self.push(self.now, Happening::ToServer(Inbound { from, to, bytes, came_at: self.now, is_genuine: false }));
     }
 
     /// A peer's books.
@@ -365,7 +373,8 @@ impl World {
         let peer = self.seats.iter().enumerate().filter(|(_, seat)| !seat.is_gone);
         let peer = peer.filter_map(|(at, seat)| Some((seat.endpoint.next_timeout()?, at))).min();
         let worker = self.workers.iter().enumerate();
-        let worker = worker.filter_map(|(at, worker)| Some((worker.core.next_timeout()?, at))).min();
+        let worker =
+            worker.filter_map(|(at, worker)| Some((worker.core.next_timeout()?.max(worker.busy_until), at))).min();
         let times = [agenda_at, peer.map(|(at, _)| at), worker.map(|(at, _)| at), Some(self.hub_tick_at)];
         let Some(next) = times.into_iter().flatten().min().filter(|next| *next <= end) else { return false };
         self.now = self.now.max(next);
@@ -402,7 +411,12 @@ impl World {
                 self.with_peer(peer, |now, endpoint| endpoint.handle_datagram(now, from, &bytes));
             }
             Happening::Turn(worker) => {
-                if self.workers[worker].turn_at.take_if(|at| *at <= self.now).is_some() {
+                if self.workers[worker].busy_until > self.now {
+                    // A deadline had its turn since this one was planned.
+                    let at = self.workers[worker].busy_until;
+                    self.workers[worker].turn_at = Some(at);
+                    self.push(at, Happening::Turn(worker));
+                } else if self.workers[worker].turn_at.take_if(|at| *at <= self.now).is_some() {
                     self.turn(worker);
                 }
             }
@@ -474,7 +488,7 @@ impl World {
         }
         self.tapped.push_back((from, bytes.clone()));
         if let Some(at) = self.seats[peer.0].up.pass(self.now, &mut self.rng, bytes.len()) {
-            self.push(at, Happening::ToServer(Inbound { from, to: to.ip(), bytes, is_genuine: true }));
+            self.push(at, Happening::ToServer(Inbound { from, to: to.ip(), bytes, came_at: at, is_genuine: true }));
         }
     }
 }

@@ -32,6 +32,14 @@ pub struct Snapshot {
     pub trains_sent: u64,
     /// Datagrams in them.
     pub train_datagrams_sent: u64,
+    /// Receives that brought two datagrams or more.
+    pub trains_received: u64,
+    /// Datagrams in them.
+    pub train_datagrams_received: u64,
+    /// Turns of the workers' loops.
+    pub turns: u64,
+    /// Entries of the workers' loops into the kernel.
+    pub enters: u64,
     /// RTP packets forwarded to subscribers.
     pub packets_forwarded: u64,
     /// Keyframe requests from subscribers.
@@ -116,6 +124,10 @@ impl prometheus_client::collector::Collector for Page {
             ("tramline_datagrams_sent", "UDP datagrams sent", now.datagrams_sent),
             ("tramline_trains_sent", "Sends of two datagrams or more", now.trains_sent),
             ("tramline_train_datagrams_sent", "UDP datagrams that left in trains", now.train_datagrams_sent),
+            ("tramline_trains_received", "Receives of two datagrams or more", now.trains_received),
+            ("tramline_train_datagrams_received", "UDP datagrams that came in trains", now.train_datagrams_received),
+            ("tramline_turns", "Turns of the workers' loops", now.turns),
+            ("tramline_enters", "Entries of the workers' loops into the kernel", now.enters),
             ("tramline_packets_forwarded", "RTP packets forwarded to subscribers", now.packets_forwarded),
             ("tramline_retransmissions", "RTP packets sent again", now.retransmissions),
         ] {

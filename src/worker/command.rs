@@ -184,6 +184,14 @@ pub struct IoNumbers {
     pub trains_sent: u64,
     /// Datagrams in them.
     pub train_datagrams_sent: u64,
+    /// Receives that brought two datagrams or more.
+    pub trains_received: u64,
+    /// Datagrams in them.
+    pub train_datagrams_received: u64,
+    /// Turns of the loop.
+    pub turns: u64,
+    /// Entries into the kernel.
+    pub enters: u64,
     /// Failures by name.
     pub errors: Vec<(&'static str, u64)>,
 }

@@ -17,6 +17,7 @@ use super::seats::{Seat, Seats, State};
 use super::stun::Questions;
 use super::timers::Timers;
 use crate::base::batch::{Path, RxDatagram, TxBatch};
+use crate::base::format::MediaKind;
 use crate::base::ids::{SessionKey, TrackKey, WorkerId};
 use crate::forward::plan::SharedTable;
 use crate::forward::table::Subscriber;
@@ -35,6 +36,10 @@ const DEADLINE_STEP_MIN: Duration = Duration::from_millis(1);
 /// How often numbers for people are told.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Datagrams that one turn sends, about: some ten milliseconds of work. More waits, so that commands, checks and
+/// handshakes are never further away than that.
+const SENDS_PER_TURN_MAX: usize = 8192;
+
 /// A subscription that has packets to come this turn.
 pub(super) type Work = (Subscriber, TrackKey);
 
@@ -52,6 +57,8 @@ pub struct WorkerCore {
     pub(super) dirty: Vec<TrackKey>,
     /// What is to be forwarded this turn, subscriber by subscriber.
     pub(super) work: Vec<Work>,
+    /// Datagrams that forwarding this turn's packets will send, about.
+    pub(super) due_sends: usize,
     /// How far `work` is done: subscription and packet.
     pub(super) done: (usize, usize),
     /// Tracks whose wish for a keyframe waits.
@@ -84,6 +91,7 @@ impl WorkerCore {
             timers: Timers::default(),
             dirty: Vec::new(),
             work: Vec::new(),
+            due_sends: 0,
             done: (0, 0),
             keyframes: Vec::new(),
             effects: RtcpEffects::default(),
@@ -146,6 +154,11 @@ impl WorkerCore {
         }
     }
 
+    /// Whether this turn has as much to forward as a turn may.
+    pub fn has_enough_work(&self) -> bool {
+        self.due_sends >= SENDS_PER_TURN_MAX
+    }
+
     /// One UDP datagram from a socket.
     pub fn handle_datagram(&mut self, now: Instant, datagram: RxDatagram<'_>, tx: &mut TxBatch) {
         if let Err(discard) = self.demux(now, datagram, false, tx) {
@@ -168,7 +181,7 @@ impl WorkerCore {
         is_handed_on: bool,
         tx: &mut TxBatch,
     ) -> Result<(), Discard> {
-        let RxDatagram { path, bytes } = datagram;
+        let RxDatagram { path, bytes, waited } = datagram;
         let class = classify(bytes);
         match class {
             Class::Stun => return self.handle_stun(now, path, bytes, tx),
@@ -187,13 +200,18 @@ impl WorkerCore {
             return self.lanes.send_datagram(owner, path, bytes).map_err(|_| Discard::LaneFull);
         }
         match class {
-            Class::Rtp => self.handle_rtp(now, key, path, bytes),
+            Class::Rtp => self.handle_rtp(now, key, RxDatagram { path, bytes, waited }),
             Class::Rtcp => self.handle_rtcp(now, key, path, bytes, tx),
             _ => self.handle_dtls(now, key, path, bytes, tx),
         }
     }
 
-    fn handle_rtp(&mut self, now: Instant, key: SessionKey, path: Path, bytes: &mut [u8]) -> Result<(), Discard> {
+    fn handle_rtp(
+        &mut self,
+        now: Instant,
+        key: SessionKey,
+        RxDatagram { path, bytes, waited }: RxDatagram<'_>,
+    ) -> Result<(), Discard> {
         let session = self.seats.session_mut(key).ok_or(Discard::SrtpTooEarly)?;
         let media = match session.handle_rtp(now, path, bytes) {
             Ok(media) => media,
@@ -211,12 +229,19 @@ impl WorkerCore {
         if media.is_first {
             self.events.push_back(Event::TrackLive { track: media.track });
         }
+        let admitted = track.admit(now, waited, &media.packet.meta);
+        let (key_of_track, is_video) = (media.track, media.kind == MediaKind::Video);
         let is_first_of_turn = track.fresh.is_empty();
-        let is_kept = track.insert(media.packet);
+        let is_kept = admitted.is_ok() && track.insert(media.packet);
+        self.due_sends += if is_kept { track.fanout } else { 0 };
         if is_kept && is_first_of_turn {
-            self.dirty.push(media.track);
+            self.dirty.push(key_of_track);
+        }
+        if admitted.is_err() && is_video {
+            self.want_keyframe(key_of_track);
         }
         self.schedule(key);
+        admitted?;
         if is_kept { Ok(()) } else { Err(Discard::TooOld) }
     }
 

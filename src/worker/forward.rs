@@ -2,7 +2,7 @@
 //!
 //! Promises: subscriber-major order; one copy per other worker; the table is loaded once per turn.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::core::WorkerCore;
 use super::lane::LaneItem;
@@ -34,6 +34,7 @@ impl WorkerCore {
             }
         }
         self.work.clear();
+        self.due_sends = 0;
         self.done = (0, 0);
         true
     }
@@ -42,7 +43,7 @@ impl WorkerCore {
     fn plan_work(&mut self) {
         let table = self.table.load();
         for key in &self.dirty {
-            let Some(track) = self.tracks.track(*key) else { continue };
+            let Some(track) = self.tracks.track_mut(*key) else { continue };
             let Some(route) = table.route(*key) else {
                 track.fresh.iter().for_each(|_| self.discards.count(Discard::NoSubscriber));
                 continue;
@@ -56,6 +57,7 @@ impl WorkerCore {
                     }
                 }
             }
+            track.fanout = route.local(self.id).len();
             self.work.extend(route.local(self.id).iter().map(|subscriber| (*subscriber, *key)));
         }
         // Subscriber-major: a subscriber's keys and numbers are touched once per turn.
@@ -88,6 +90,9 @@ impl WorkerCore {
     /// What other workers sent.
     pub fn handle_lanes(&mut self, now: Instant, tx: &mut TxBatch) {
         for _ in 0..LANE_ITEMS_MAX {
+            if self.has_enough_work() {
+                break;
+            }
             let Some(item) = self.lanes.poll() else { break };
             match item {
                 LaneItem::Media { track, kind, meta, ext_len, payload_len, bytes } => {
@@ -97,7 +102,7 @@ impl WorkerCore {
                 }
                 LaneItem::Datagram { path, len, mut bytes } => {
                     let bytes = &mut bytes[..usize::from(len)];
-                    self.handle_handed_on(now, RxDatagram { path, bytes }, tx);
+                    self.handle_handed_on(now, RxDatagram { path, bytes, waited: Duration::ZERO }, tx);
                 }
                 LaneItem::KeyframeWanted { track } => self.want_keyframe(track),
                 LaneItem::Clock { track, clock } => {
@@ -120,7 +125,10 @@ impl WorkerCore {
         let is_first_of_turn = track.fresh.is_empty();
         if !track.insert(packet) {
             self.discards.count(Discard::TooOld);
-        } else if is_first_of_turn {
+            return;
+        }
+        self.due_sends += track.fanout;
+        if is_first_of_turn {
             self.dirty.push(key);
         }
     }
@@ -234,7 +242,7 @@ mod tests {
         let path = Path { remote: ([192, 0, 2, 9], 9).into(), local: [192, 0, 2, 1].into() };
         core.seats.handle_outcome(now, session, path, &CheckOutcome { is_accepted: true, ..CheckOutcome::default() });
         let mut bytes = [22; 40];
-        core.handle_datagram(now, RxDatagram { path, bytes: &mut bytes }, &mut tx);
+        core.handle_datagram(now, RxDatagram { path, bytes: &mut bytes, waited: Duration::ZERO }, &mut tx);
         assert!(matches!(other.poll(), Some(LaneItem::Datagram { .. })), "to its owner");
         other.send_datagram(WorkerId(0), path, &bytes).unwrap();
         core.handle_lanes(now, &mut tx);

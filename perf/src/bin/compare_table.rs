@@ -1,8 +1,7 @@
 //! The table of a comparison: medians of alternating rounds, as ratios to Tramline and to the floor.
 //!
 //! Reads what `perf/compare.sh` leaves in a directory: `peers` and `conditions` (name, tab, what it is; in the order of the
-//! table), `CONDITION/PEER.ROUND.json` (reports) and `CONDITION/PEER.failed` (why there is none). Writes Markdown, and for
-//! each condition and peer `CONDITION/chart/PEER.json`: one report that holds all rounds.
+//! table), `CONDITION/PEER.ROUND.json` (reports) and `CONDITION/PEER.failed` (why there is none). Writes Markdown.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -32,13 +31,6 @@ fn main() -> Result<()> {
         let rows: Vec<Row> =
             peers.iter().filter_map(|(peer, _)| Row::read(&place, peer).transpose()).collect::<Result<_>>()?;
         print!("{}", table(&title, &rows));
-        let charts = place.join("chart");
-        fs::create_dir_all(&charts).with_context(|| format!("making {}", charts.display()))?;
-        for row in &rows {
-            if let Some(report) = &row.report {
-                fs::write(charts.join(format!("{}.json", row.peer)), serde_json::to_string_pretty(report)?)?;
-            }
-        }
     }
     println!("| peer | what it is |\n|---|---|");
     for (peer, what) in &peers {
