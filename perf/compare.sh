@@ -195,7 +195,18 @@ load() {
 		burst10) echo one-to-many -n "$subscribers" -b 10 --bare-vp8 ;;
 		burst10-gro) echo one-to-many -n "$subscribers" -b 10 --bare-vp8 --gro ;;
 		burst1) echo one-to-many -n "$subscribers" -b 1 --bare-vp8 ;;
+		meeting) echo meeting -n 10 ;;
+		audio-room) echo audio-room -k 5 -n "$subscribers" ;;
 		*) echo "$1" ;;
+	esac
+}
+
+# The floor of a scenario: its flags, or nothing where there is none.
+floor_of() {
+	case $1 in
+		burst10*) load "$1" | sed 's/one-to-many/floor --train 10/' ;;
+		burst1) load "$1" | sed 's/one-to-many/floor --train 1/' ;;
+		audio-room) echo floor -n "$subscribers" -k 5 -r 50 -b 1 --packet-bytes 100 --train 1 ;;
 	esac
 }
 
@@ -204,8 +215,8 @@ title() {
 		burst10) echo "One publisher, $subscribers subscribers, 1200-byte packets at 1000/s in bursts of 10, plain receivers" ;;
 		burst10-gro) echo "The same, receivers take whole trains (UDP_GRO)" ;;
 		burst1) echo "The same in bursts of 1: no trains possible" ;;
-		meeting) echo "Meeting: everybody sends and receives audio and video" ;;
-		audio-room) echo "Audio room: few speakers, many listeners" ;;
+		meeting) echo "Meeting 10 x 10: video of 1 Mbit/s as an encoder sends it, and audio" ;;
+		audio-room) echo "Audio room: 5 speakers, $subscribers listeners, 100-byte packets at 50/s each" ;;
 		*) echo "$1" ;;
 	esac
 }
@@ -214,14 +225,13 @@ common=(--rounds 1 -d "$duration" --warm-up 1)
 
 # One peer, one round; the report goes to $place/$peer.$round.json.
 measure() {
-	local scenario=$1 peer=$2 round=$3 place=$4 train kind json=$4/$2.$3.json door pid
+	local scenario=$1 peer=$2 round=$3 place=$4 kind json=$4/$2.$3.json door pid
 	read -r -a kind <<<"$(load "$scenario")"
 	case $peer in
 		floor)
-			[ "${kind[0]}" = one-to-many ] || return 0
-			train=1
-			[[ $scenario = burst10* ]] && train=10
-			set -- floor "${kind[@]:1}" --train "$train" --suite gcm256
+			read -r -a kind <<<"$(floor_of "$scenario")"
+			[ ${#kind[@]} -gt 0 ] || return 0
+			set -- "${kind[@]}" --suite gcm256
 			;;
 		tramline) set -- "${kind[@]}" --bin "$bin/tramline" --workers 1 --door "${TRAMLINE_DOOR:-whip}" ;;
 		*)
