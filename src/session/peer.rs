@@ -375,10 +375,10 @@ impl Session {
     ) -> Option<SessionEvent> {
         if self.dtls.next_timeout().is_some_and(|at| now >= at) {
             self.dtls.handle_timeout(now);
-        }
-        let event = self.poll_dtls(tx);
-        if event.is_some() {
-            return event;
+            let event = self.poll_dtls(tx);
+            if event.is_some() {
+                return event;
+            }
         }
         if self.ice.is_expired(now) && !std::mem::replace(&mut self.is_lost, true) {
             return Some(SessionEvent::Lost);
