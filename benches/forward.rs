@@ -1,5 +1,6 @@
-//! What a worker's core costs per forwarded packet: one turn with a publisher's packet, unprotected, fanned out,
-//! rewritten and protected for 1, 10, 100 and 1000 subscribers, without sockets.
+//! What a worker's core costs per forwarded packet: one turn with a publisher's packets, unprotected, fanned out,
+//! rewritten and protected for 1, 10, 100 and 1000 subscribers, without sockets. `burst` is a turn of ten packets to 100:
+//! all of one size, near-equal as encoders cut their frames, and of sizes that have nothing in common.
 //!
 //!   cargo bench --features sim --bench forward
 //!
@@ -114,26 +115,16 @@ impl Bench {
         plan.publish();
         let (publisher, _) = keys(suite, 0).contexts(true).expect("keys");
         let mut bench = Self { core, tx, publisher, next: 1, now, _plan: plan };
-        let sent = bench.turn(1200, true);
+        let sent = bench.turn(&[1200], true);
         assert_eq!(sent, subscribers as usize, "everybody gets the keyframe");
         bench
     }
 
-    /// One turn with one packet; how many datagrams it sent.
-    fn turn(&mut self, payload_len: usize, is_keyframe: bool) -> usize {
-        let mut bytes = [0u8; 1500];
+    /// One turn with packets of these payload lengths; how many datagrams it sent.
+    fn turn(&mut self, payload_lens: &[usize], is_keyframe: bool) -> usize {
         // So slowly that consent (30 s) outlasts the bench.
         self.now += Duration::from_nanos(100);
-        let fixed =
-            Fixed { marker: false, pt: PT, seq: self.next as u16, timestamp: self.next as u32 * 90, ssrc: SOURCE };
-        let header_len = write_header(&mut bytes, &fixed, &[], None).expect("room");
-        // VP8 payload descriptor with S=1, then the P bit: 0 is a keyframe (RFC 7741 §4.2, §4.3).
-        bytes[header_len] = 0x10;
-        bytes[header_len + 1] = u8::from(!is_keyframe);
-        let len =
-            self.publisher.protect_rtp(&mut bytes, header_len, header_len + payload_len, self.next).expect("keys");
-        self.next += 1;
-        self.core.handle_datagram(self.now, RxDatagram { path: path(0), bytes: &mut bytes[..len] }, &mut self.tx);
+        payload_lens.iter().for_each(|len| self.publish(*len, is_keyframe));
         let mut sent = 0;
         loop {
             let is_done = self.core.forward(self.now, &mut self.tx);
@@ -144,6 +135,20 @@ impl Bench {
             }
         }
     }
+
+    fn publish(&mut self, payload_len: usize, is_keyframe: bool) {
+        let mut bytes = [0u8; 1500];
+        let fixed =
+            Fixed { marker: false, pt: PT, seq: self.next as u16, timestamp: self.next as u32 * 90, ssrc: SOURCE };
+        let header_len = write_header(&mut bytes, &fixed, &[], None).expect("room");
+        // VP8 payload descriptor with S=1, then the P bit: 0 is a keyframe (RFC 7741 §4.2, §4.3).
+        bytes[header_len] = 0x10;
+        bytes[header_len + 1] = u8::from(!is_keyframe);
+        let len =
+            self.publisher.protect_rtp(&mut bytes, header_len, header_len + payload_len, self.next).expect("keys");
+        self.next += 1;
+        self.core.handle_datagram(self.now, RxDatagram { path: path(0), bytes: &mut bytes[..len] }, &mut self.tx);
+    }
 }
 
 fn forward(criterion: &mut Criterion) {
@@ -153,12 +158,28 @@ fn forward(criterion: &mut Criterion) {
             let mut bench = Bench::new(subscribers, suite);
             group.throughput(Throughput::Elements(subscribers.into()));
             group.bench_function(BenchmarkId::from_parameter(subscribers), |bencher| {
-                bencher.iter(|| assert_eq!(bench.turn(1200, false), subscribers as usize));
+                bencher.iter(|| assert_eq!(bench.turn(&[1200], false), subscribers as usize));
             });
         }
         group.finish();
     }
 }
 
-criterion_group!(benches, forward);
+fn burst(criterion: &mut Criterion) {
+    const SUBSCRIBERS: u32 = 100;
+    let mut group = criterion.benchmark_group("forward/gcm-128/burst");
+    for (name, lens) in [
+        ("equal", [1200; 10]),
+        ("frames", [1101, 1101, 1101, 1102, 1102, 948, 948, 948, 949, 949]),
+        ("mixed", [1180, 90, 1180, 620, 300, 1180, 1020, 75, 410, 800]),
+    ] {
+        let mut bench = Bench::new(SUBSCRIBERS, SrtpSuite::AeadAes128Gcm);
+        let sent = lens.len() * SUBSCRIBERS as usize;
+        group.throughput(Throughput::Elements(sent as u64));
+        group.bench_function(name, |bencher| bencher.iter(|| assert_eq!(bench.turn(&lens, false), sent)));
+    }
+    group.finish();
+}
+
+criterion_group!(benches, forward, burst);
 criterion_main!(benches);

@@ -5,6 +5,7 @@ mod chaos;
 mod hostile;
 mod networks;
 mod scripted;
+mod trains;
 
 use std::time::Duration;
 
