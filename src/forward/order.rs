@@ -70,6 +70,16 @@ impl Run {
         }
     }
 
+    /// Whether `due` belongs to the run without a change of anything but its length.
+    fn takes_alike(&self, due: &Due) -> bool {
+        self.stream == due.stream && self.longest == due.bytes && self.shortest == due.bytes && self.has_room()
+    }
+
+    /// Whether one more of these leaves the train within its bytes.
+    fn has_room(&self) -> bool {
+        usize::from(self.longest) * (usize::from(self.count) + 1) <= TRAIN_BYTES_MAX
+    }
+
     /// Both as one, if that costs no more padding than allowed. The last packet is counted as if it were padded, too:
     /// whether it needs to be is known only when the train is whole.
     fn joined(self, other: &Self, padding_percent_max: u8) -> Option<Self> {
@@ -106,7 +116,16 @@ impl Arranger {
     pub fn arrange(&mut self, due: &[Due], rules: Rules) {
         let due = &due[..due.len().min(PACKETS_MAX)];
         self.clear();
+        if due.len() < 2 {
+            self.places.extend(due.iter().map(|_| Place { at: 0, padding: 0 }));
+            self.trains.extend(due.iter().map(|_| 0));
+            return;
+        }
         self.cut(due, rules.padding_percent_max);
+        if self.runs.len() == 1 {
+            self.take_all(due);
+            return;
+        }
         let ahead = due.iter().filter(|due| !due.is_audio).map(|due| u32::from(due.bytes)).sum::<u32>();
         if ahead > rules.ahead_of_audio_bytes_max {
             while self.take_train(due, rules, |run| run.is_audio) {}
@@ -135,12 +154,28 @@ impl Arranger {
     /// Cuts each stream where the size changes for more than padding may bridge.
     fn cut(&mut self, due: &[Due], padding_percent_max: u8) {
         for (at, due) in due.iter().enumerate() {
+            if let Some(run) = self.runs.last_mut().filter(|run| run.takes_alike(due)) {
+                run.count += 1;
+                run.bytes += u32::from(due.bytes);
+                continue;
+            }
             let next = Run::of(at, due);
             let last = self.runs.last_mut().filter(|run| run.stream == next.stream);
             match last.and_then(|run| Some((run.joined(&next, padding_percent_max)?, run))) {
                 Some((joined, run)) => *run = joined,
                 None => self.runs.push(next),
             }
+        }
+    }
+
+    /// One run is one train as it is: the common case.
+    fn take_all(&mut self, due: &[Due]) {
+        let longest = self.runs.first().map_or(0, |run| run.longest);
+        let place = |(at, due): (usize, &Due)| Place { at: at as u8, padding: (longest - due.bytes) as u8 };
+        self.trains.push(0);
+        self.places.extend(due.iter().enumerate().map(place));
+        if let Some(last) = self.places.last_mut() {
+            last.padding = 0;
         }
     }
 

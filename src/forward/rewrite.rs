@@ -96,6 +96,7 @@ impl Rewriter {
             self.next_index = index + 1;
             self.last = Some((now, timestamp));
         }
+        self.note_padding(index, 0);
         Some(Numbers { index, timestamp })
     }
 
@@ -124,13 +125,11 @@ impl Rewriter {
         }
     }
 
-    /// The packet of that index goes out with so much padding, if this is remembered. `false`: it must have none.
-    pub fn note_padding(&mut self, index: u64, padding: u8) -> bool {
-        match self.padding_mut(index) {
-            Some(noted) => *noted = padding,
-            None => return false,
+    /// The packet of that index goes out with so much padding.
+    pub fn note_padding(&mut self, index: u64, padding: u8) {
+        if let Some(noted) = self.padding_mut(index) {
+            *noted = padding;
         }
-        true
     }
 
     /// The padding with which the packet of that index is rebuilt exactly as it was. One that goes out for the first time
@@ -223,7 +222,7 @@ mod tests {
         rewriter.bind(now, 100, 0, 90_000);
         for seq in (100..110).filter(|seq| *seq != 105) {
             let numbers = rewriter.number(now, seq, 0).expect("bound");
-            assert!(rewriter.note_padding(numbers.index, seq as u8));
+            rewriter.note_padding(numbers.index, seq as u8);
         }
         assert_eq!(
             (0..10).map(|index| rewriter.rebuild(index)).collect::<Vec<_>>(),
@@ -239,7 +238,7 @@ mod tests {
         let mut rewriter = Rewriter::new(0, 0);
         rewriter.bind(now, 100, 0, 90_000);
         rewriter.number(now, 100, 0);
-        assert!(!rewriter.note_padding(0, 3));
+        rewriter.note_padding(0, 3);
         assert_eq!(rewriter.rebuild(0), None);
         rewriter.keep_paddings(8);
         assert_eq!(rewriter.rebuild(0), None, "it went before they were kept");

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rand::{Rng, RngExt};
 
 use super::discard::Discard;
-use super::header_exts::{EXT_BLOCK_BYTES_MAX, HeaderExts};
+use super::header_exts::{ExtRoom, HeaderExts};
 use super::stats::EgressReport;
 use super::streams::{MlineConfig, Payload, StreamsConfig};
 use super::track::Track;
@@ -138,7 +138,8 @@ impl Egress {
         Ok((Admitted { track: track.key, seq, mline, pt: payload.pt, numbers }, due))
     }
 
-    /// Remembers the padding that an admitted packet is going to have, for the case that it is asked for again.
+    /// Remembers the padding that an admitted packet is going to have, for the case that it is asked for again. Without it
+    /// there is none.
     pub fn note_padding(&mut self, admitted: &Admitted, padding: u8) {
         if let Some(slot) = self.slot_mut(admitted.mline) {
             slot.rewriter.note_padding(admitted.numbers.index, padding);
@@ -346,9 +347,8 @@ impl Slot {
         tx: &mut TxBatch,
     ) -> Result<(), Discard> {
         let out = tx.reserve().ok_or(Discard::TxFull)?;
-        let mut block = [0; EXT_BLOCK_BYTES_MAX];
-        let (profile, block_len) = self.exts.write(packet.exts, &mut block);
-        let exts = (block_len > 0).then_some((profile, &block[..block_len]));
+        let mut room = ExtRoom::default();
+        let exts = self.exts.write(packet.exts, &mut room);
         let header_len = rtp::write_header(out, header, &[], exts).ok_or(Discard::TooLarge)?;
         let payload_at = header_len + around.prefix.len();
         let payload_end = payload_at + packet.payload.len();

@@ -8,11 +8,17 @@ use crate::base::ids::Mid;
 use crate::wire::rtp_ext::{Ext, ExtWriter, needs_two_byte};
 
 /// Room for the extensions of one packet: those of the publisher, and our mid.
-pub const EXT_BLOCK_BYTES_MAX: usize = 320;
+const EXT_BLOCK_BYTES_MAX: usize = 320;
 /// Extension kinds that exist; index of the id tables.
 const EXT_KINDS: usize = Ext::ALL.len();
+/// Room for our mid alone: one byte before at most 16, in whole words.
+const MID_BLOCK_BYTES_MAX: usize = 20;
 /// RFC 3550 §5.3.1: profile and length.
 const EXT_HEADER_BYTES: usize = 4;
+
+/// Memory for the extensions of one packet, touched only when there are any.
+#[derive(Debug, Default)]
+pub struct ExtRoom(Option<[u8; EXT_BLOCK_BYTES_MAX]>);
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +27,8 @@ pub struct HeaderExts {
     /// Id by extension kind, 0 where not negotiated.
     ids: [u8; EXT_KINDS],
     has_two_byte: bool,
+    /// What is written where the publisher has nothing to say: profile, length and bytes.
+    alone: (u16, usize, [u8; MID_BLOCK_BYTES_MAX]),
 }
 
 impl HeaderExts {
@@ -30,12 +38,39 @@ impl HeaderExts {
         for (id, ext) in &mline.exts {
             ids[*ext as usize] = *id;
         }
-        Self { mid: mline.mid, ids, has_two_byte }
+        let mut this = Self { mid: mline.mid, ids, has_two_byte, alone: (0, 0, [0; MID_BLOCK_BYTES_MAX]) };
+        let mut block = [0; MID_BLOCK_BYTES_MAX];
+        let (profile, len) = this.write_elements(&[], &mut block);
+        this.alone = (profile, len, block);
+        this
     }
 
-    /// Writes our mid and `exts`, the (kind, length, value) triples of a packet, for `rtp::write_header`: profile and
-    /// length in `block`.
-    pub fn write(&self, exts: &[u8], block: &mut [u8]) -> (u16, usize) {
+    /// Our mid and `exts`, the (kind, length, value) triples of a packet, for `rtp::write_header`. `room` is used where
+    /// they are not known beforehand. `None`: no extension at all.
+    pub fn write<'a>(&'a self, exts: &[u8], room: &'a mut ExtRoom) -> Option<(u16, &'a [u8])> {
+        let (profile, block) = if exts.is_empty() {
+            (self.alone.0, &self.alone.2[..self.alone.1])
+        } else {
+            let block = room.0.get_or_insert([0; EXT_BLOCK_BYTES_MAX]);
+            let (profile, len) = self.write_elements(exts, block);
+            (profile, &block[..len])
+        };
+        (!block.is_empty()).then_some((profile, block))
+    }
+
+    /// Bytes that [`write`](Self::write) makes the header longer.
+    pub fn len(&self, exts: &[u8]) -> usize {
+        let len = if exts.is_empty() {
+            self.alone.1
+        } else {
+            let is_two_byte = self.takes_two_byte(exts);
+            let said = self.elements(exts).filter(|(id, value)| is_two_byte || !needs_two_byte(*id, value.len()));
+            said.map(|(_, value)| 1 + usize::from(is_two_byte) + value.len()).sum()
+        };
+        if len == 0 { 0 } else { EXT_HEADER_BYTES + len.next_multiple_of(4) }
+    }
+
+    fn write_elements(&self, exts: &[u8], block: &mut [u8]) -> (u16, usize) {
         let is_two_byte = self.takes_two_byte(exts);
         let mut writer = if is_two_byte { ExtWriter::two_byte(block) } else { ExtWriter::one_byte(block) };
         for (id, value) in self.elements(exts) {
@@ -43,14 +78,6 @@ impl HeaderExts {
             writer.push(id, value);
         }
         writer.finish()
-    }
-
-    /// Bytes that [`write`](Self::write) makes the header longer.
-    pub fn len(&self, exts: &[u8]) -> usize {
-        let is_two_byte = self.takes_two_byte(exts);
-        let said = self.elements(exts).filter(|(id, value)| is_two_byte || !needs_two_byte(*id, value.len()));
-        let len: usize = said.map(|(_, value)| 1 + usize::from(is_two_byte) + value.len()).sum();
-        if len == 0 { 0 } else { EXT_HEADER_BYTES + len.next_multiple_of(4) }
     }
 
     fn takes_two_byte(&self, exts: &[u8]) -> bool {
@@ -98,8 +125,9 @@ mod tests {
             let triple = |(kind, value): (usize, Vec<u8>)| [&[kind as u8, value.len() as u8][..], &value].concat();
             let exts: Vec<u8> = values.into_iter().flat_map(triple).collect();
             let header = HeaderExts::new(&mline, has_two_byte);
-            let written = header.write(&exts, &mut [0; EXT_BLOCK_BYTES_MAX]).1;
-            prop_assert_eq!(header.len(&exts), if written == 0 { 0 } else { EXT_HEADER_BYTES + written });
+            let mut room = ExtRoom::default();
+            let written = header.write(&exts, &mut room).map_or(0, |(_, block)| EXT_HEADER_BYTES + block.len());
+            prop_assert_eq!(header.len(&exts), written);
         }
     }
 }

@@ -55,9 +55,9 @@ impl Departure {
         self.session
     }
 
-    /// Whether no further packet finds room.
-    pub fn is_full(&self) -> bool {
-        self.admitted.len() == PACKETS_MAX
+    /// How many more packets find room.
+    pub fn room(&self) -> usize {
+        PACKETS_MAX - self.admitted.len()
     }
 
     /// Begins with a subscriber.
@@ -88,7 +88,7 @@ impl Departure {
             ahead_of_audio_bytes_max: egress.ahead_of_audio_bytes_max(),
         };
         self.arranger.arrange(&self.due, rules);
-        for place in self.arranger.places() {
+        for place in self.arranger.places().iter().filter(|place| place.padding > 0) {
             egress.note_padding(&self.admitted[usize::from(place.at)], place.padding);
         }
         self.arranger.train_lengths().for_each(|length| self.trains.count(length));

@@ -113,19 +113,20 @@ impl WorkerCore {
         if self.departure.session().is_none() {
             self.departure.begin(key);
             while let Some(work) = self.work.get(self.done.0).filter(|work| work.session == key) {
-                let track = self.tracks.track(work.track);
-                let fresh = track.map_or(&[][..], |track| &track.fresh);
-                let Some((seq, track)) = fresh.get(self.done.1).zip(track) else {
-                    self.done = (self.done.0 + 1, 0);
-                    continue;
-                };
-                if self.departure.is_full() {
-                    break;
+                if let Some(track) = self.tracks.track(work.track) {
+                    let fresh = track.fresh.get(self.done.1..).unwrap_or_default();
+                    let taken = &fresh[..fresh.len().min(self.departure.room())];
+                    for seq in taken {
+                        if let Err(discard) = self.departure.admit(now, (work.mline, *seq), track, (egress, &outlet)) {
+                            self.discards.count(discard);
+                        }
+                    }
+                    self.done.1 += taken.len();
+                    if taken.len() < fresh.len() {
+                        break;
+                    }
                 }
-                self.done.1 += 1;
-                if let Err(discard) = self.departure.admit(now, (work.mline, *seq), track, (egress, &outlet)) {
-                    self.discards.count(discard);
-                }
+                self.done = (self.done.0 + 1, 0);
             }
             self.departure.arrange(egress);
         }
