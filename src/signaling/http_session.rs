@@ -189,7 +189,7 @@ pub fn start(state: &AppState, endpoint: Endpoint, request: JoinRequest, offer: 
     let seat = Seat { control: Arc::clone(&state.control), peer: joined.peer };
     let answer = state.control.offer(joined.peer, &offer.text)?;
     let number = state.sessions.keep(endpoint, seat);
-    tokio::spawn(attend(Arc::clone(&state.sessions), endpoint, number, joined.notices));
+    tokio::spawn(attend(Arc::clone(&state.sessions), (endpoint, number), joined.notices, CONNECT_WAIT));
     let headers = [
         (header::CONTENT_TYPE, SDP.to_owned()),
         (header::LOCATION, endpoint.url(number)),
@@ -206,8 +206,13 @@ fn ice_id(answer: &str) -> &str {
 }
 
 /// Follows a session to its end: there is no socket whose close would tell it.
-async fn attend(sessions: Arc<Sessions>, endpoint: Endpoint, number: u128, mut notices: mpsc::Receiver<Notice>) {
-    if timeout(CONNECT_WAIT, media_turns(&mut notices, MediaState::Connected)).await == Ok(true) {
+async fn attend(
+    sessions: Arc<Sessions>,
+    (endpoint, number): (Endpoint, u128),
+    mut notices: mpsc::Receiver<Notice>,
+    connect_wait: Duration,
+) {
+    if timeout(connect_wait, media_turns(&mut notices, MediaState::Connected)).await == Ok(true) {
         // RFC 9725 §4.2: expired consent ends the session, since nothing could bring it back.
         media_turns(&mut notices, MediaState::Disconnected).await;
     }
@@ -307,5 +312,67 @@ impl From<Refusal> for Problem {
             _ => StatusCode::FORBIDDEN,
         };
         Self::new(status, refusal.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::*;
+    use crate::room::api::{Dialect, StreamNames};
+    use crate::room::control::Control;
+    use crate::room::hub::{Hub, HubConfig};
+    use crate::session::negotiate::{Policy, Role};
+    use crate::wire::sdp::{Fingerprint, HashFunction};
+
+    fn control() -> Arc<Control> {
+        let fingerprint = Fingerprint::new(HashFunction::Sha256, &[0xab; 32]).unwrap();
+        let addresses = vec![vec!["192.0.2.1:3478".parse().unwrap()]];
+        let config = HubConfig { seats: 9, workers: 1, addresses, fingerprint };
+        Arc::new(Control::new(Hub::new(config, StdRng::seed_from_u64(1)), Vec::new()))
+    }
+
+    fn viewer() -> JoinRequest {
+        JoinRequest {
+            room: "room".into(),
+            user_id: None,
+            display_name: String::new(),
+            dialect: Dialect::Whep,
+            policy: Policy {
+                server_offers_first: false,
+                server_may_offer: false,
+                live_binding: true,
+                slots: &[],
+                role: Role::Viewer,
+            },
+            stream_names: StreamNames::Publisher,
+            capabilities: Capabilities::ALL,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_session_whose_media_never_comes_gives_its_seat_back() {
+        let (control, sessions) = (control(), Arc::<Sessions>::default());
+        let joined = control.join(viewer()).unwrap();
+        let seat = Seat { control: Arc::clone(&control), peer: joined.peer };
+        let number = sessions.keep(Endpoint::Whep, seat);
+        assert_eq!(control.rooms().len(), 1);
+        attend(Arc::clone(&sessions), (Endpoint::Whep, number), joined.notices, Duration::ZERO).await;
+        assert!(control.rooms().is_empty() && sessions.take(Endpoint::Whep, number).is_none());
+    }
+
+    #[test]
+    fn a_token_comes_as_bearer_or_in_go_lives_header() {
+        let read = |name: &'static str, value: &'static str| {
+            let headers =
+                HeaderMap::from_iter([(header::HeaderName::from_static(name), HeaderValue::from_static(value))]);
+            token(&headers).map(str::to_owned)
+        };
+        assert_eq!(read("authorization", "bearer  key "), Some("key".into()));
+        assert_eq!(read("x-auth-token", "key"), Some("key".into()));
+        assert_eq!(read("authorization", "Basic a2V5"), None);
+        assert_eq!(read("authorization", "Bearer"), None);
     }
 }
