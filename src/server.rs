@@ -37,25 +37,18 @@ const CONTROL_TICK: Duration = Duration::from_millis(500);
 /// Connections the kernel keeps for us while we accept.
 const BACKLOG: u32 = 1024;
 
-/// Serves until SIGTERM or SIGINT.
+/// Serves until SIGTERM or SIGINT, or until a worker ends by itself, which is an error.
 pub fn run(config: Config) -> Result<()> {
     let driver = choose_driver(config.io)?;
     let sockets = bind_media(&config)?;
     let addresses = advertised(&config, &sockets)?;
-    let media_port = sockets.first().map_or(0, |sockets| sockets.port);
     let (control, workers, events) = start_workers(&config, driver, sockets, addresses.clone())?;
     let control_thread = std::thread::Builder::new().name("tramline-control".into()).spawn({
         let control = Arc::clone(&control);
         move || handle_events(&control, &events)
     })?;
     let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("tramline-http").enable_all().build()?;
-    tracing::info!(
-        media_port,
-        candidates = addresses.iter().flatten().map(SocketAddr::to_string).collect::<Vec<_>>().join(" "),
-        io = driver.as_str(),
-        "media is served"
-    );
-    let served = runtime.block_on(serve(config, Arc::clone(&control), &addresses, Arc::clone(&workers.ended)));
+    let served = runtime.block_on(serve(config, driver, Arc::clone(&control), &addresses, Arc::clone(&workers.ended)));
     control.stop();
     let mut worked = Ok(());
     for thread in workers.threads {
@@ -181,7 +174,12 @@ fn start_workers(
         let waker = wake.waker();
         links.push(WorkerLink { commands, wake: Box::new(move || waker.wake()) });
         let (rng, dtls, table, events) = (os_rng()?, Arc::clone(&dtls), hub.table(), events.clone());
-        let build = move |id| Worker::new(id, WorkerCore::new(id, rng, dtls, table, lanes), commands_out, events);
+        let trains = config.trains;
+        let build = move |id| {
+            let mut core = WorkerCore::new(id, rng, dtls, table, lanes);
+            core.set_train_limits(trains);
+            Worker::new(id, core, commands_out, events)
+        };
         seats.push(Seat { sockets, wake, build });
     }
     let workers = spawn_workers(seats, SpawnOptions { driver, limits: IoLimits::default(), is_pinned: true })?;
@@ -204,6 +202,7 @@ fn handle_events(control: &Control, events: &Receiver<(WorkerId, Event)>) {
 
 async fn serve(
     config: Config,
+    driver: DriverKind,
     control: Arc<Control>,
     addresses: &[Vec<SocketAddr>],
     worker_ended: Arc<Notify>,
@@ -219,6 +218,9 @@ async fn serve(
         IpAddr::V4(ip) => ip.to_string(),
         IpAddr::V6(ip) => format!("[{ip}]"),
     };
+    let announced: Vec<String> = addresses.iter().flatten().map(SocketAddr::to_string).collect();
+    let media_port = ports.first().copied().unwrap_or_default();
+    tracing::info!(media_port, candidates = announced.join(" "), io = driver.as_str(), "media is served");
     tracing::info!("open http://{host}:{} in a browser", http.port());
     let state = AppState::new(control, Arc::new(config));
     let stop = async move {

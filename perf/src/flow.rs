@@ -53,6 +53,9 @@ pub struct Steady {
     /// Packets from one keyframe to the next
     #[arg(long, default_value_t = 1000)]
     pub keyframe_every: u64,
+    /// VP8 without picture ids: servers that take frames apart and pack them anew then give the same packets back
+    #[arg(long)]
+    pub bare_vp8: bool,
 }
 
 /// VP8 at a target rate: frames of varying size, cut into near-equal packets sent back to back.
@@ -149,6 +152,11 @@ impl Flow {
             Self::Camera(camera) => number.is_multiple_of(camera.frames_per_key()),
             Self::Voice(_) => false,
         }
+    }
+
+    /// Whether its VP8 has no picture ids.
+    pub fn is_bare(&self) -> bool {
+        matches!(self, Self::Steady(steady) if steady.bare_vp8)
     }
 
     /// The packet sizes of one frame. `random` gives numbers in 0..1.
@@ -261,7 +269,7 @@ mod tests {
 
     #[test]
     fn a_burst_is_a_frame_and_keeps_the_rate() {
-        let steady = Steady { rate: 1000, burst: 10, packet_bytes: 1200, keyframe_every: 100 };
+        let steady = Steady { rate: 1000, burst: 10, packet_bytes: 1200, keyframe_every: 100, bare_vp8: false };
         let (flow, mut sizes) = (Flow::Steady(steady), Vec::new());
         flow.sizes(false, &mut numbers(), &mut sizes);
         assert_eq!(sizes, [1200; 10]);
@@ -283,7 +291,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_refused() {
-        let steady = Steady { rate: 1000, burst: 10, packet_bytes: 1200, keyframe_every: 1000 };
+        let steady = Steady { rate: 1000, burst: 10, packet_bytes: 1200, keyframe_every: 1000, bare_vp8: false };
         assert!(Flow::Steady(steady).check().is_ok());
         assert!(Flow::Steady(Steady { burst: 0, ..steady }).check().is_err());
         assert!(Flow::Steady(Steady { rate: 5, ..steady }).check().is_err());

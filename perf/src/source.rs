@@ -164,6 +164,7 @@ impl Source {
     fn push_frame(&mut self, sent_ns: u64, srtp: &SrtpSender, twcc_seq: &mut u16, batch: &mut Batch) -> u64 {
         let is_video = self.kind() == MediaKind::Video;
         let is_key = is_video && (std::mem::take(&mut self.wants_key) || self.track.flow.is_key(self.frame));
+        let is_bare = self.track.flow.is_bare();
         let mut sizes = std::mem::take(&mut self.sizes);
         self.track.flow.sizes(is_key, &mut rand::random, &mut sizes);
         for (at, &size) in sizes.iter().enumerate() {
@@ -177,7 +178,7 @@ impl Source {
                 ssrc: self.ssrc,
             };
             let stamp = Stamp { source: self.track.id, number, sent_ns };
-            let frame = is_video.then_some(Frame { number: self.frame, is_start: at == 0, is_key });
+            let frame = is_video.then_some(Frame { number: self.frame, is_start: at == 0, is_key, is_bare });
             let mut block = [0; 4];
             let ext = self.agreed.twcc_id.map(|id| {
                 let mut writer = ExtWriter::one_byte(&mut block);
@@ -267,7 +268,8 @@ mod tests {
 
     #[test]
     fn a_burst_is_one_frame_with_a_marker_on_its_last_packet() {
-        let flow = Flow::Steady(Steady { rate: 1000, burst: 4, packet_bytes: 1200, keyframe_every: 100 });
+        let flow =
+            Flow::Steady(Steady { rate: 1000, burst: 4, packet_bytes: 1200, keyframe_every: 100, bare_vp8: false });
         let (mut bench, mut source) = (Bench::new(), source(flow, None));
         for frame in 0..3 {
             let packets = bench.play(&mut source);
@@ -311,7 +313,8 @@ mod tests {
 
     #[test]
     fn a_late_source_leaves_out_what_it_missed_and_the_pace_counts() {
-        let flow = Flow::Steady(Steady { rate: 1000, burst: 10, packet_bytes: 200, keyframe_every: 100 });
+        let flow =
+            Flow::Steady(Steady { rate: 1000, burst: 10, packet_bytes: 200, keyframe_every: 100, bare_vp8: false });
         let (mut bench, mut source) = (Bench::new(), source(flow, None));
         bench.play(&mut source);
         let due = source.due;

@@ -33,6 +33,8 @@ pub struct Frame {
     pub is_start: bool,
     /// The frame is a keyframe.
     pub is_key: bool,
+    /// It has no picture id: its descriptor is the shortest there is.
+    pub is_bare: bool,
 }
 
 /// Fills a payload: VP8 with a frame, Opus without. It must be at least [`PAYLOAD_BYTES_MIN`] long; `None` when it is
@@ -82,13 +84,16 @@ fn write_vp8(out: &mut [u8], frame: Frame) -> Option<()> {
     let picture_id = (frame.number as u16) & 0x7fff;
     // RFC 7741 §4.2: X, then S on the first packet of the only partition; I, and M for a 15-bit picture id.
     let start = if frame.is_start { 0x10 } else { 0x00 };
-    out.get_mut(..4)?.copy_from_slice(&[0x80 | start, 0x80, 0x80 | (picture_id >> 8) as u8, picture_id as u8]);
+    let descriptor = [0x80 | start, 0x80, 0x80 | (picture_id >> 8) as u8, picture_id as u8];
+    let descriptor = if frame.is_bare { &[start] } else { &descriptor[..] };
+    out.get_mut(..descriptor.len())?.copy_from_slice(descriptor);
+    let out = out.get_mut(descriptor.len()..)?;
     if frame.is_start {
         // RFC 6386 §9.1: the inverse key frame flag is bit 0, show_frame bit 4; the partition's length matters to nobody.
-        *out.get_mut(4)? = 0x10 | u8::from(!frame.is_key);
+        *out.first_mut()? = 0x10 | u8::from(!frame.is_key);
         if frame.is_key {
             // RFC 6386 §9.1: the start code, then width 1280 and height 720.
-            out.get_mut(7..14)?.copy_from_slice(&[0x9d, 0x01, 0x2a, 0x00, 0x05, 0xd0, 0x02]);
+            out.get_mut(3..10)?.copy_from_slice(&[0x9d, 0x01, 0x2a, 0x00, 0x05, 0xd0, 0x02]);
         }
     }
     Some(())
@@ -103,7 +108,7 @@ mod tests {
 
     fn payload(len: usize, is_start: bool, is_key: bool) -> Vec<u8> {
         let mut payload = vec![0xee; len];
-        write(&mut payload, STAMP, Some(Frame { number: 40_000, is_start, is_key })).unwrap();
+        write(&mut payload, STAMP, Some(Frame { number: 40_000, is_start, is_key, is_bare: false })).unwrap();
         payload
     }
 
@@ -129,7 +134,7 @@ mod tests {
 
     #[test]
     fn a_short_payload_is_refused() {
-        let frame = Frame { number: 0, is_start: true, is_key: true };
+        let frame = Frame { number: 0, is_start: true, is_key: true, is_bare: false };
         assert_eq!(write(&mut [0; PAYLOAD_BYTES_MIN - 1], STAMP, Some(frame)), None);
     }
 
@@ -146,5 +151,17 @@ mod tests {
         assert!(vp8::is_keyframe_start(&payload(200, true, true)));
         assert!(!vp8::is_keyframe_start(&payload(200, false, true)));
         assert!(!vp8::is_keyframe_start(&payload(200, true, false)));
+    }
+
+    #[test]
+    fn without_a_picture_id_the_descriptor_is_one_byte_and_the_stamp_stays() {
+        let mut payload = [0xee; 200];
+        let frame = Frame { number: 40_000, is_start: true, is_key: true, is_bare: true };
+        write(&mut payload, STAMP, Some(frame)).unwrap();
+        // RFC 7741 §4.2: neither X nor anything after it.
+        assert_eq!((payload[0], read(&payload)), (0x10, Some(STAMP)));
+        assert!(vp8::is_keyframe_start(&payload));
+        write(&mut payload, STAMP, Some(Frame { is_start: false, ..frame })).unwrap();
+        assert_eq!((payload[0], vp8::is_keyframe_start(&payload)), (0x00, false));
     }
 }

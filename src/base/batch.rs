@@ -32,6 +32,13 @@ pub struct RxDatagram<'a> {
     pub waited: Duration,
 }
 
+impl<'a> RxDatagram<'a> {
+    /// One that did not wait.
+    pub fn fresh(path: Path, bytes: &'a mut [u8]) -> Self {
+        Self { path, bytes, waited: Duration::ZERO }
+    }
+}
+
 /// One datagram of a [`TxBatch`].
 #[derive(Clone, Copy, Debug)]
 pub struct TxEntry {

@@ -6,7 +6,7 @@
 use std::fmt;
 
 /// A synchronisation source (RFC 3550 §3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ssrc(pub u32);
 
 /// Index of a media worker, 0-based.

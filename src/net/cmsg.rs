@@ -158,7 +158,7 @@ pub(super) fn read_control(control: &[u8]) -> Received {
             }
             _ => {}
         }
-        let len = header.cmsg_len as usize;
+        let len = header.cmsg_len;
         match len.checked_next_multiple_of(size_of::<usize>()).and_then(|len| at.checked_add(len)) {
             Some(next) if len >= HEADER_BYTES => at = next,
             _ => break,

@@ -250,7 +250,7 @@ fn a_datagram_says_how_long_it_waited<D: Driver>() {
 }
 
 fn the_longest_train_fits_a_buffer_and_what_does_not_is_counted<D: Driver>() {
-    let (client, longest) = (client(), [7; 65_507]);
+    let (client, longest) = (client(), vec![7; 65_507]);
     let mut io = driver::<D>();
     send_train(&client, &longest, 1400, ([127, 0, 0, 1], io.port()).into());
     let lens: usize = (0..longest.len().div_ceil(1400)).map(|_| next(&mut io).1.len()).sum();

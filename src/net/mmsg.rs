@@ -298,7 +298,7 @@ impl Inbox {
                 continue;
             }
             let name = part.name.get(..header.msg_hdr.msg_namelen as usize).unwrap_or_default();
-            let control = part.control.get(..header.msg_hdr.msg_controllen as usize).unwrap_or_default();
+            let control = part.control.get(..header.msg_hdr.msg_controllen).unwrap_or_default();
             let arrival = Arrival::read(name, control, header.msg_len as usize, counters);
             if arrival.is_some() {
                 return arrival;

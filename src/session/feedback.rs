@@ -59,16 +59,27 @@ pub fn write_twcc(out: &mut [u8], now: Instant, sender: Ssrc, ingress: &mut Ingr
 }
 
 /// Report blocks on what the peer sends.
-pub fn report_blocks(now: Instant, ingress: &mut Ingress) -> Vec<ReportBlock> {
-    ingress.streams().filter_map(|stream| stream.stats.report_block(now, stream.ssrc)).collect()
+pub fn report_blocks(now: Instant, ingress: &mut Ingress) -> impl Iterator<Item = ReportBlock> {
+    ingress.streams().filter_map(move |stream| stream.stats.report_block(now, stream.ssrc))
 }
 
-/// A receiver report of at most [`BLOCKS_MAX`] `blocks`, sender reports of at most [`INFOS_MAX`] `infos`, and our name
-/// (RFC 3550 §6.1: a compound packet begins with a report and carries a CNAME). Returns its length.
-pub fn write_reports(out: &mut [u8], sender: Ssrc, blocks: &[ReportBlock], infos: &[SenderInfo]) -> Option<usize> {
-    let mut used = rtcp::write_receiver_report(out, sender, blocks)?;
-    for info in infos {
-        used += rtcp::write_sender_report(out.get_mut(used..)?, info, &[])?;
+/// A receiver report of the next [`BLOCKS_MAX`] `blocks`, sender reports of the next [`INFOS_MAX`] `infos`, and our name
+/// (RFC 3550 §6.1: a compound packet begins with a report and carries a CNAME). Returns its length; what found no place
+/// is still to come from the iterators.
+pub fn write_reports(
+    out: &mut [u8],
+    sender: Ssrc,
+    blocks: &mut impl Iterator<Item = ReportBlock>,
+    infos: &mut impl Iterator<Item = SenderInfo>,
+) -> Option<usize> {
+    let (mut next, mut count) = ([ReportBlock::default(); BLOCKS_MAX], 0);
+    for (place, block) in next.iter_mut().zip(blocks) {
+        *place = block;
+        count += 1;
+    }
+    let mut used = rtcp::write_receiver_report(out, sender, &next[..count])?;
+    for info in infos.take(INFOS_MAX) {
+        used += rtcp::write_sender_report(out.get_mut(used..)?, &info, &[])?;
     }
     used += rtcp::write_sdes_cname(out.get_mut(used..)?, sender, CNAME)?;
     Some(used)
@@ -79,18 +90,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_largest_report_fits_a_datagram() {
-        let block = ReportBlock {
-            ssrc: Ssrc(0),
-            fraction_lost: 0,
-            cumulative_lost: 0,
-            highest_seq: 0,
-            jitter: 0,
-            lsr: 0,
-            dlsr: 0,
-        };
+    fn the_largest_report_fits_a_datagram_and_the_rest_comes_in_the_next() {
         let info = SenderInfo { ssrc: Ssrc(0), ntp: 0, rtp_ts: 0, packets: 0, octets: 0 };
-        let len = write_reports(&mut [0; 1500], Ssrc(1), &[block; BLOCKS_MAX], &[info; INFOS_MAX]);
+        let mut blocks = std::iter::repeat_n(ReportBlock::default(), BLOCKS_MAX + 1);
+        let mut infos = std::iter::repeat_n(info, INFOS_MAX + 2);
+        let len = write_reports(&mut [0; 1500], Ssrc(1), &mut blocks, &mut infos);
         assert!(len.is_some_and(|len| len <= 1200), "{len:?}");
+        assert_eq!((blocks.count(), infos.count()), (1, 2));
     }
 }

@@ -13,14 +13,13 @@ use super::egress::{Egress, Outlet};
 use super::feedback;
 use super::ingress::{Ingress, MediaIn};
 use super::streams::StreamsConfig;
-use super::track::{SenderClock, Track, Tracks};
+use super::track::{SenderClock, Tracks};
 use crate::base::batch::{DATAGRAM_BYTES_MAX, Path, TxBatch};
 use crate::base::ids::{PeerId, SessionKey, Ssrc, TrackKey};
 use crate::crypto::srtp::{SrtpError, SrtpReceiver, SrtpSender, SrtpSuite};
 use crate::proto::dtls::{Dtls, DtlsFailure, DtlsOutput, DtlsRole};
-use crate::proto::history::Packet;
 use crate::proto::ice::IceLite;
-use crate::wire::rtcp::{self, RtcpView, SenderInfo};
+use crate::wire::rtcp::{self, RtcpView};
 
 /// Reports to the peer (RFC 3550 §6.2 allows less than 5 s to small groups; browsers use about 1 s for video).
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
@@ -103,6 +102,18 @@ struct Srtp {
     receiver: SrtpReceiver,
 }
 
+impl Srtp {
+    /// Protects and queues what `write` makes; nothing where it writes nothing or there is no room (feedback repeats).
+    fn send_rtcp(&mut self, path: Path, tx: &mut TxBatch, write: impl FnOnce(&mut [u8]) -> Option<usize>) {
+        let Some(slot) = tx.reserve() else { return };
+        if let Some(len) = write(slot).filter(|len| *len > 0)
+            && let Ok(len) = self.sender.protect_rtcp(slot, len)
+        {
+            tx.commit(path, len);
+        }
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Session {
@@ -118,8 +129,6 @@ pub struct Session {
     pub ingress: Ingress,
     /// What it receives.
     pub egress: Egress,
-    /// For the owner's timers: the deadline that is queued.
-    pub timer_at: Option<Instant>,
     /// Feedback counters.
     pub counters: FeedbackCounters,
     local_ssrc: Ssrc,
@@ -140,7 +149,6 @@ impl Session {
             srtp: None,
             ingress: Ingress::default(),
             egress: Egress::default(),
-            timer_at: None,
             counters: FeedbackCounters::default(),
             local_ssrc: Ssrc(rng.random()),
             report_at: now + REPORT_INTERVAL,
@@ -330,17 +338,11 @@ impl Session {
         }
     }
 
-    /// Forwards one packet of a track on an m-line.
-    pub fn forward(
-        &mut self,
-        now: Instant,
-        mline: u16,
-        media: (&Track, &Packet<'_>),
-        tx: &mut TxBatch,
-    ) -> Result<(), Discard> {
+    /// Its m-lines and the way out, while media may be sent.
+    pub fn departures(&mut self) -> Result<(&mut Egress, Outlet<'_>), Discard> {
         let path = self.sending_path().ok_or(Discard::SubscriberNotReady)?;
         let srtp = self.srtp.as_ref().ok_or(Discard::SubscriberNotReady)?;
-        self.egress.forward(now, mline, media, &Outlet { srtp: &srtp.sender, path }, tx)
+        Ok((&mut self.egress, Outlet { srtp: &srtp.sender, path }))
     }
 
     /// Where media goes; nowhere without consent (RFC 7675 §5.1: "MUST cease transmission").
@@ -366,10 +368,10 @@ impl Session {
     ) -> Option<SessionEvent> {
         if self.dtls.next_timeout().is_some_and(|at| now >= at) {
             self.dtls.handle_timeout(now);
-        }
-        let event = self.poll_dtls(tx);
-        if event.is_some() {
-            return event;
+            let event = self.poll_dtls(tx);
+            if event.is_some() {
+                return event;
+            }
         }
         if self.ice.is_expired(now) && !std::mem::replace(&mut self.is_lost, true) {
             return Some(SessionEvent::Lost);
@@ -409,30 +411,21 @@ impl Session {
 
     /// Reports on all streams, in as many compound packets as it takes.
     fn send_reports(&mut self, now: Instant, tracks: &Tracks, tx: &mut TxBatch) {
-        let blocks = feedback::report_blocks(now, &mut self.ingress);
-        let infos: Vec<SenderInfo> = self.egress.sender_infos(now, |track| tracks.track(track)).collect();
-        let (sender, mut blocks) = (self.local_ssrc, blocks.as_slice());
-        let mut infos = infos.as_slice();
+        let (Some(path), Some(srtp)) = (self.sending_path(), self.srtp.as_mut()) else { return };
+        let sender = self.local_ssrc;
+        let mut blocks = feedback::report_blocks(now, &mut self.ingress).peekable();
+        let mut infos = self.egress.sender_infos(now, |track| tracks.track(track)).peekable();
         loop {
-            let (now_blocks, later_blocks) = blocks.split_at(blocks.len().min(feedback::BLOCKS_MAX));
-            let (now_infos, later_infos) = infos.split_at(infos.len().min(feedback::INFOS_MAX));
-            self.send_rtcp(tx, |slot| feedback::write_reports(slot, sender, now_blocks, now_infos));
-            (blocks, infos) = (later_blocks, later_infos);
-            if blocks.is_empty() && infos.is_empty() {
+            srtp.send_rtcp(path, tx, |slot| feedback::write_reports(slot, sender, &mut blocks, &mut infos));
+            if !tx.has_room() || blocks.peek().is_none() && infos.peek().is_none() {
                 return;
             }
         }
     }
 
-    /// Protects and queues what `write` makes; nothing where it writes nothing or there is no room (feedback repeats).
     fn send_rtcp(&mut self, tx: &mut TxBatch, write: impl FnOnce(&mut [u8]) -> Option<usize>) {
         let (Some(path), Some(srtp)) = (self.sending_path(), self.srtp.as_mut()) else { return };
-        let Some(slot) = tx.reserve() else { return };
-        if let Some(len) = write(slot).filter(|len| *len > 0)
-            && let Ok(len) = srtp.sender.protect_rtcp(slot, len)
-        {
-            tx.commit(path, len);
-        }
+        srtp.send_rtcp(path, tx, write);
     }
 
     /// The next deadline.

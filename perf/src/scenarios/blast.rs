@@ -85,7 +85,8 @@ impl Blast {
 
     /// Runs it.
     pub fn run(&self) -> Result<Report> {
-        let steady = Steady { rate: 1000, burst: 1, packet_bytes: self.packet_bytes, keyframe_every: 1000 };
+        let steady =
+            Steady { rate: 1000, burst: 1, packet_bytes: self.packet_bytes, keyframe_every: 1000, bare_vp8: false };
         let flow = Flow::Steady(steady);
         flow.check()?;
         if !(1..=COUNT_MAX).contains(&self.count) || !(1..=TRAIN_SEGMENTS_MAX).contains(&self.train) {
@@ -161,7 +162,7 @@ impl Blast {
             let timestamp = (frame * 3000) as u32;
             let fixed = Fixed { marker: is_last, pt: gun.agreed.pt, seq: number as u16, timestamp, ssrc: gun.ssrc };
             let is_start = number.is_multiple_of(FRAME_PACKETS);
-            let content = Frame { number: frame, is_start, is_key: frame.is_multiple_of(KEY_EVERY) };
+            let content = Frame { number: frame, is_start, is_key: frame.is_multiple_of(KEY_EVERY), is_bare: false };
             let stamp = Stamp { source: 0, number, sent_ns };
             let payload_len = self.packet_bytes - FIXED_HEADER_BYTES;
             let (header_len, len) = write_packet(&mut out, &fixed, None, (stamp, Some(content)), payload_len)?;

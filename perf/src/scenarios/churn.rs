@@ -14,7 +14,7 @@ use crate::scenarios::one_to_many::people;
 use crate::site::{Site, SiteArgs, condition};
 
 /// Packets of the room's publisher: enough to see that media comes.
-const PUBLISHER: Steady = Steady { rate: 50, burst: 1, packet_bytes: 1200, keyframe_every: 50 };
+const PUBLISHER: Steady = Steady { rate: 50, burst: 1, packet_bytes: 1200, keyframe_every: 50, bare_vp8: false };
 /// Joins before the first reading: pools and tables have their size then.
 const FIRST: usize = 200;
 /// Seconds from the last leave to the last reading: longer than a lost leave takes to be noticed by consent.

@@ -260,7 +260,8 @@ impl Sender {
                 let timestamp = (frame as f64 * flow.ticks()) as u64 as u32;
                 let fixed = Fixed { marker: is_last, pt: PT, seq: number as u16, timestamp, ssrc: Ssrc(0) };
                 let stamp = Stamp { source: source as u32, number, sent_ns };
-                let frame = Frame { number: frame, is_start: at == 0, is_key: flow.is_key(frame) };
+                let frame =
+                    Frame { number: frame, is_start: at == 0, is_key: flow.is_key(frame), is_bare: flow.is_bare() };
                 // Fits: the place is as long as a packet.
                 let payload_len = steady.packet_bytes - FIXED_HEADER_BYTES;
                 let _ = write_packet(&mut place.bytes, &fixed, None, (stamp, Some(frame)), payload_len);

@@ -40,7 +40,8 @@ impl Idle {
 
     /// Runs it.
     pub fn run(&self) -> Result<Report> {
-        let steady = Steady { rate: self.rate, burst: 1, packet_bytes: PACKET_BYTES, keyframe_every: 100 };
+        let steady =
+            Steady { rate: self.rate, burst: 1, packet_bytes: PACKET_BYTES, keyframe_every: 100, bare_vp8: false };
         let flow = Flow::Steady(steady);
         flow.check()?;
         let site = Site::open(&self.site, self.subscribers + FIRST + 1)?;

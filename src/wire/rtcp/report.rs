@@ -12,7 +12,7 @@ pub const REPORT_BLOCK_BYTES: usize = 24;
 pub const REPORT_BLOCKS_MAX: usize = 31;
 
 /// What a receiver says about one source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReportBlock {
     /// The source reported on.
     pub ssrc: Ssrc,
