@@ -174,7 +174,12 @@ fn start_workers(
         let waker = wake.waker();
         links.push(WorkerLink { commands, wake: Box::new(move || waker.wake()) });
         let (rng, dtls, table, events) = (os_rng()?, Arc::clone(&dtls), hub.table(), events.clone());
-        let build = move |id| Worker::new(id, WorkerCore::new(id, rng, dtls, table, lanes), commands_out, events);
+        let trains = config.trains;
+        let build = move |id| {
+            let mut core = WorkerCore::new(id, rng, dtls, table, lanes);
+            core.set_train_limits(trains);
+            Worker::new(id, core, commands_out, events)
+        };
         seats.push(Seat { sockets, wake, build });
     }
     let workers = spawn_workers(seats, SpawnOptions { driver, limits: IoLimits::default(), is_pinned: true })?;

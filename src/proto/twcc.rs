@@ -1,7 +1,7 @@
 //! Transport-wide arrival register and its feedback (draft-holmer-rmcat-transport-wide-cc-extensions-01).
 //!
 //! Owns: when the last `RING_PACKETS` packets of one peer arrived, of all its streams together.
-//! Promises: bounded memory; each packet is reported once as received, or as not received if it is not here in time
+//! Promises: bounded memory, none before the first packet; each packet is reported once as received, or as not received if it is not here in time
 //! (and once more when it comes after all).
 //! Forbids: estimating anything; that is the sender's part.
 
@@ -41,7 +41,8 @@ const ABSENT: u64 = u64::MAX;
 /// The arrivals of one peer's packets by their transport-wide sequence number.
 #[derive(Debug)]
 pub struct TwccRegister {
-    /// Arrival ticks of [`TWCC_DELTA_US`] since `epoch`, by sequence number modulo the ring.
+    /// Arrival ticks of [`TWCC_DELTA_US`] since `epoch`, by sequence number modulo the ring; empty until a packet came,
+    /// for most peers only listen.
     arrivals: Box<[u64]>,
     /// Of the first packet: the zero of the reference time.
     epoch: Option<Instant>,
@@ -64,7 +65,7 @@ impl TwccRegister {
     /// A register that has seen nothing.
     pub fn new() -> Self {
         Self {
-            arrivals: vec![ABSENT; RING_PACKETS as usize].into_boxed_slice(),
+            arrivals: Box::default(),
             epoch: None,
             highest: 0,
             unreported: 0,
@@ -77,6 +78,7 @@ impl TwccRegister {
     pub fn handle_packet(&mut self, now: Instant, twcc_seq: u16) {
         let Some(epoch) = self.epoch else {
             self.epoch = Some(now);
+            self.arrivals = vec![ABSENT; RING_PACKETS as usize].into_boxed_slice();
             // One lap up, so that what was sent before the first arrival has a number as well.
             self.restart(now, u64::from(twcc_seq) + 0x1_0000);
             self.set_arrival(self.highest, 0);

@@ -136,6 +136,7 @@ impl Hub {
             snapshot.nack_requests += report.nacks_received;
             snapshot.retransmissions += report.retransmissions;
             snapshot.packets_forwarded += report.packets_forwarded;
+            snapshot.trains.add(&report.trains);
             add(&mut snapshot.discards, &report.discards);
             add(&mut snapshot.io_errors, &report.io.errors);
         }

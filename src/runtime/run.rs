@@ -42,11 +42,16 @@ pub trait Turn {
     fn take_wakes(&mut self) -> u64;
     /// Whether commands or lanes are not drained, so that sleeping would be wrong.
     fn has_pending_input(&self) -> bool;
+    /// CPU time that this thread has used so far, every [`LOAD_INTERVAL`].
+    fn handle_load(&mut self, _now: Instant, _cpu_time: Duration) {}
     /// Whether the loop shall end, after what is queued has been sent.
     fn is_stopped(&self) -> bool;
     /// Cumulative I/O counters, about once per second.
     fn note_io(&mut self, counters: IoCounters);
 }
+
+/// How often the core is told how busy this thread is. Reading that clock takes a system call.
+const LOAD_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Runs turns until the core is stopped. `wakers[i]` wakes worker `i`.
 ///
@@ -55,8 +60,13 @@ pub trait Turn {
 pub fn run<T: Turn, D: Driver>(core: &mut T, io: &mut D, wakers: &[Waker]) -> io::Result<()> {
     let mut tx = TxBatch::with_capacity(BATCH_DATAGRAMS_MAX);
     let mut noted = clock::now();
+    let mut load_noted = noted;
     loop {
         let (now, wall) = (clock::now(), clock::wall());
+        if now.saturating_duration_since(load_noted) >= LOAD_INTERVAL {
+            load_noted = now;
+            core.handle_load(now, clock::thread_cpu_time());
+        }
 
         // 1 commands
         core.handle_commands(now, &mut tx);

@@ -1,6 +1,6 @@
 //! A worker core with its queues: what the loop drives.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
@@ -84,6 +84,10 @@ impl Turn for Worker {
 
     fn has_pending_input(&self) -> bool {
         !self.commands.is_empty() || self.core.has_lane_items()
+    }
+
+    fn handle_load(&mut self, now: Instant, cpu_time: Duration) {
+        self.core.handle_load(now, cpu_time);
     }
 
     fn is_stopped(&self) -> bool {

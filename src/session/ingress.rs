@@ -101,7 +101,7 @@ impl Default for Ingress {
     fn default() -> Self {
         Self {
             publications: Vec::new(),
-            sources: Vec::with_capacity(SOURCES_MAX),
+            sources: Vec::new(),
             ext_kinds: Box::new([NO_EXT; 256]),
             twcc: TwccRegister::default(),
             exts: Box::new([0; EXTS_BYTES_MAX]),
@@ -116,6 +116,7 @@ impl Ingress {
         for (id, ext) in streams.mlines.iter().flatten().flat_map(|mline| &mline.exts) {
             self.ext_kinds[usize::from(*id)] = *ext as u8;
         }
+        self.publications.reserve_exact(streams.mlines.len().saturating_sub(self.publications.len()));
         self.publications.resize_with(streams.mlines.len(), || None);
         for (index, mline) in streams.mlines.iter().enumerate() {
             let old = self.publications[index].take();

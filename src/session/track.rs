@@ -1,6 +1,6 @@
 //! A published track on one worker: the packets kept, and what its subscribers here need to know.
 //!
-//! Owns: history, the packets this turn brought, the keyframe wish, the publisher's clock.
+//! Owns: history, the packets not forwarded yet, the keyframe wish, the publisher's clock.
 //! Promises: the same on the publisher's worker and on every other that has subscribers.
 
 use std::time::{Duration, Instant};
@@ -13,7 +13,8 @@ use crate::forward::speaker::LevelMeter;
 use crate::proto::history::{self, History, Packet, PacketMeta};
 use crate::proto::keyframe::KeyframeRequester;
 
-/// Packets of one track that one turn may bring. A turn handles some hundred datagrams; more wait in the socket.
+/// Packets of one track that one turn may bring. A turn handles some hundred datagrams; more wait in the socket. What a
+/// busy worker holds for the next turn is less.
 const FRESH_MAX: usize = 1024;
 
 /// Video that waited longer for its turn is left out: a worker so far behind would only fall back further, and what it
@@ -48,8 +49,10 @@ pub struct Track {
     pub home: Option<(SessionKey, u16)>,
     /// Latest packets.
     pub history: History,
-    /// What came this turn, in order of arrival.
+    /// What came and is not forwarded yet, in order of arrival.
     pub fresh: Vec<u64>,
+    /// How many of them went to other workers.
+    pub copied: usize,
     /// The wish for a keyframe.
     pub keyframe: KeyframeRequester,
     /// The publisher's clock.
@@ -75,6 +78,7 @@ impl Track {
             home: None,
             history,
             fresh: Vec::with_capacity(FRESH_MAX),
+            copied: 0,
             keyframe: KeyframeRequester::default(),
             clock: None,
             level: LevelMeter::default(),
@@ -111,6 +115,12 @@ impl Track {
         }
         self.fresh.push(packet.meta.seq);
         true
+    }
+
+    /// What was fresh has been forwarded.
+    pub fn forget_fresh(&mut self) {
+        self.fresh.clear();
+        self.copied = 0;
     }
 }
 

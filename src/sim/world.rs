@@ -5,7 +5,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -26,14 +26,15 @@ use crate::worker::command::{Command, Event, WorkerReport};
 use crate::worker::core::WorkerCore;
 use crate::worker::lane::Lanes;
 
+mod config;
 mod server;
+
+pub use config::WorldConfig;
 
 /// The media port.
 pub const PORT: u16 = 3478;
 /// How often the hub looks at its deadlines.
 const HUB_TICK: Duration = Duration::from_millis(500);
-/// A batch smaller than the loop's, so that full batches are met.
-const BATCH_DATAGRAMS: usize = 64;
 /// Datagrams of peers kept to be mutated.
 const TAPPED_MAX: usize = 256;
 
@@ -70,36 +71,6 @@ pub trait Endpoint {
     fn received(&self) -> &Received;
     /// For tests that know what it is.
     fn as_any(&mut self) -> &mut dyn std::any::Any;
-}
-
-/// How a world is made.
-#[derive(Clone, Debug)]
-pub struct WorldConfig {
-    /// Of everything random but str0m.
-    pub seed: u64,
-    /// Worker cores behind one port.
-    pub workers: usize,
-    /// Each worker's turn begins at most so much after its cause.
-    pub lag_max: Duration,
-    /// What one datagram sent costs a worker in time: zero is a machine that is always fast enough.
-    pub send_cost: Duration,
-    /// Time of one signalling message.
-    pub signalling_delay: Duration,
-    /// The server's addresses.
-    pub addresses: Vec<IpAddr>,
-}
-
-impl Default for WorldConfig {
-    fn default() -> Self {
-        Self {
-            seed: 1,
-            workers: 1,
-            lag_max: Duration::from_micros(300),
-            send_cost: Duration::ZERO,
-            signalling_delay: Duration::from_millis(20),
-            addresses: vec![IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1))],
-        }
-    }
 }
 
 /// A datagram under way to the server.
@@ -193,7 +164,8 @@ impl World {
         let hub = Hub::new(hub_config, StdRng::seed_from_u64(rng.random()));
         let worker = |(index, lanes)| {
             let (id, seed) = (WorkerId(index as u8), rng.random());
-            let core = WorkerCore::new(id, StdRng::seed_from_u64(seed), Arc::clone(&dtls), hub.table(), lanes);
+            let mut core = WorkerCore::new(id, StdRng::seed_from_u64(seed), Arc::clone(&dtls), hub.table(), lanes);
+            core.set_train_limits(config.trains);
             Worker {
                 core,
                 commands: VecDeque::new(),
@@ -216,7 +188,7 @@ impl World {
             nat: Nat::default(),
             agenda: BinaryHeap::new(),
             order: 0,
-            tx: TxBatch::with_capacity(BATCH_DATAGRAMS),
+            tx: TxBatch::with_capacity(config.batch_datagrams),
             oracle: Oracle::default(),
             trace: 0,
             tapped: VecDeque::new(),

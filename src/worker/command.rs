@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use crate::base::ids::{PeerId, SessionKey, TrackKey, WorkerId};
+use crate::base::train::TrainNumbers;
 use crate::crypto::srtp::SrtpSuite;
 use crate::proto::ice::LocalCredentials;
 use crate::session::negotiate::RemoteTransport;
@@ -163,6 +164,8 @@ pub struct WorkerReport {
     pub retransmissions: u64,
     /// Media packets sent to subscribers, without retransmissions.
     pub packets_forwarded: u64,
+    /// The trains they were put into.
+    pub trains: TrainNumbers,
     /// Discards by name.
     pub discards: Vec<(&'static str, u64)>,
     /// The sessions living here.

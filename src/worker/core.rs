@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 
 use super::command::{Command, Event, IoNumbers};
+use super::departure::Departure;
+use super::forward::Work;
+use super::hold::Hold;
 use super::lane::Lanes;
 use super::seats::{Seat, Seats, State};
 use super::stun::Questions;
@@ -19,8 +22,8 @@ use super::timers::Timers;
 use crate::base::batch::{Path, RxDatagram, TxBatch};
 use crate::base::format::MediaKind;
 use crate::base::ids::{SessionKey, TrackKey, WorkerId};
+use crate::base::train::TrainLimits;
 use crate::forward::plan::SharedTable;
-use crate::forward::table::Subscriber;
 use crate::proto::dtls::{Dtls, DtlsConfig};
 use crate::proto::ice::IceLite;
 use crate::session::discard::{Discard, Discards};
@@ -40,9 +43,6 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// handshakes are never further away than that.
 const SENDS_PER_TURN_MAX: usize = 8192;
 
-/// A subscription that has packets to come this turn.
-pub(super) type Work = (Subscriber, TrackKey);
-
 /// See the module.
 pub struct WorkerCore {
     pub(super) id: WorkerId,
@@ -59,15 +59,17 @@ pub struct WorkerCore {
     pub(super) work: Vec<Work>,
     /// Datagrams that forwarding this turn's packets will send, about.
     pub(super) due_sends: usize,
-    /// How far `work` is done: subscription and packet.
+    /// How far `work` is taken up: subscription and packet.
     pub(super) done: (usize, usize),
+    /// What one subscriber gets, on its way out.
+    pub(super) departure: Departure,
+    pub(super) hold: Hold,
     /// Tracks whose wish for a keyframe waits.
     pub(super) keyframes: Vec<TrackKey>,
     effects: RtcpEffects,
     pub(super) questions: Questions,
     pub(super) events: VecDeque<Event>,
     pub(super) discards: Discards,
-    pub(super) packets_forwarded: u64,
     /// Feedback of sessions that are gone.
     pub(super) past: FeedbackCounters,
     pub(super) io: IoNumbers,
@@ -93,12 +95,13 @@ impl WorkerCore {
             work: Vec::new(),
             due_sends: 0,
             done: (0, 0),
+            departure: Departure::default(),
+            hold: Hold::new(TrainLimits::default().hold_max),
             keyframes: Vec::new(),
             effects: RtcpEffects::default(),
             questions: Questions::default(),
             events: VecDeque::new(),
             discards: Discards::default(),
-            packets_forwarded: 0,
             past: FeedbackCounters::default(),
             io: IoNumbers::default(),
             levels_at: None,
@@ -106,6 +109,12 @@ impl WorkerCore {
             report_at: None,
             is_stopped: false,
         }
+    }
+
+    /// Sets what trains may cost.
+    pub fn set_train_limits(&mut self, limits: TrainLimits) {
+        self.departure.limits = limits;
+        self.hold = Hold::new(limits.hold_max);
     }
 
     /// Obeys control.
@@ -396,6 +405,7 @@ impl WorkerCore {
         });
         keyframes
             .chain(self.timers.next())
+            .chain(self.hold.next_timeout())
             .chain(self.levels_at)
             .chain(self.report_at)
             .chain(self.questions.next())
@@ -425,6 +435,11 @@ impl WorkerCore {
     /// Whether [`Command::Stop`] was obeyed.
     pub fn is_stopped(&self) -> bool {
         self.is_stopped
+    }
+
+    /// CPU time that this core's thread has used so far.
+    pub fn handle_load(&mut self, now: Instant, cpu_time: Duration) {
+        self.hold.handle_load(now, cpu_time);
     }
 
     /// What the sockets did so far.

@@ -73,7 +73,7 @@ impl IceLite {
         Self {
             credentials,
             previous: None,
-            paths: Vec::with_capacity(PATHS_MAX),
+            paths: Vec::new(),
             send_path: None,
             is_nominated: false,
             started_at: now,

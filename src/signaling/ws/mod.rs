@@ -28,6 +28,9 @@ const NAME_MAX: usize = 256;
 pub(super) const TOKEN_MAX: usize = 16 << 10;
 /// Longest candidate line.
 const CANDIDATE_MAX: usize = 4 << 10;
+/// Bytes read from a socket at once. The library's own 128 KiB would be written over, and so be resident, for every
+/// client; a description of 10 KiB takes three reads.
+const READ_BYTES: usize = 4 << 10;
 /// Sockets that have not joined yet may exist beside the seats; beyond that an upgrade is refused.
 const UNJOINED_MAX: u64 = 1024;
 
@@ -86,6 +89,7 @@ where
             .into_response();
     }
     let open = state.sockets.open();
+    let upgrade = upgrade.read_buffer_size(READ_BYTES);
     upgrade.max_message_size(FRAME_MAX).max_frame_size(FRAME_MAX).on_upgrade(move |socket| async move {
         serve(socket, state).await;
         drop(open);

@@ -6,6 +6,7 @@ mod hostile;
 mod networks;
 mod overload;
 mod scripted;
+mod trains;
 
 use std::time::Duration;
 

@@ -52,6 +52,9 @@ impl World {
         let worker = &mut self.workers[index];
         let mut sent = Vec::new();
         let tx = &mut self.tx;
+        if self.config.is_busy {
+            worker.core.handle_load(now, now - self.start);
+        }
         for command in worker.commands.drain(..) {
             worker.core.apply(now, command, tx);
             flush(tx, &mut sent);
