@@ -91,7 +91,7 @@ draw() {
     [ -s "$scratch/folded" ] || die "perf recorded no samples: is the server idle?"
     # What has no symbol is named by its file, of which the path says nothing.
     sed -E 's#\[/[^];]*/([^];/]+)\]#[\1]#g' "$scratch/folded" |
-        "$(tool inferno-flamegraph)" --title "tramline under tramline-perf $1" --countname samples --hash >"$2.new"
+        "$(tool inferno-flamegraph)" --title "tramline under tramline-perf $1" --countname ns --hash >"$2.new"
     mv "$2.new" "$2"
 }
 
