@@ -4,14 +4,16 @@
 //! Promises: works in place, allocates nothing per packet.
 //! Forbids: indices and replay, which `srtp` decides.
 //!
-//! AES-CTR and HMAC-SHA1 are aws-lc-rs like GCM. RustCrypto's are 0.12 us cheaper for 160 bytes and equal for 1200 on a
-//! machine with SHA instructions, but slower without them; one library on the packet path won.
+//! AES-CTR is aws-lc-rs like GCM. HMAC-SHA1 stands on RustCrypto's compression function with midstates of our own: on a
+//! processor with SHA instructions 0.1 us cheaper per packet than aws-lc's (of 0.28 us for 160 bytes, 0.83 for 1200) and
+//! a thirtieth of its memory; without them 0.4 us dearer for 1200 bytes and equal for 160.
 
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::cipher::{AES_128, EncryptingKey, EncryptionContext, UnboundCipherKey};
+use aws_lc_rs::constant_time;
 use aws_lc_rs::iv::FixedLength;
-use aws_lc_rs::{constant_time, hmac};
 
+use super::hmac::HmacSha1;
 use super::kdf::{Label, Prf};
 use super::srtp::{SrtpError, SrtpSuite};
 
@@ -49,7 +51,7 @@ pub(super) enum SessionCipher {
 pub(super) struct CmSha1 {
     key: EncryptingKey,
     salt: [u8; 14],
-    mac: hmac::Key,
+    mac: HmacSha1,
 }
 
 impl SessionCipher {
@@ -85,7 +87,7 @@ impl SessionCipher {
                 return Ok(Self::CmSha1(Box::new(CmSha1 {
                     key: key.map_err(|_| SrtpError::KeyLength)?,
                     salt: salt.try_into().map_err(|_| SrtpError::KeyLength)?,
-                    mac: hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, auth),
+                    mac: HmacSha1::new(auth),
                 })));
             }
         };
@@ -268,14 +270,9 @@ fn rtcp_aad(header: &[u8], word: [u8; 4]) -> [u8; RTCP_HEADER + RTCP_INDEX] {
 }
 
 /// RFC 3711 §4.2: HMAC-SHA1 over the packet, and for SRTP the roll-over counter, cut to 80 bits.
-fn sha1_tag(key: &hmac::Key, covered: &[u8], roc: Option<u32>) -> [u8; SHA1_TAG] {
-    let mut context = hmac::Context::with_key(key);
-    context.update(covered);
-    if let Some(roc) = roc {
-        context.update(&roc.to_be_bytes());
-    }
+fn sha1_tag(key: &HmacSha1, covered: &[u8], roc: Option<u32>) -> [u8; SHA1_TAG] {
     let mut tag = [0; SHA1_TAG];
-    tag.copy_from_slice(&context.sign().as_ref()[..SHA1_TAG]);
+    tag.copy_from_slice(&key.tag(covered, roc)[..SHA1_TAG]);
     tag
 }
 

@@ -6,6 +6,7 @@
 
 pub mod aead;
 pub mod cert;
+mod hmac;
 pub mod kdf;
 pub mod replay;
 pub mod srtp;
