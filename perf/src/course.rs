@@ -1,7 +1,7 @@
 //! What the threads of a run share: its epoch, the measured window and the pace.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A window begins and ends this far ahead, so that every thread knows of it before it is reached.
 const AHEAD: Duration = Duration::from_millis(20);
@@ -14,6 +14,8 @@ const FULL_PACE: u32 = 1000;
 #[derive(Debug)]
 pub struct Course {
     epoch: Instant,
+    /// The wall clock at the epoch, in nanoseconds since 1970.
+    wall_ns: AtomicU64,
     first_ns: AtomicU64,
     end_ns: AtomicU64,
     pace: AtomicU32,
@@ -25,6 +27,7 @@ impl Course {
     pub fn new(now: Instant) -> Self {
         Self {
             epoch: now,
+            wall_ns: AtomicU64::new(0),
             first_ns: AtomicU64::new(u64::MAX),
             end_ns: AtomicU64::new(0),
             pace: AtomicU32::new(FULL_PACE),
@@ -40,6 +43,17 @@ impl Course {
     /// Nanoseconds since the run began.
     pub fn ns(&self, now: Instant) -> u64 {
         now.saturating_duration_since(self.epoch).as_nanos() as u64
+    }
+
+    /// Sets the wall clock's `wall` beside the monotonic `now`.
+    pub fn set_wall(&self, now: Instant, wall: SystemTime) {
+        let wall_ns = wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
+        self.wall_ns.store(wall_ns.saturating_sub(self.ns(now)), Ordering::Release);
+    }
+
+    /// Nanoseconds of the run at a time of the wall clock, given in nanoseconds since 1970.
+    pub fn ns_of_wall(&self, wall_ns: u64) -> u64 {
+        wall_ns.saturating_sub(self.wall_ns.load(Ordering::Relaxed))
     }
 
     /// Opens the window a moment after `now`.
@@ -104,6 +118,15 @@ mod tests {
         assert_eq!((at(2999), at(3000)), (Some(19), None));
         course.shut();
         assert_eq!(at(1000), None);
+    }
+
+    #[test]
+    fn the_wall_clock_is_translated() {
+        let start = tramline::runtime::clock::now();
+        let course = Course::new(start);
+        course.set_wall(start + Duration::from_secs(2), UNIX_EPOCH + Duration::from_secs(100));
+        assert_eq!(course.ns_of_wall(100_000_000_500), 2_000_000_500);
+        assert_eq!(course.ns_of_wall(5), 0);
     }
 
     #[test]

@@ -12,9 +12,9 @@ use anyhow::{Result, bail};
 use hdrhistogram::Histogram;
 use tramline::runtime::clock;
 
-use crate::herd::lock;
 use crate::plan::Connection;
 use crate::report::{Figure, ratio};
+use crate::shared::lock;
 use crate::site::{Guest, Site};
 
 /// Threads that join and leave.

@@ -11,10 +11,11 @@ use tramline::crypto::cert::Certificate;
 use tramline::proto::dtls::DtlsConfig;
 use tramline::runtime::clock;
 
-use crate::join::{DoorArgs, Entrance, Purpose, Seat};
+use crate::join::{DoorArgs, Entrance, Seat};
 use crate::net;
 use crate::peer::Peer;
 use crate::sdp::{Agreed, Answer, Credentials, Offer, Section};
+use crate::whip::Purpose;
 
 /// A peer that has its answer; its first check is due.
 pub struct Entered {

@@ -5,9 +5,9 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver as Arrivals, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use tramline::runtime::clock;
 use crate::course::Course;
 use crate::member::{Inmate, Member};
 use crate::net::{Batch, Reader};
+use crate::shared::{Shared, lock};
 use crate::tally::Tally;
 
 /// Timers are looked at this often; the finest of them is 20 ms.
@@ -38,48 +39,11 @@ pub struct Herd {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What the thread tells.
-#[derive(Debug)]
-pub struct Shared {
-    /// Of everybody but guests.
-    pub tally: Mutex<Tally>,
-    /// Of those who come and go while others are measured.
-    pub guests: Mutex<Tally>,
-    /// Members that have their keys.
-    pub connected: AtomicUsize,
-    /// Members that have received all their streams.
-    pub served: AtomicUsize,
-    /// Packets due that the kernel did not take.
-    pub refused: AtomicU64,
-    /// Packets left out because the thread was too late.
-    pub skipped: AtomicU64,
-    /// PLI and FIR that reached our sources.
-    pub keyframe_requests: AtomicU64,
-    /// Name of the suite that was agreed on last.
-    pub suite: Mutex<Option<&'static str>>,
-    /// What went wrong, once for each member.
-    pub failures: Mutex<Vec<String>>,
-    wants_census: AtomicBool,
-    drops: AtomicU64,
-}
-
 impl Herd {
     /// Starts the thread. It ends with the course. One that polls never sleeps, so nobody pays for waking it.
     pub fn start(course: Arc<Course>, takes_trains: bool, polls: bool, name: &str) -> Result<Self> {
         let (entrance, arrivals) = channel();
-        let shared = Arc::new(Shared {
-            tally: Mutex::new(Tally::new()?),
-            guests: Mutex::new(Tally::new()?),
-            connected: AtomicUsize::new(0),
-            served: AtomicUsize::new(0),
-            refused: AtomicU64::new(0),
-            skipped: AtomicU64::new(0),
-            keyframe_requests: AtomicU64::new(0),
-            suite: Mutex::new(None),
-            failures: Mutex::default(),
-            wants_census: AtomicBool::new(false),
-            drops: AtomicU64::new(0),
-        });
+        let shared = Arc::new(Shared::new()?);
         let pen = Pen {
             course,
             shared: Arc::clone(&shared),
@@ -125,12 +89,12 @@ impl Herd {
 
     /// Datagrams that came in time and were not read in time: the generator's own losses, since its start.
     pub fn drops(&self) -> u64 {
-        self.shared.wants_census.store(true, Ordering::Release);
+        self.shared.ask_for_census();
         let until = clock::now() + CENSUS_PATIENCE;
-        while self.shared.wants_census.load(Ordering::Acquire) && clock::now() < until {
+        while self.shared.wants_census() && clock::now() < until {
             std::thread::sleep(Duration::from_millis(1));
         }
-        self.shared.drops.load(Ordering::Acquire)
+        self.shared.drops()
     }
 
     /// Waits for the thread; the course must have been stopped.
@@ -262,16 +226,9 @@ impl Pen {
     }
 
     fn hold_census(&self) {
-        if !self.shared.wants_census.load(Ordering::Acquire) {
-            return;
+        if self.shared.wants_census() {
+            let drops: u64 = self.members.iter().flatten().map(Inmate::drops).sum();
+            self.shared.answer_census(drops + self.drops_of_the_gone);
         }
-        let drops: u64 = self.members.iter().flatten().map(Inmate::drops).sum();
-        self.shared.drops.store(drops + self.drops_of_the_gone, Ordering::Release);
-        self.shared.wants_census.store(false, Ordering::Release);
     }
-}
-
-/// The value, whatever became of another thread that held it.
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tungstenite::stream::MaybeTlsStream;
 use tungstenite::{Message, WebSocket};
 
-use crate::whip::{Resource, Whip};
+use crate::whip::{Purpose, Resource, Whip};
 
 /// Longest wait for one message of the server.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -43,15 +43,6 @@ pub struct DoorArgs {
     /// Bearer token for WHIP and WHEP
     #[arg(long, value_name = "TOKEN")]
     pub token: Option<String>,
-}
-
-/// What a peer comes for. Doors with rooms do not ask.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// To send, perhaps to receive as well.
-    Publish,
-    /// To receive only.
-    Play,
 }
 
 /// The door of one server. Cheap to share between threads.

@@ -1,5 +1,6 @@
 //! Measured rounds: a window of packets, the CPU time beside it, what became of them.
 
+use std::net::UdpSocket;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,8 +9,11 @@ use tramline::runtime::clock;
 
 use crate::course::Course;
 use crate::cpu::CpuReading;
-use crate::herd::{Herd, lock};
+use crate::herd::Herd;
+use crate::net;
+use crate::progress::Progress;
 use crate::report::{Measured, Round};
+use crate::shared::lock;
 use crate::tally::Tally;
 
 /// What came this long after its window was closed is lost.
@@ -41,12 +45,20 @@ pub struct Ears {
     /// Receivers never sleep: each thread takes a whole core, and the sender does not pay for waking them
     #[arg(long)]
     pub poll: bool,
+    /// Latency until the kernel has the packet, not until the receiving thread has woken up for it
+    #[arg(long)]
+    pub kernel_time: bool,
     /// Threads that receive
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
 }
 
 impl Ears {
+    /// Makes a receiver's socket stamp arrivals, if that is wanted.
+    pub fn prepare(&self, socket: &UdpSocket) -> Result<()> {
+        if self.kernel_time { net::stamp_arrivals(socket) } else { Ok(()) }
+    }
+
     /// Starts the receiver threads.
     pub fn herds(&self, course: &Arc<Course>) -> Result<Vec<Herd>> {
         if self.threads == 0 {
@@ -88,13 +100,19 @@ impl Rounds {
         if self.rounds == 0 {
             bail!("at least one round is measured");
         }
-        wait(self.warm_up, tend)?;
+        let rounds_s = self.rounds as f64 * (self.duration + DRAIN.as_secs_f64());
+        let progress = Progress::of(Duration::from_secs_f64(self.warm_up + rounds_s));
+        let mut tend = || {
+            progress.show();
+            tend()
+        };
+        progress.say("warming up");
+        wait(self.warm_up, &mut tend)?;
         let mut rounds = Vec::with_capacity(self.rounds);
         for at in 1..=self.rounds {
-            eprint!("\rround {at} of {} ...", self.rounds);
-            rounds.push(meter.measure(self.duration, tend)?.round);
+            progress.say(format!("round {at} of {}", self.rounds));
+            rounds.push(meter.measure(self.duration, &mut tend)?.round);
         }
-        eprintln!();
         Ok(rounds)
     }
 }
@@ -109,7 +127,9 @@ impl Meter<'_> {
         }
         let drops = self.drops();
         let softirqs = CpuReading::of_softirqs();
-        self.course.open(clock::now());
+        let now = clock::now();
+        self.course.set_wall(now, clock::wall());
+        self.course.open(now);
         let (server, generator) = ((self.read_cpu)()?, CpuReading::of_process(std::process::id())?);
         wait(seconds, tend)?;
         let (server, generator) =

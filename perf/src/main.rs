@@ -1,8 +1,21 @@
 //! `tramline-perf`: load for WebRTC servers, and what it costs them.
 //!
-//! `one-to-many` drives a server with full peers; `floor` is what the machine itself costs for the same packets.
-//! Tiers: stamp, tally, course, cpu, net, sdp below; peer, join, server; publisher and herd (threads); the scenarios.
+//! The scenarios drive a server with full peers; `floor` is what the machine itself costs for the same packets.
+//! The tiers, each importing only those before it:
+//!
+//! | | |
+//! |---|---|
+//! | nouns | `stamp` (what a packet carries), `course` (the run and its window), `flow` (shapes of traffic), `suite` |
+//! | the system | `net` (sockets), `cpu`, `process`, `server` (a Tramline of our own) |
+//! | counting | `stream` (one source at one receiver), `tally`, `report` |
+//! | protocols | `sdp`, `peer` (ICE, DTLS, SRTP), `source` (what is sent), `receiver` (what is heard, and feedback) |
+//! | doors | `whip`, `join` (all of them), `entry` (socket, offer, answer), `plan` (who connects for what) |
+//! | threads | `shared`, `member` (one peer), `herd` (many in one thread), `load` (rounds), `site` (all of a run), `crowd` |
+//! | scenarios | one file each |
+//! | for people | `saved`, `machine`, `progress`, `plot`, `chart` (with `svg`, `axis`) |
 
+mod axis;
+mod chart;
 mod course;
 mod cpu;
 mod crowd;
@@ -11,20 +24,27 @@ mod flow;
 mod herd;
 mod join;
 mod load;
+mod machine;
 mod member;
 mod net;
 mod peer;
 mod plan;
+mod plot;
 mod process;
+mod progress;
 mod receiver;
 mod report;
+mod saved;
 mod scenarios;
 mod sdp;
 mod server;
+mod shared;
 mod site;
 mod source;
 mod stamp;
 mod stream;
+mod suite;
+mod svg;
 mod tally;
 mod whip;
 
@@ -39,6 +59,9 @@ use scenarios::{audio_room, blast, churn, floor, idle, meeting, one_to_many, roo
 struct Cli {
     #[command(subcommand)]
     scenario: Scenario,
+    /// Draw the rounds into this file
+    #[arg(long, global = true, value_name = "FILE")]
+    svg: Option<String>,
 }
 
 #[derive(clap::Subcommand)]
@@ -61,6 +84,8 @@ enum Scenario {
     Blast(blast::Blast),
     /// The same packets to the same receivers with nothing but AES-GCM and the kernel
     Floor(floor::Floor),
+    /// Reports side by side
+    Chart(chart::Chart),
 }
 
 fn main() -> Result<()> {
@@ -76,11 +101,19 @@ fn main() -> Result<()> {
         Scenario::Saturate(scenario) => (scenario.run()?, scenario.json()),
         Scenario::Blast(scenario) => (scenario.run()?, scenario.json()),
         Scenario::Floor(scenario) => (scenario.run()?, scenario.json()),
+        Scenario::Chart(chart) => {
+            println!("{}", chart.run()?);
+            return Ok(());
+        }
     };
+    if let Some(file) = &cli.svg {
+        let picture = plot::picture(&saved::Run::of(&report)?);
+        std::fs::write(file, picture).with_context(|| format!("writing {file}"))?;
+    }
     match json {
-        Some("-") => println!("{}", serde_json::to_string_pretty(&report)?),
+        Some("-") => println!("{}", saved::json(&report)?),
         Some(file) => {
-            std::fs::write(file, serde_json::to_string_pretty(&report)?).with_context(|| format!("writing {file}"))?;
+            std::fs::write(file, saved::json(&report)?).with_context(|| format!("writing {file}"))?;
             println!("{}", report.table());
         }
         None => println!("{}", report.table()),

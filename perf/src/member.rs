@@ -11,10 +11,10 @@ use tramline::wire::class::{Class, classify};
 use tramline::wire::rtcp::{RtcpView, packets};
 
 use crate::course::Course;
-use crate::herd::{Shared, lock};
 use crate::net::{self, Batch, Reader};
 use crate::peer::{Heard, Peer};
 use crate::receiver::Receiver;
+use crate::shared::{Shared, lock};
 use crate::source::Source;
 use crate::tally::Tally;
 
@@ -126,14 +126,14 @@ impl Inmate {
         loop {
             let now = clock::now();
             let Member { socket, ear, receiver, sources, .. } = &mut self.member;
-            let (_, may_have_more) = reader.read(socket, |begins_message, bytes| {
+            let (_, may_have_more) = reader.read(socket, |mark, bytes| {
                 if classify(bytes) == Class::Rtp && receiver.loses() {
                     tally.counts.withheld += 1;
                     return;
                 }
                 match ear.hear(now, bytes, &mut |out| send(socket, out)) {
                     Heard::Rtp(packet) => {
-                        let heard = (begins_message, packet, &*bytes);
+                        let heard = (mark, packet, &*bytes);
                         if let (Some(media), Ear::Full(peer)) =
                             (receiver.handle_packet(now, heard, course, tally), &mut *ear)
                         {

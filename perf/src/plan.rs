@@ -6,8 +6,8 @@
 use tramline::base::format::MediaKind;
 
 use crate::flow::Flow;
-use crate::join::Purpose;
 use crate::source::Track;
+use crate::whip::Purpose;
 
 /// One of those in a room.
 #[derive(Clone, Debug, Default)]

@@ -16,6 +16,7 @@ use tramline::wire::rtp::RtpView;
 use tramline::wire::rtp_ext;
 
 use crate::course::Course;
+use crate::net::Mark;
 use crate::sdp::Agreed;
 use crate::stamp;
 use crate::stream::Stream;
@@ -83,7 +84,7 @@ impl Receiver {
     pub fn handle_packet(
         &mut self,
         now: Instant,
-        (begins_message, packet, bytes): (bool, Unprotected, &[u8]),
+        (mark, packet, bytes): (Mark, Unprotected, &[u8]),
         course: &Course,
         tally: &mut Tally,
     ) -> Option<Ssrc> {
@@ -114,9 +115,10 @@ impl Receiver {
         }
         match course.slice(stamp.sent_ns) {
             Some(slice) => {
-                tally.counts.messages += u64::from(begins_message);
+                tally.counts.messages += u64::from(mark.begins_message);
                 tally.counts.datagrams += 1;
-                tally.count(slice, stream, (index, stamp), is_repair, course.ns(now));
+                let came_ns = mark.arrived_ns.map_or_else(|| course.ns(now), |ns| course.ns_of_wall(ns));
+                tally.count(slice, stream, (index, stamp), is_repair, came_ns);
             }
             None => {
                 stream.note(index, stamp);
@@ -207,5 +209,118 @@ impl Receiver {
         }
         self.streams.push(stream);
         Some(self.streams.len() - 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tramline::runtime::clock;
+    use tramline::wire::rtcp::{RtcpView, packets};
+    use tramline::wire::rtp::Fixed;
+    use tramline::wire::rtp_ext::ExtWriter;
+
+    use super::*;
+    use crate::source::write_packet;
+    use crate::stamp::{Frame, Stamp};
+
+    const VIDEO: Agreed = Agreed { kind: MediaKind::Video, pt: 100, rtx_pt: Some(101), twcc_id: Some(7) };
+    const AUDIO: Agreed = Agreed { kind: MediaKind::Audio, pt: 111, rtx_pt: None, twcc_id: Some(7) };
+    const MARK: Mark = Mark { begins_message: true, arrived_ns: None };
+
+    struct Bench {
+        receiver: Receiver,
+        course: Course,
+        tally: Tally,
+        now: Instant,
+    }
+
+    impl Bench {
+        fn new(loss: f64) -> Self {
+            let now = clock::now();
+            let repairs = vec![(Ssrc(12), Ssrc(11)), (Ssrc(22), Ssrc(21))];
+            let hearing = Hearing { streams: 2, agreed: vec![AUDIO, VIDEO], repairs, loss };
+            let course = Course::new(now);
+            course.open(now);
+            Self { receiver: Receiver::new(now, hearing), course, tally: Tally::new().unwrap(), now }
+        }
+
+        /// Hears packet `number` of the stream `ssrc`; as a retransmission under the repair's ssrc.
+        fn hear(&mut self, ssrc: u32, pt: u8, number: u64, is_repair: bool) -> Option<Ssrc> {
+            let mut packet = [0; 300];
+            let mut block = [0; 4];
+            let mut ext = ExtWriter::one_byte(&mut block);
+            ext.push(7, &(number as u16).to_be_bytes());
+            let (profile, _) = ext.finish();
+            let ssrc = if is_repair { ssrc + 1 } else { ssrc };
+            let fixed = Fixed { marker: false, pt, seq: number as u16, timestamp: 0, ssrc: Ssrc(ssrc) };
+            let stamp = Stamp { source: 1, number, sent_ns: 30_000_000 };
+            let frame = Frame { number: 0, is_start: true, is_key: true };
+            let (header_len, mut plain_len) =
+                write_packet(&mut packet, &fixed, Some((profile, &block)), (stamp, Some(frame)), 200).unwrap();
+            let mut index = number;
+            if is_repair {
+                packet.copy_within(header_len..plain_len, header_len + 2);
+                packet[header_len..header_len + 2].copy_from_slice(&(number as u16).to_be_bytes());
+                (plain_len, index) = (plain_len + 2, 40_000 + number);
+            }
+            let unprotected = Unprotected { index, plain_len, header_len };
+            self.receiver.handle_packet(self.now, (MARK, unprotected, &packet), &self.course, &mut self.tally)
+        }
+
+        /// Names of the RTCP packets that are due, with the numbers a NACK asks for.
+        fn poll(&mut self) -> Vec<String> {
+            let mut told = Vec::new();
+            self.receiver.poll(self.now, &mut self.tally, &mut |packet, len| {
+                for view in packets(&packet[..len]).flatten() {
+                    told.push(match view {
+                        RtcpView::Nack(nack) => format!("{} {:?}", nack.media, nack.seqs().collect::<Vec<_>>()),
+                        RtcpView::Twcc(twcc) => format!("twcc {}", twcc.header.status_count),
+                        RtcpView::ReceiverReport(report) => format!("report {}", report.blocks().count()),
+                        other => format!("{other:?}"),
+                    });
+                }
+            });
+            told
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_asked_for_and_a_retransmission_repairs_it() {
+        let mut bench = Bench::new(0.5);
+        bench.receiver.report_at += Duration::from_secs(10);
+        assert_eq!(bench.hear(11, 100, 65_534, false), Some(Ssrc(11)), "a new video is asked for a keyframe");
+        assert_eq!(bench.hear(21, 100, 3, false), Some(Ssrc(21)));
+        assert_eq!(bench.hear(11, 100, 65_538, false), None);
+        bench.now += Duration::from_millis(30);
+        assert_eq!(bench.poll(), ["0000000b [65535, 0, 1]"]);
+        bench.hear(11, 101, 65_536, true);
+        let counts = bench.tally.counts;
+        assert_eq!((counts.delivered, counts.repaired, counts.asked, counts.reordered), (4, 1, 3, 0));
+        assert_eq!((counts.misnumbered, counts.damaged, counts.duplicated), (0, 0, 0));
+        bench.hear(11, 101, 65_536, true);
+        assert_eq!(bench.tally.counts.duplicated, 1);
+        bench.now += Duration::from_millis(300);
+        assert_eq!(bench.poll()[0], "0000000b [65535, 1]");
+    }
+
+    #[test]
+    fn without_loss_nothing_is_asked_for_but_reports_go_out() {
+        let mut bench = Bench::new(0.0);
+        assert_eq!(bench.hear(31, 111, 5, false), None, "sound has no keyframes");
+        assert!(!bench.receiver.is_served());
+        bench.hear(11, 100, 5, false);
+        bench.hear(11, 100, 9, false);
+        assert!(bench.receiver.is_served());
+        bench.now += Duration::from_secs(2);
+        assert_eq!(bench.poll(), ["report 2", "twcc 5"]);
+        assert!(bench.poll().is_empty());
+    }
+
+    #[test]
+    fn what_was_not_agreed_on_is_damaged() {
+        let mut bench = Bench::new(0.0);
+        bench.hear(11, 77, 1, false);
+        bench.hear(11, 101, 1, true);
+        assert_eq!((bench.tally.counts.damaged, bench.tally.counts.delivered), (2, 0));
     }
 }

@@ -206,13 +206,7 @@ impl Latency {
 impl Report {
     /// The median round's CPU time per packet in nanoseconds.
     pub fn median_cpu_ns(&self) -> f64 {
-        let mut costs: Vec<f64> = self.rounds.iter().map(|round| round.cpu_ns_per_packet).collect();
-        costs.sort_by(f64::total_cmp);
-        match costs.len() {
-            0 => 0.0,
-            len if len.is_multiple_of(2) => (costs[len / 2 - 1] + costs[len / 2]) / 2.0,
-            len => costs[len / 2],
-        }
+        median(self.rounds.iter().map(|round| round.cpu_ns_per_packet))
     }
 
     /// For people.
@@ -277,6 +271,17 @@ impl Figure {
     /// A number with its name and unit.
     pub fn new(name: impl Into<String>, value: f64, unit: &'static str) -> Self {
         Self { name: name.into(), value, unit }
+    }
+}
+
+/// The middle, or between the two; 0 of nothing.
+pub fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    match values.len() {
+        0 => 0.0,
+        len if len.is_multiple_of(2) => (values[len / 2 - 1] + values[len / 2]) / 2.0,
+        len => values[len / 2],
     }
 }
 
@@ -363,8 +368,12 @@ mod tests {
         report.figures.push(Figure::new("joins", 12.345, "per second"));
         assert!(report.table().contains("12.3 per second"));
         assert!(report.table().contains("NOT every packet"));
-        let json: serde_json::Value = serde_json::to_value(&report).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&crate::saved::json(&report).unwrap()).unwrap();
         assert_eq!(json["rounds"][0]["lost"], 1);
         assert_eq!(json["condition"]["suite"], "SUITE");
+        assert_eq!(json["medians"]["cpu_ns_per_packet"], report.median_cpu_ns());
+        assert!(json["machine"]["cores"].as_u64() > Some(0));
+        let read = crate::saved::Run::of(&report).unwrap();
+        assert_eq!(read.complaint().unwrap(), "1 lost");
     }
 }

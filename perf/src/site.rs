@@ -14,8 +14,8 @@ use tramline::runtime::clock;
 use crate::course::Course;
 use crate::cpu::CpuReading;
 use crate::entry::{Entered, Entry, Wish};
-use crate::herd::{Herd, lock};
-use crate::join::{DoorArgs, Purpose, Seat};
+use crate::herd::Herd;
+use crate::join::{DoorArgs, Seat};
 use crate::load::{Ears, Meter, wait};
 use crate::member::{Badge, Ear, Member};
 use crate::plan::Connection;
@@ -23,7 +23,10 @@ use crate::receiver::{Hearing, Receiver};
 use crate::report::{Condition, Figure, Report, Round};
 use crate::sdp::Section;
 use crate::server::Server;
+use crate::shared::lock;
 use crate::source::Source;
+use crate::suite::Suite;
+use crate::whip::Purpose;
 
 /// Longest wait for keys and first packets without any progress.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -67,6 +70,9 @@ pub struct SiteArgs {
     /// Receivers throw away this share of their packets, in percent, and ask for them again by NACK
     #[arg(long, default_value_t = 0.0, value_name = "PERCENT")]
     pub loss: f64,
+    /// The run fails if the server chooses another SRTP suite
+    #[arg(long, value_enum)]
+    pub expect_suite: Option<Suite>,
     #[command(flatten)]
     pub ears: Ears,
 }
@@ -170,6 +176,7 @@ impl Site {
         let wish = Wish { sections: &sections, takes_trains: herd.takes_trains() };
         let Entered { socket, peer, sections: agreed, repairs, seat } =
             self.entry.enter(connection.purpose, &connection.room, &connection.user, &wish)?;
+        self.args.ears.prepare(&socket)?;
         let now = clock::now();
         let mut begun = Vec::with_capacity(sources.len());
         for ((track, ssrc), agreed) in connection.sends.iter().zip(sources).zip(&agreed) {
@@ -234,7 +241,11 @@ impl Site {
         if let Some(error) = failure.into_inner().unwrap_or_default() {
             return Err(error);
         }
-        self.wait_for("every peer is connected", Self::connected, self.admitted.load(Ordering::Acquire))
+        self.wait_for("every peer is connected", Self::connected, self.admitted.load(Ordering::Acquire))?;
+        match (self.args.expect_suite.map(|suite| suite.srtp().name()), self.suite()) {
+            (Some(expected), Some(suite)) if suite != expected => bail!("the server chose {suite}, not {expected}"),
+            _ => Ok(()),
+        }
     }
 
     /// Waits until everybody receives all their streams.
@@ -277,7 +288,7 @@ impl Site {
             sum(|herd| herd.shared().skipped.load(Ordering::Relaxed)),
         );
         let keyframe_requests = sum(|herd| herd.shared().keyframe_requests.load(Ordering::Relaxed));
-        let suite = self.herds.iter().find_map(|herd| *lock(&herd.shared().suite));
+        let suite = self.suite();
         self.failures().iter().for_each(|failure| eprintln!("a peer failed: {failure}"));
         self.end();
         Report {
@@ -325,6 +336,10 @@ impl Site {
             std::thread::sleep(Duration::from_millis(1));
         }
         Ok(())
+    }
+
+    fn suite(&self) -> Option<&'static str> {
+        self.herds.iter().find_map(|herd| *lock(&herd.shared().suite))
     }
 
     fn connected(&self) -> usize {

@@ -9,8 +9,6 @@ use anyhow::{Context, Result, bail};
 use tramline::runtime::clock;
 use ureq::Agent;
 
-use crate::join::Purpose;
-
 /// Longest wait for one response.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A player may come before the server has seen the publisher's first packets: it asks again as long as this.
@@ -18,6 +16,15 @@ const PLAY_PATIENCE: Duration = Duration::from_secs(10);
 const PLAY_AGAIN_AFTER: Duration = Duration::from_millis(200);
 /// What a server says when there is nothing to play yet: 404 (older drafts), 409 (WHEP), 503 (any).
 const NOT_YET: [u16; 3] = [404, 409, 503];
+
+/// What a peer comes for. Doors with rooms do not ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To send, perhaps to receive as well.
+    Publish,
+    /// To receive only.
+    Play,
+}
 
 /// The endpoints of one server.
 #[derive(Clone, Debug)]

@@ -13,7 +13,6 @@ use crate::cpu::CpuReading;
 use crate::entry::{Entered, Wish};
 use crate::flow::{Flow, Steady};
 use crate::herd::Herd;
-use crate::join::Purpose;
 use crate::net::{Batch, Reader, TRAIN_SEGMENTS_MAX};
 use crate::peer::Peer;
 use crate::plan::connections;
@@ -24,6 +23,7 @@ use crate::site::{Site, SiteArgs, condition};
 use crate::source::{OVERHEAD_ROOM, write_packet};
 use crate::stamp::{Frame, Stamp};
 use crate::tally::Tally;
+use crate::whip::Purpose;
 
 /// Packets are kept in memory; a quarter of a gigabyte of full ones.
 const COUNT_MAX: usize = 200_000;

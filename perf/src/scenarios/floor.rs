@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use tramline::base::format::MediaKind;
 use tramline::base::ids::Ssrc;
-use tramline::crypto::srtp::{SrtpReceiver, SrtpSender, SrtpSuite};
+use tramline::crypto::srtp::{SrtpReceiver, SrtpSender};
 use tramline::runtime::affinity::{allowed_cores, pin_to};
 use tramline::runtime::clock;
 use tramline::wire::rtp::{FIXED_HEADER_BYTES, Fixed};
@@ -19,7 +19,7 @@ use tramline::wire::rtp::{FIXED_HEADER_BYTES, Fixed};
 use crate::course::Course;
 use crate::cpu::CpuReading;
 use crate::flow::{Flow, Steady};
-use crate::herd::{Herd, lock};
+use crate::herd::Herd;
 use crate::load::{Ears, Meter, Rounds};
 use crate::member::{Badge, Ear, Member};
 use crate::net::{self, Batch, TRAIN_SEGMENTS_MAX};
@@ -27,9 +27,11 @@ use crate::receiver::{Hearing, Receiver};
 use crate::report::{Condition, Report};
 use crate::scenarios::audio_room::phase;
 use crate::sdp::Agreed;
+use crate::shared::lock;
 use crate::site::condition;
 use crate::source::{OVERHEAD_ROOM, write_packet};
 use crate::stamp::{Frame, Stamp};
+use crate::suite::Suite;
 use crate::tally::Tally;
 
 /// Messages per system call; few enough to stay in the cache with a burst of ten.
@@ -64,27 +66,6 @@ pub struct Floor {
     /// SRTP suite
     #[arg(long, value_enum, default_value_t = Suite::Gcm256)]
     suite: Suite,
-}
-
-/// A suite by a short name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Suite {
-    /// AEAD_AES_128_GCM
-    Gcm128,
-    /// AEAD_AES_256_GCM
-    Gcm256,
-    /// AES128_CM_HMAC_SHA1_80
-    Cm,
-}
-
-impl Suite {
-    fn srtp(self) -> SrtpSuite {
-        match self {
-            Self::Gcm128 => SrtpSuite::AeadAes128Gcm,
-            Self::Gcm256 => SrtpSuite::AeadAes256Gcm,
-            Self::Cm => SrtpSuite::Aes128CmSha1_80,
-        }
-    }
 }
 
 impl Floor {
@@ -161,6 +142,7 @@ impl Floor {
         // Connected, as the peers of a server are.
         let socket = net::socket(Ipv4Addr::LOCALHOST.into(), self.ears.gro)?;
         socket.connect(sender)?;
+        self.ears.prepare(&socket)?;
         let SocketAddr::V4(address) = socket.local_addr()? else { bail!("an IPv6 socket") };
         let agreed = vec![Agreed { kind: MediaKind::Video, pt: PT, rtx_pt: None, twcc_id: None }];
         let hearing = Hearing { streams: self.sources, agreed, ..Hearing::default() };

@@ -6,11 +6,11 @@ use anyhow::{Result, bail};
 
 use crate::crowd::{Crowd, Outcome};
 use crate::flow::{Camera, Flow, Voice};
-use crate::join::Purpose;
 use crate::load::{Measurement, Meter, Rounds};
 use crate::plan::{Connection, Person, connections};
 use crate::report::{Figure, Latency, Report};
 use crate::site::{Site, SiteArgs, condition};
+use crate::whip::Purpose;
 
 /// Settings of the scenario.
 #[derive(clap::Args, Clone, Debug)]
