@@ -6,7 +6,8 @@
 #   perf/compare.sh --prepare                                  only build and install what is missing
 #
 # Writes perf/results/compare.md and one compare-SCENARIO.svg each. A peer that cannot be had or does not run is said in
-# the table and stops nobody. Sources and binaries of peers lie in ${XDG_CACHE_HOME:-~/.cache}/tramline-compare.
+# the table and stops nobody. Sources and binaries of peers, and the logs of building
+# them, lie in ${XDG_CACHE_HOME:-~/.cache}/tramline-compare (the cache); servers log into target/compare.
 set -uo pipefail
 
 usage() {
@@ -51,6 +52,10 @@ while [ $# -gt 0 ]; do
 	shift
 done
 
+for peer in $peers; do
+	[[ " floor tramline str0m pion mediamtx janus " = *" $peer "* ]] || { usage >&2; exit 2; }
+done
+
 say() { echo "compare: $*" >&2; }
 has() { command -v "$1" >/dev/null 2>&1; }
 
@@ -66,7 +71,7 @@ prepare_pion() {
 	need_go || return
 	[ "$cache/pion_sfu" -nt "$here/pion/main.go" ] && [ "$cache/pion_sfu" -nt "$here/pion/go.mod" ] && return
 	(cd "$here/pion" && nice go build -o "$cache/pion_sfu" .) >"$cache/pion.log" 2>&1 ||
-		{ echo "Pion does not build; see $cache/pion.log"; return 1; }
+		{ echo "Pion does not build; see pion.log in the cache"; return 1; }
 }
 
 # Its repository leaves out what `go generate` fetches: a version, and hls.js, which its HLS server (unused here) embeds.
@@ -88,7 +93,7 @@ prepare_mediamtx() {
 		tar -xzOf "$hls" package/dist/hls.min.js >"$source/internal/servers/hls/hls.min.js"
 		cd "$source"
 		nice go build -o "$binary" .
-	) >"$cache/mediamtx.log" 2>&1 || { echo "MediaMTX $version does not build; see $cache/mediamtx.log"; return 1; }
+	) >"$cache/mediamtx.log" 2>&1 || { echo "MediaMTX $version does not build; see mediamtx.log in the cache"; return 1; }
 }
 
 prepare_janus() {
@@ -99,7 +104,7 @@ prepare_janus() {
 		return 1
 	fi
 	{ apt-get update && apt-get install -y --no-install-recommends janus; } >"$cache/janus.log" 2>&1 ||
-		{ echo "Janus is not to be had; see $cache/janus.log"; return 1; }
+		{ echo "Janus is not to be had; see janus.log in the cache"; return 1; }
 }
 
 about() {
@@ -252,8 +257,8 @@ measure() {
 }
 
 mkdir -p "$cache" "$work" "$out"
-say "building what runs here"
 if [ -n "$install" ]; then
+	say "building what runs here"
 	(cd "$root" && nice cargo build --release --workspace) >"$work/build.log" 2>&1 ||
 		say "cargo build failed; see target/compare/build.log; going on with what is there"
 fi
