@@ -6,7 +6,8 @@
 #   perf/compare.sh --prepare                                  only build and install what is missing
 #
 # Writes perf/results/compare.md and one compare-SCENARIO.svg each. A peer that cannot be had or does not run is said in
-# the table and stops nobody. Sources and binaries of peers lie in ${XDG_CACHE_HOME:-~/.cache}/tramline-compare.
+# the table and stops nobody. Sources and binaries of peers, and the logs of building
+# them, lie in ${XDG_CACHE_HOME:-~/.cache}/tramline-compare (the cache); servers log into target/compare.
 set -uo pipefail
 
 usage() {
@@ -51,6 +52,10 @@ while [ $# -gt 0 ]; do
 	shift
 done
 
+for peer in $peers; do
+	[[ " floor tramline str0m pion mediamtx janus " = *" $peer "* ]] || { usage >&2; exit 2; }
+done
+
 say() { echo "compare: $*" >&2; }
 has() { command -v "$1" >/dev/null 2>&1; }
 
@@ -66,7 +71,7 @@ prepare_pion() {
 	need_go || return
 	[ "$cache/pion_sfu" -nt "$here/pion/main.go" ] && [ "$cache/pion_sfu" -nt "$here/pion/go.mod" ] && return
 	(cd "$here/pion" && nice go build -o "$cache/pion_sfu" .) >"$cache/pion.log" 2>&1 ||
-		{ echo "Pion does not build; see $cache/pion.log"; return 1; }
+		{ echo "Pion does not build; see pion.log in the cache"; return 1; }
 }
 
 # Its repository leaves out what `go generate` fetches: a version, and hls.js, which its HLS server (unused here) embeds.
@@ -88,7 +93,7 @@ prepare_mediamtx() {
 		tar -xzOf "$hls" package/dist/hls.min.js >"$source/internal/servers/hls/hls.min.js"
 		cd "$source"
 		nice go build -o "$binary" .
-	) >"$cache/mediamtx.log" 2>&1 || { echo "MediaMTX $version does not build; see $cache/mediamtx.log"; return 1; }
+	) >"$cache/mediamtx.log" 2>&1 || { echo "MediaMTX $version does not build; see mediamtx.log in the cache"; return 1; }
 }
 
 prepare_janus() {
@@ -99,7 +104,7 @@ prepare_janus() {
 		return 1
 	fi
 	{ apt-get update && apt-get install -y --no-install-recommends janus; } >"$cache/janus.log" 2>&1 ||
-		{ echo "Janus is not to be had; see $cache/janus.log"; return 1; }
+		{ echo "Janus is not to be had; see janus.log in the cache"; return 1; }
 }
 
 about() {
@@ -227,6 +232,10 @@ common=(--rounds 1 -d "$duration" --warm-up 1)
 measure() {
 	local scenario=$1 peer=$2 round=$3 place=$4 kind json=$4/$2.$3.json door pid
 	read -r -a kind <<<"$(load "$scenario")"
+	if [ "$peer.$scenario" = mediamtx.meeting ]; then
+		echo "it packs frames anew, so its packets are not those that were sent" >"$place/$peer.failed"
+		return
+	fi
 	case $peer in
 		floor)
 			read -r -a kind <<<"$(floor_of "$scenario")"
@@ -241,15 +250,15 @@ measure() {
 	esac
 	if ! timeout 120 "$bin/tramline-perf" "$@" "${common[@]}" --json "$json" >"$work/last.log" 2>&1; then
 		cat "$work/last.log" >>"$work/$peer.log"
-		grep -v '^.round' "$work/last.log" | grep . | head -n 1 >"$place/$peer.failed"
+		grep -v '^.round' "$work/last.log" | sed -n 's/^Error: //p' | head -n 1 >"$place/$peer.failed"
 		rm -f "$json"
 	fi
 	stop_all
 }
 
 mkdir -p "$cache" "$work" "$out"
-say "building what runs here"
 if [ -n "$install" ]; then
+	say "building what runs here"
 	(cd "$root" && nice cargo build --release --workspace) >"$work/build.log" 2>&1 ||
 		say "cargo build failed; see target/compare/build.log; going on with what is there"
 fi

@@ -12,6 +12,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,10 +44,18 @@ type track struct {
 	publisher *webrtc.PeerConnection
 }
 
+// room has the tracks that have come and the number of those that were announced.
+type room struct {
+	tracks    []*track
+	announced int
+}
+
+var errNotYet = errors.New("not all tracks of the room have come yet")
+
 type sfu struct {
 	api      *webrtc.API
 	mu       sync.Mutex
-	rooms    map[string][]*track
+	rooms    map[string]*room
 	sessions map[string]*webrtc.PeerConnection
 	nextID   atomic.Uint64
 }
@@ -61,7 +70,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	s := &sfu{api: api, rooms: map[string][]*track{}, sessions: map[string]*webrtc.PeerConnection{}}
+	s := &sfu{api: api, rooms: map[string]*room{}, sessions: map[string]*webrtc.PeerConnection{}}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /whip/{room}", s.answer(s.publish))
 	mux.HandleFunc("POST /whep/{room}", s.answer(s.subscribe))
@@ -127,7 +136,11 @@ func (s *sfu) answer(prepare func(pc *webrtc.PeerConnection, room string) error)
 		sdp, err := negotiate(pc, r.PathValue("room"), string(offer), prepare)
 		if err != nil {
 			_ = pc.Close()
-			http.Error(w, err.Error(), http.StatusBadRequest)
+			status := http.StatusBadRequest
+			if errors.Is(err, errNotYet) {
+				status = http.StatusConflict
+			}
+			http.Error(w, err.Error(), status)
 			return
 		}
 		id := fmt.Sprint(s.nextID.Add(1))
@@ -163,7 +176,23 @@ func negotiate(
 }
 
 // publish forwards each track of the connection as soon as its first packet comes.
-func (s *sfu) publish(pc *webrtc.PeerConnection, room string) error {
+func (s *sfu) publish(pc *webrtc.PeerConnection, name string) error {
+	s.mu.Lock()
+	r := s.rooms[name]
+	if r == nil {
+		r = &room{}
+		s.rooms[name] = r
+	}
+	announced := len(pc.GetTransceivers())
+	r.announced += announced
+	s.mu.Unlock()
+	pc.OnConnectionStateChange(func(state webrtc.PeerConnectionState) {
+		if state == webrtc.PeerConnectionStateClosed {
+			s.mu.Lock()
+			r.announced -= announced
+			s.mu.Unlock()
+		}
+	})
 	pc.OnTrack(func(remote *webrtc.TrackRemote, _ *webrtc.RTPReceiver) {
 		capability := remote.Codec().RTPCodecCapability
 		local, err := webrtc.NewTrackLocalStaticRTP(capability, remote.ID(), remote.StreamID())
@@ -173,9 +202,9 @@ func (s *sfu) publish(pc *webrtc.PeerConnection, room string) error {
 		}
 		published := &track{local: local, ssrc: remote.SSRC(), publisher: pc}
 		s.mu.Lock()
-		s.rooms[room] = append(s.rooms[room], published)
+		r.tracks = append(r.tracks, published)
 		s.mu.Unlock()
-		defer s.unpublish(room, published)
+		defer s.unpublish(r, published)
 		packet := make([]byte, packetBytesMax)
 		for {
 			n, _, err := remote.Read(packet)
@@ -190,23 +219,23 @@ func (s *sfu) publish(pc *webrtc.PeerConnection, room string) error {
 	return nil
 }
 
-func (s *sfu) unpublish(room string, gone *track) {
+func (s *sfu) unpublish(r *room, gone *track) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	kept := s.rooms[room][:0]
-	for _, t := range s.rooms[room] {
-		if t != gone {
-			kept = append(kept, t)
-		}
-	}
-	s.rooms[room] = kept
+	r.tracks = slices.DeleteFunc(slices.Clone(r.tracks), func(t *track) bool { return t == gone })
 }
 
 // subscribe puts the tracks of the room on the connection's m-lines of their kind.
-func (s *sfu) subscribe(pc *webrtc.PeerConnection, room string) error {
+func (s *sfu) subscribe(pc *webrtc.PeerConnection, name string) error {
 	s.mu.Lock()
-	tracks := append([]*track(nil), s.rooms[room]...)
+	var tracks []*track
+	if r := s.rooms[name]; r != nil && len(r.tracks) >= r.announced {
+		tracks = r.tracks
+	}
 	s.mu.Unlock()
+	if len(tracks) == 0 {
+		return errNotYet
+	}
 	for _, t := range tracks {
 		sender, err := pc.AddTrack(t.local)
 		if err != nil {

@@ -74,6 +74,7 @@ fn main() -> Result<()> {
         by_address: HashMap::new(),
         rooms: HashMap::new(),
         subscribers: HashMap::new(),
+        waiting: Vec::new(),
         turn: Turn::default(),
     };
     sfu.run(&inbox, &wake)
@@ -221,6 +222,8 @@ struct Sfu {
     /// Tracks of each room with what they are.
     rooms: HashMap<String, Vec<(Track, MediaKind)>>,
     subscribers: HashMap<Track, Vec<SessionId>>,
+    /// M-lines of subscribers for which the room has no track yet.
+    waiting: Vec<(SessionId, Mid, MediaKind)>,
     turn: Turn,
 }
 
@@ -241,9 +244,7 @@ impl Sfu {
             for client in self.clients.values_mut().filter(|client| client.wake_at <= now) {
                 client.handle(Input::Timeout(now), &mut self.turn);
             }
-            for (id, mid, kind) in std::mem::take(&mut self.turn.added) {
-                self.open_media(id, mid, kind);
-            }
+            self.open_media();
             self.request_keyframes();
             flush(&mut self.turn.outbox, &self.socket);
             for id in std::mem::take(&mut self.turn.gone) {
@@ -288,20 +289,34 @@ impl Sfu {
         Ok((id, answer.to_sdp_string()))
     }
 
-    /// A publisher's m-line is a track of the room; a subscriber's gets the next one of its kind.
-    fn open_media(&mut self, id: SessionId, mid: Mid, kind: MediaKind) {
-        let Some(client) = self.clients.get_mut(&id) else { return };
+    /// What is ready for media now gets its place; so does what waited for it.
+    fn open_media(&mut self) {
+        if self.turn.added.is_empty() {
+            return;
+        }
+        let mut ready = std::mem::take(&mut self.turn.added);
+        ready.append(&mut self.waiting);
+        // Publishers first: their tracks are what the others are given.
+        ready.sort_by_key(|(id, ..)| matches!(self.clients.get(id).map(|it| &it.role), Some(Role::Subscriber(_))));
+        ready.retain(|&(id, mid, kind)| !self.place(id, mid, kind));
+        self.waiting = ready;
+    }
+
+    /// A publisher's m-line is a track of the room; a subscriber's gets the next one of its kind. False: none is left.
+    fn place(&mut self, id: SessionId, mid: Mid, kind: MediaKind) -> bool {
+        let Some(client) = self.clients.get_mut(&id) else { return true };
         match &client.role {
             Role::Publisher(room) => self.rooms.entry(room.clone()).or_default().push(((id, mid), kind)),
             Role::Subscriber(room) => {
                 let mut tracks = self.rooms.get(room).into_iter().flatten();
                 let is_free = |track: &Track| client.outs.iter().all(|out| out.track != *track);
-                let Some(&(track, _)) = tracks.find(|(track, of)| *of == kind && is_free(track)) else { return };
+                let Some(&(track, _)) = tracks.find(|(track, of)| *of == kind && is_free(track)) else { return false };
                 client.outs.push(Out { track, mid, pt: None, first: None });
                 self.subscribers.entry(track).or_default().push(id);
                 self.turn.keyframes.push(track);
             }
         }
+        true
     }
 
     fn handle_datagram(&mut self, now: Instant, source: SocketAddr, bytes: &[u8]) {
