@@ -382,9 +382,9 @@ impl StrPeer {
         let Some(pt) = payload_type(&self.rtc, media.remote_pts(), codec) else { return };
         let is_key = std::mem::take(&mut sending.wants_key);
         let (parts, len, ticks) = match sending.kind {
-            MediaKind::Audio => (1, 80, 960),
+            MediaKind::Audio => (1, 80 + sending.number as usize % 7, 960),
             MediaKind::Video if is_key => (KEY_PARTS, 900, 4_500),
-            MediaKind::Video => (DELTA_PARTS, 700, 4_500),
+            MediaKind::Video => (DELTA_PARTS, 700 + sending.frame as usize % 90, 4_500),
         };
         let (publisher, room, kind, track) = (self.me, self.script.room, sending.kind, sending.track);
         let time = 4_000_000_000u32.wrapping_add(sending.frame.wrapping_mul(ticks));
@@ -396,11 +396,8 @@ impl StrPeer {
                 voice_activity: (kind == MediaKind::Audio).then_some(level < 100),
                 ..ExtensionValues::default()
             };
-            // Encoders cut a frame into near-equal packets, the longer ones behind; pictures differ.
-            let len = match kind {
-                MediaKind::Audio => len + sending.number as usize % 7,
-                MediaKind::Video => len + sending.frame as usize % 90 + usize::from(part >= parts / 2),
-            };
+            // As encoders cut a frame: near-equal packets, the longer ones behind.
+            let len = len + usize::from(part > 0 && part >= parts / 2);
             let write = RtpWrite::new(pt, sending.seq.into(), time, now, tag.payload(len))
                 .marker(kind == MediaKind::Video && part + 1 == parts)
                 .nackable(kind == MediaKind::Video)
