@@ -6,12 +6,13 @@
 #
 # Needs Rust and network to the registries; Debian packages are installed as root or through sudo when missing.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 exec </dev/null
 
 readonly DENY_VERSION=0.20.2
 readonly ALL_STEPS=(fmt clippy test bench deny browser)
 target=${CARGO_TARGET_DIR:-target}
+. scripts/need.sh
 export CARGO_TERM_PROGRESS_WHEN=never
 # Incremental state only pays where the next build is on the same machine.
 if [ -n "${CI:-}" ]; then export CARGO_INCREMENTAL=0; fi
@@ -68,16 +69,12 @@ step_bench() {
 }
 
 step_deny() {
-    local deny=("$(command -v cargo-deny || echo "$target/tools/bin/cargo-deny")")
-    if [ ! -x "${deny[0]}" ]; then
-        # Unoptimised: it runs for seconds, and compiles in a fraction of the time.
-        CARGO_TARGET_DIR="$target/tools/build" CARGO_PROFILE_DEV_DEBUG=false cargo install --locked --debug --quiet \
-            --root "$target/tools" "cargo-deny@$DENY_VERSION" || return 1
-        rm -rf "$target/tools/build"
-    fi
-    "${deny[@]}" --locked check licenses bans sources || return 1
+    need_tool cargo-deny "$DENY_VERSION" cargo-deny || return 1
+    local deny
+    deny=$(tool cargo-deny)
+    "$deny" --locked check licenses bans sources || return 1
     local log
-    log=$("${deny[@]}" --locked check advisories 2>&1) && { echo "$log"; return 0; }
+    log=$("$deny" --locked check advisories 2>&1) && { echo "$log"; return 0; }
     echo "$log"
     case "$log" in
     *"failed to fetch advisory database"*) echo "NOTE: the advisory database cannot be reached from here; advisories were not checked." ;;
@@ -95,33 +92,6 @@ step_browser() {
         npm ci --no-audit --no-fund || exit 1
         CHROMIUM=$(command -v chromium) node run.mjs
     )
-}
-
-# need_command <command> <package>...: installs the Debian packages unless the command is there.
-need_command() {
-    command -v "$1" >/dev/null && return 0
-    local command=$1
-    shift
-    echo "Installing $* for $command"
-    command -v apt-get >/dev/null || { echo "$command is missing and there is no apt-get: install it by hand." >&2; return 1; }
-    as_root apt-get update -qq
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@"
-}
-
-# need_component <cargo subcommand> <rustup component>
-need_component() {
-    cargo "$1" --version >/dev/null 2>&1 || rustup component add "$2"
-}
-
-as_root() {
-    if [ "$(id -u)" -eq 0 ]; then
-        "$@"
-    elif command -v sudo >/dev/null; then
-        sudo -n "$@"
-    else
-        echo "Neither root nor sudo: cannot run $*" >&2
-        return 1
-    fi
 }
 
 main "$@"

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use clap::Parser;
 
+use crate::base::train::TrainLimits;
+
 mod parse;
 
 /// HTTP port of Gryt's SFU.
@@ -25,6 +27,10 @@ const MAX_CONNECTIONS_LIMIT: usize = 1_000_000;
 const WORKERS_LIMIT: usize = 64;
 /// Gryt's default STUN server.
 const STUN_SERVER: &str = "stun:stun.l.google.com:19302";
+/// More padding than that is no equalising any more.
+const TRAIN_PADDING_PERCENT_LIMIT: usize = 25;
+/// Longer would be heard and seen.
+const TRAIN_HOLD_US_LIMIT: usize = 5000;
 /// A day; longer pauses between pings detect nothing.
 const SECONDS_LIMIT: u64 = 86_400;
 
@@ -45,6 +51,17 @@ pub enum MediaPorts {
         /// Last port.
         max: u16,
     },
+}
+
+/// What carries media to and from the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoDriver {
+    /// io_uring, or the other one where that is refused.
+    Auto,
+    /// io_uring or nothing.
+    Uring,
+    /// sendmmsg and recvmmsg.
+    Mmsg,
 }
 
 /// Form of the log lines.
@@ -103,6 +120,10 @@ pub struct Config {
     pub max_connections: usize,
     /// Media workers.
     pub workers: usize,
+    /// What carries their datagrams.
+    pub io: IoDriver,
+    /// What trains may cost.
+    pub trains: TrainLimits,
     /// Pause between WebSocket pings.
     pub ping_interval: Duration,
     /// Silence after which a WebSocket is closed; at least two ping intervals.
@@ -166,6 +187,15 @@ struct Flags {
     /// Media workers, one pinned thread each [env: TRAMLINE_WORKERS] [default: number of cores]
     #[arg(long, value_name = "N")]
     workers: Option<String>,
+    /// How media workers talk to the kernel: auto, uring or mmsg; auto falls back to mmsg where io_uring is refused [env: TRAMLINE_IO] [default: auto]
+    #[arg(long, value_name = "DRIVER")]
+    io: Option<String>,
+    /// Padding that may make packets alike, so that they leave together, in percent of their bytes; 0: none [env: TRAMLINE_TRAIN_PADDING] [default: 5]
+    #[arg(long, value_name = "PERCENT")]
+    train_padding: Option<String>,
+    /// Microseconds that a busy worker waits for packets that could leave together; 0: never [env: TRAMLINE_TRAIN_HOLD] [default: 250]
+    #[arg(long, value_name = "US")]
+    train_hold: Option<String>,
     /// Seconds between WebSocket pings [env: SFU_PING_INTERVAL] [default: 30]
     #[arg(long, value_name = "SECONDS")]
     ping_interval: Option<String>,
@@ -210,6 +240,8 @@ impl Config {
             log_format: LogFormat::Text,
             max_connections: MAX_CONNECTIONS,
             workers: cores(),
+            io: IoDriver::Auto,
+            trains: TrainLimits::default(),
             ping_interval: Duration::from_secs(30),
             pong_timeout: Duration::from_secs(90),
             require_client_token: true,
@@ -235,6 +267,7 @@ impl Config {
         let mut config = Self { workers: cores, ..Self::defaults() };
         config.read_http(flags, &from)?;
         config.read_media(flags, &from)?;
+        config.read_trains(flags, &from)?;
         config.read_logs(flags, &from)?;
         if let Some(text) = from.first(&flags.max_connections, "--max-connections", &["MAX_PEERS", "MAX_CONNECTIONS"]) {
             config.note_choice("seats", &text, from.set(&["MAX_PEERS", "MAX_CONNECTIONS"]));
@@ -242,6 +275,9 @@ impl Config {
         }
         if let Some(text) = from.first(&flags.workers, "--workers", &["TRAMLINE_WORKERS"]) {
             config.workers = text.read(|s| parse::count(s, 1, WORKERS_LIMIT))?;
+        }
+        if let Some(text) = from.first(&flags.io, "--io", &["TRAMLINE_IO"]) {
+            config.io = text.read(parse::io_driver)?;
         }
         if let Some(text) = from.first(&flags.ping_interval, "--ping-interval", &["SFU_PING_INTERVAL"]) {
             config.ping_interval = text.read(|s| parse::seconds(s, SECONDS_LIMIT))?;
@@ -303,6 +339,17 @@ impl Config {
         };
         if disabled {
             self.stun_servers.clear();
+        }
+        Ok(())
+    }
+
+    fn read_trains(&mut self, flags: &Flags, from: &Sources<'_>) -> Result<(), ConfigError> {
+        if let Some(text) = from.first(&flags.train_padding, "--train-padding", &["TRAMLINE_TRAIN_PADDING"]) {
+            self.trains.padding_percent_max = text.read(|s| parse::count(s, 0, TRAIN_PADDING_PERCENT_LIMIT))? as u8;
+        }
+        if let Some(text) = from.first(&flags.train_hold, "--train-hold", &["TRAMLINE_TRAIN_HOLD"]) {
+            let hold_us = text.read(|s| parse::count(s, 0, TRAIN_HOLD_US_LIMIT))?;
+            self.trains.hold_max = Duration::from_micros(hold_us as u64);
         }
         Ok(())
     }
@@ -516,6 +563,23 @@ mod tests {
             !read(&[("ICE_ADVERTISE_IP", "203.0.113.5"), ("DISABLE_STUN", "false")]).unwrap().stun_servers.is_empty()
         );
         assert!(refusal(&[("ICE_ADVERTISE_IP", "a,b")]).contains("at least one IP address"));
+    }
+
+    #[test]
+    fn the_driver_is_chosen_by_name() {
+        assert_eq!(read_with(&["--io", "uring"], &[("TRAMLINE_IO", "mmsg")]).unwrap().io, IoDriver::Uring);
+        assert_eq!(read(&[("TRAMLINE_IO", "MMSG")]).unwrap().io, IoDriver::Mmsg);
+        assert_eq!(refusal(&[("TRAMLINE_IO", "epoll")]), "TRAMLINE_IO is `epoll`, but must be auto, uring or mmsg.");
+    }
+
+    #[test]
+    fn trains_may_be_made_to_cost_nothing() {
+        let config = read(&[("TRAMLINE_TRAIN_PADDING", "0"), ("TRAMLINE_TRAIN_HOLD", "0")]).unwrap();
+        assert_eq!(config.trains, TrainLimits { padding_percent_max: 0, hold_max: Duration::ZERO });
+        let config = read_with(&["--train-padding", "3", "--train-hold", "100"], &[]).unwrap();
+        assert_eq!(config.trains, TrainLimits { padding_percent_max: 3, hold_max: Duration::from_micros(100) });
+        let text = refusal(&[("TRAMLINE_TRAIN_PADDING", "26")]);
+        assert_eq!(text, "TRAMLINE_TRAIN_PADDING is `26`, but must be a whole number from 0 to 25.");
     }
 
     #[test]

@@ -16,7 +16,7 @@
 //! | [`forward`] | who gets what, and how it is renumbered; never names a session | base |
 //! | [`session`] | one peer: transport, [`session::ingress`], [`session::egress`], [`session::negotiate`] | those above |
 //! | [`worker`] | all state of one core: [`worker::core`], seats, timers, lanes | those above |
-//! | [`net`] | sockets and io_uring; knows bytes, not WebRTC | base |
+//! | [`net`] | sockets and what carries their datagrams, io_uring first; knows bytes, not WebRTC | base |
 //! | [`room`] | rooms, publications, subscriptions, as a pure machine ([`room::hub`]) | base, wire::sdp, proto::ice, forward, session::{negotiate, feedback, stats}, worker::command, telemetry |
 //! | [`runtime`] | threads, the loop, the only clock | base, config, net, worker |
 //! | [`signaling`] | HTTP, WebSocket, the dialects, the page | base, config, wire::sdp, session::negotiate, runtime::clock, telemetry, room |
@@ -29,10 +29,12 @@
 //!
 //! # One packet, told through the files
 //!
-//! 1. `net/recv.rs`: a multishot recvmsg completes; the datagram lies in a buffer that the kernel picked from our ring.
-//!    The reap only queues it.
+//! 1. `net/recv.rs`: a multishot recvmsg completes; the datagram, or a train of them in one piece (UDP_GRO), lies in a
+//!    buffer that the kernel picked from our ring. The reap only queues it. Where io_uring is refused, `net/mmsg.rs` does
+//!    all of this file's part by plain system calls; the loop sees a [`net::Driver`] and not which.
 //! 2. [`runtime::run`]: a turn begins. The clock is read once; then come commands, lanes, timers, datagrams, forwarding
-//!    and the wait, in this order. Datagrams are lent to the core one by one, and their buffers go back to the kernel.
+//!    and the wait, in this order. Datagrams are lent to the core one by one (`net/arrival.rs`), and a buffer goes back
+//!    to the kernel after the last of its train.
 //! 3. [`worker::core`]: the first byte says RTP (RFC 7983, [`wire::class`]); the source address finds the session
 //!    ([`worker::seats`]). A session that lives on another worker gets its datagram over a [`worker::lane`]. What nobody
 //!    knows is a counted [`session::discard`].
@@ -43,14 +45,17 @@
 //! 5. [`proto::history`]: the packet is copied once, into the ring of its track. This copy is what all subscribers are
 //!    served from now, and what is sent again when somebody misses it.
 //! 6. `worker/forward.rs`: when the turn's datagrams are in, [`forward::table`] is loaded once. Every *other worker* with
-//!    subscribers gets one copy over its lane and goes on at step 5; the subscribers here are sorted, so that each one's
-//!    keys and numbers are touched once per turn.
-//! 7. [`session::egress`] and [`forward::rewrite`]: for each subscriber the packet gets its ssrc, sequence number,
-//!    timestamp, payload type and extensions; it is written into room reserved in the [`base::batch::TxBatch`] and
-//!    protected there: ciphertext is born in the bytes that the kernel reads.
+//!    subscribers gets one copy over its lane and goes on at step 5. A busy worker waits a little for more to come
+//!    ([`worker::hold`]). Then the subscribers here are sorted, so that each one's keys and numbers are touched once per
+//!    turn.
+//! 7. [`worker::departure`] takes one subscriber's packets through three steps. [`session::egress`] *admits* each and
+//!    gives it its numbers ([`forward::rewrite`]); [`forward::order`] finds, from their lengths alone, the order and the
+//!    few bytes of padding that make long trains of them; then each is *written* with its ssrc, sequence number, timestamp,
+//!    payload type and extensions into room reserved in the [`base::batch::TxBatch`] and protected there: ciphertext is
+//!    born in the bytes that the kernel reads.
 //! 8. [`base::train`], `net/send.rs`: neighbours of one size to one place become a train, one message that the kernel cuts
-//!    (UDP_SEGMENT); what travels alone is one submission. Each leaves from the local address that the peer knows us by,
-//!    and the wait at the end of the turn takes them all into the kernel with one entry.
+//!    (UDP_SEGMENT), whatever tracks they are of; what travels alone is one submission. Each leaves from the local address
+//!    that the peer knows us by, and the wait at the end of the turn takes them all into the kernel with one entry.
 //!
 //! The way back is the same: RTCP takes steps 1 to 4; NACKs are answered from the history over RTX; a wish for a keyframe
 //! ([`proto::keyframe`]) travels to the worker where the publisher lives; reports for people go up as
@@ -67,11 +72,12 @@
 //! - *There is no receive batch.* Datagrams are lent one at a time from the kernel's buffers; media is copied into the
 //!   history anyway, so nothing has to outlive the loan. Only sending is batched.
 //! - *Forwarding source and retransmission cache are one thing.* The history is per track and worker, in plaintext, with
-//!   indices instead of copies per subscriber; a subscriber only remembers which number each packet went by.
+//!   indices instead of copies per subscriber; a subscriber only remembers which number each packet went by, and with
+//!   how much padding where it may be asked for it byte by byte.
 //! - *Keys are given out by control.* A key is an index and an epoch, valid on all workers, so tables need no hashing and
 //!   a late message to a peer that has gone reaches nobody.
-//! - *No pacer, no bandwidth estimate, no layers yet*: what is received is sent at once. They will sit between steps 6
-//!   and 7.
+//! - *No pacer, no bandwidth estimate, no layers yet*: what is received is sent at once. Layers will be chosen where packets
+//!   are admitted, the pacer will sit where they are written.
 //!
 //! # Rules the code keeps
 //!

@@ -4,22 +4,23 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use rand::rngs::{StdRng, SysRng};
 use rand::{RngExt, SeedableRng};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 
 use crate::base::ids::WorkerId;
-use crate::config::{Config, MediaPorts};
+use crate::config::{Config, IoDriver, MediaPorts};
 use crate::crypto::cert::Certificate;
-use crate::net::{self, BindAddresses, IoLimits, WakeSource, WorkerSockets};
+use crate::net::{self, BindAddresses, DriverKind, IoLimits, WakeSource, WorkerSockets};
 use crate::proto::dtls::DtlsConfig;
 use crate::room::control::{Control, WorkerLink};
 use crate::room::hub::{Hub, HubConfig};
 use crate::runtime::interfaces;
-use crate::runtime::spawn::{Seat, Workers, spawn_workers};
+use crate::runtime::spawn::{Seat, SpawnOptions, Workers, spawn_workers};
 use crate::runtime::worker::Worker;
 use crate::self_check;
 use crate::signaling::{self, AppState};
@@ -36,29 +37,49 @@ const CONTROL_TICK: Duration = Duration::from_millis(500);
 /// Connections the kernel keeps for us while we accept.
 const BACKLOG: u32 = 1024;
 
-/// Serves until SIGTERM or SIGINT.
+/// Serves until SIGTERM or SIGINT, or until a worker ends by itself, which is an error.
 pub fn run(config: Config) -> Result<()> {
-    net::features::probe()?;
+    let driver = choose_driver(config.io)?;
     let sockets = bind_media(&config)?;
     let addresses = advertised(&config, &sockets)?;
-    let media_port = sockets.first().map_or(0, |sockets| sockets.port);
-    let (control, workers, events) = start_workers(&config, sockets, addresses.clone())?;
+    let (control, workers, events) = start_workers(&config, driver, sockets, addresses.clone())?;
     let control_thread = std::thread::Builder::new().name("tramline-control".into()).spawn({
         let control = Arc::clone(&control);
         move || handle_events(&control, &events)
     })?;
     let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("tramline-http").enable_all().build()?;
-    let served = runtime.block_on(serve(config, Arc::clone(&control), media_port, &addresses));
+    let served = runtime.block_on(serve(config, driver, Arc::clone(&control), &addresses, Arc::clone(&workers.ended)));
     control.stop();
+    let mut worked = Ok(());
     for thread in workers.threads {
-        let ended = thread.join().map_err(|_| anyhow::anyhow!("a worker thread panicked"))?;
-        ended.context("a worker's ring broke")?;
+        let ended = match thread.join() {
+            Ok(ended) => ended.context("a worker could no longer send or receive"),
+            Err(_) => Err(anyhow!("a worker thread panicked")),
+        };
+        worked = worked.and(ended);
     }
     // The workers are gone and with them the senders of events.
     let _ = control_thread.join();
     runtime.shutdown_timeout(Duration::from_secs(1));
     tracing::info!("stopped");
-    served
+    worked.and(served)
+}
+
+/// What carries media: as asked for, or the best there is.
+fn choose_driver(asked: IoDriver) -> Result<DriverKind> {
+    if asked == IoDriver::Mmsg {
+        return Ok(DriverKind::Mmsg);
+    }
+    match net::features::probe(IoLimits::default()) {
+        Ok(()) => Ok(DriverKind::Uring),
+        Err(refused) if asked == IoDriver::Auto => {
+            tracing::warn!(
+                "{refused}; until then media goes through sendmmsg and recvmmsg, which costs more per packet"
+            );
+            Ok(DriverKind::Mmsg)
+        }
+        Err(refused) => Err(refused.into()),
+    }
 }
 
 fn bind_media(config: &Config) -> Result<Vec<WorkerSockets>> {
@@ -133,7 +154,12 @@ fn os_rng() -> Result<StdRng> {
 
 type Running = (Arc<Control>, Workers, Receiver<(WorkerId, Event)>);
 
-fn start_workers(config: &Config, sockets: Vec<WorkerSockets>, addresses: Vec<Vec<SocketAddr>>) -> Result<Running> {
+fn start_workers(
+    config: &Config,
+    driver: DriverKind,
+    sockets: Vec<WorkerSockets>,
+    addresses: Vec<Vec<SocketAddr>>,
+) -> Result<Running> {
     let certificate = Arc::new(Certificate::generate().context("no DTLS certificate")?);
     let dtls = Arc::new(DtlsConfig::new(Arc::clone(&certificate)).context("DTLS cannot be set up")?);
     let fingerprint = certificate.fingerprint_sha256();
@@ -148,10 +174,15 @@ fn start_workers(config: &Config, sockets: Vec<WorkerSockets>, addresses: Vec<Ve
         let waker = wake.waker();
         links.push(WorkerLink { commands, wake: Box::new(move || waker.wake()) });
         let (rng, dtls, table, events) = (os_rng()?, Arc::clone(&dtls), hub.table(), events.clone());
-        let build = move |id| Worker::new(id, WorkerCore::new(id, rng, dtls, table, lanes), commands_out, events);
+        let trains = config.trains;
+        let build = move |id| {
+            let mut core = WorkerCore::new(id, rng, dtls, table, lanes);
+            core.set_train_limits(trains);
+            Worker::new(id, core, commands_out, events)
+        };
         seats.push(Seat { sockets, wake, build });
     }
-    let workers = spawn_workers(seats, IoLimits::default(), true)?;
+    let workers = spawn_workers(seats, SpawnOptions { driver, limits: IoLimits::default(), is_pinned: true })?;
     Ok((Arc::new(Control::new(hub, links)), workers, events_out))
 }
 
@@ -169,7 +200,13 @@ fn handle_events(control: &Control, events: &Receiver<(WorkerId, Event)>) {
     }
 }
 
-async fn serve(config: Config, control: Arc<Control>, media_port: u16, addresses: &[Vec<SocketAddr>]) -> Result<()> {
+async fn serve(
+    config: Config,
+    driver: DriverKind,
+    control: Arc<Control>,
+    addresses: &[Vec<SocketAddr>],
+    worker_ended: Arc<Notify>,
+) -> Result<()> {
     let listener = listen(&config)?;
     let http = listener.local_addr()?;
     let mut rng = os_rng()?;
@@ -182,10 +219,18 @@ async fn serve(config: Config, control: Arc<Control>, media_port: u16, addresses
         IpAddr::V6(ip) => format!("[{ip}]"),
     };
     let announced: Vec<String> = addresses.iter().flatten().map(SocketAddr::to_string).collect();
-    tracing::info!(media_port, candidates = announced.join(" "), "media is served");
+    let media_port = ports.first().copied().unwrap_or_default();
+    tracing::info!(media_port, candidates = announced.join(" "), io = driver.as_str(), "media is served");
     tracing::info!("open http://{host}:{} in a browser", http.port());
     let state = AppState::new(control, Arc::new(config));
-    signaling::serve(listener, state, stop_signal()).await?;
+    let stop = async move {
+        tokio::select! {
+            () = stop_signal() => {}
+            // Its peers hear nothing any more: whoever started us shall see that and start us again.
+            () = worker_ended.notified() => tracing::error!("a worker has ended: stopping"),
+        }
+    };
+    signaling::serve(listener, state, stop).await?;
     Ok(())
 }
 

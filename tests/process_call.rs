@@ -1,4 +1,5 @@
-//! Calls through the built program, over real sockets: undisturbed, with strangers who mean harm, with a public address.
+//! Calls through the built program, over real sockets: undisturbed, with strangers who mean harm, with a public address;
+//! over io_uring and over the fallback.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
 mod process_support;
@@ -23,13 +24,32 @@ const BURST: u32 = 64;
 /// Sockets of strangers.
 const STRANGERS: usize = 8;
 
+/// Each test, for each driver.
+macro_rules! for_each_driver {
+    ($($name:ident)*) => {
+        mod auto {
+            $(#[test] fn $name() { super::$name("auto"); })*
+        }
+        mod mmsg {
+            $(#[test] fn $name() { super::$name("mmsg"); })*
+        }
+    };
+}
+
+for_each_driver! {
+    two_peers_hear_and_see_each_other
+    a_stop_in_the_middle_of_a_call_closes_it_on_every_side
+    strangers_cannot_harm_a_call_nor_get_more_than_they_send
+    the_address_that_a_stun_server_tells_becomes_a_candidate
+    a_range_gives_each_worker_a_port
+}
+
 fn socket() -> UdpSocket {
     UdpSocket::bind("127.0.0.1:0").unwrap()
 }
 
-#[test]
-fn two_peers_hear_and_see_each_other() {
-    let server = Server::start();
+fn two_peers_hear_and_see_each_other(io: &str) {
+    let server = Server::with(&[("TRAMLINE_IO", io)]);
     let ana = Peer::join(server.ws("/ws"), "r", 1, socket(), None);
     let ben = Peer::join(server.ws("/ws"), "r", 2, socket(), None);
     ana.hears_and_sees(2, 50);
@@ -61,9 +81,8 @@ fn two_peers_hear_and_see_each_other() {
     wait_for("the leaver is gone", || (server.metric("gryt_sfu_peers_active") == 1).then_some(()));
 }
 
-#[test]
-fn a_stop_in_the_middle_of_a_call_closes_it_on_every_side() {
-    let mut server = Server::start();
+fn a_stop_in_the_middle_of_a_call_closes_it_on_every_side(io: &str) {
+    let mut server = Server::with(&[("TRAMLINE_IO", io)]);
     let ana = Peer::join(server.ws("/ws"), "r", 1, socket(), None);
     let mut ben = Peer::join(server.ws("/ws"), "r", 2, socket(), None);
     ana.hears_and_sees(2, 5);
@@ -76,9 +95,8 @@ fn a_stop_in_the_middle_of_a_call_closes_it_on_every_side() {
     assert_eq!(server.ended().code(), Some(0));
 }
 
-#[test]
-fn strangers_cannot_harm_a_call_nor_get_more_than_they_send() {
-    let mut server = Server::start();
+fn strangers_cannot_harm_a_call_nor_get_more_than_they_send(io: &str) {
+    let mut server = Server::with(&[("TRAMLINE_IO", io)]);
     let ana = Peer::join(server.ws("/ws"), "r", 1, socket(), None);
     let ben = Peer::join(server.ws("/ws"), "r", 2, socket(), None);
     ana.hears_and_sees(2, 20);
@@ -292,8 +310,7 @@ fn check(request: BindingRequest<'_>) -> Vec<u8> {
     bytes
 }
 
-#[test]
-fn the_address_that_a_stun_server_tells_becomes_a_candidate() {
+fn the_address_that_a_stun_server_tells_becomes_a_candidate(io: &str) {
     let stun = UdpSocket::bind("127.0.0.1:0").unwrap();
     let asked_from = Arc::new(AtomicU32::new(0));
     let url = format!("stun:127.0.0.1:{}", stun.local_addr().unwrap().port());
@@ -311,7 +328,7 @@ fn the_address_that_a_stun_server_tells_becomes_a_candidate() {
             }
         }
     });
-    let settings = [("STUN_SERVERS", url.as_str()), ("ICE_ADVERTISE_IP", "")];
+    let settings = [("STUN_SERVERS", url.as_str()), ("ICE_ADVERTISE_IP", ""), ("TRAMLINE_IO", io)];
     let mut server = Server::with(&settings);
     server.logged("203.0.113.7:3478");
     let ana = Peer::join(server.ws("/ws"), "r", 1, socket(), Some(([127, 0, 0, 1], server.media_port).into()));
@@ -356,8 +373,7 @@ fn exactly_the_advertised_addresses_are_told() {
     assert_eq!(told, [format!("198.51.100.4:{port}"), format!("127.0.0.1:{port}")]);
 }
 
-#[test]
-fn a_range_gives_each_worker_a_port() {
+fn a_range_gives_each_worker_a_port(io: &str) {
     // A pair of free neighbours may be gone a moment later: other tests bind too.
     let server = wait_for("two free ports side by side", || {
         let probe = UdpSocket::bind("0.0.0.0:0").unwrap();
@@ -366,13 +382,13 @@ fn a_range_gives_each_worker_a_port() {
         UdpSocket::bind(("0.0.0.0", min + 1)).ok()?;
         let (min, max) = (min.to_string(), (min + 1).to_string());
         let range = [("ICE_UDP_MUX_PORT", ""), ("ICE_UDP_PORT_MIN", &*min), ("ICE_UDP_PORT_MAX", &*max)];
-        Some(Server::run(&with(&QUIET, &range), &[]))
+        Some(Server::run(&with(&with(&QUIET, &range), &[("TRAMLINE_IO", io)]), &[]))
     });
     server.healthy();
     let peers: Vec<Peer> = (0..4)
         .map(|number| Peer::join(server.ws("/ws"), ["a", "b"][number / 2], number as u32, socket(), None))
         .collect();
-    peers.iter().for_each(Peer::connected);
+    peers.iter().for_each(|peer| peer.connected());
     let mut ports: Vec<u16> = peers.iter().flat_map(|peer| candidates(&peer.answer)).map(|it| it.port()).collect();
     ports.sort_unstable();
     ports.dedup();

@@ -43,7 +43,15 @@ fn every_endpoint_answers() {
     ] {
         assert!(metrics.lines().any(|line| line.starts_with(&format!("{name} "))), "{name} is missing in\n{metrics}");
     }
-    for name in ["live_subscribers", "live_rtp_bytes", "live_rtp_packets", "tramline_discards", "tramline_io_errors"] {
+    for name in [
+        "live_subscribers",
+        "live_rtp_bytes",
+        "live_rtp_packets",
+        "tramline_discards",
+        "tramline_io_errors",
+        "tramline_turns",
+        "tramline_enters",
+    ] {
         assert!(metrics.lines().any(|line| line.starts_with(&format!("# TYPE {name} "))), "{name}:\n{metrics}");
     }
     assert!(metrics.ends_with("# EOF\n"));
@@ -157,6 +165,7 @@ fn a_bad_value_is_refused_in_one_sentence() {
         ("MAX_CONNECTIONS", "0", "from 1 to"),
         ("MAX_PEERS", "many", "from 1 to"),
         ("TRAMLINE_WORKERS", "65", "from 1 to 64"),
+        ("TRAMLINE_IO", "epoll", "auto, uring or mmsg"),
         ("SFU_PING_INTERVAL", "0", "from 1 to"),
         ("SFU_PONG_TIMEOUT", "1.5", "from 1 to"),
     ] {

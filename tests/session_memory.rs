@@ -24,7 +24,7 @@ use tramline::proto::dtls::{Dtls, DtlsConfig, DtlsOutput, DtlsRole};
 use tramline::proto::ice::LocalCredentials;
 use tramline::room::api::{Capabilities, Dialect, JoinRequest, StreamNames};
 use tramline::room::hub::{Hub, HubConfig};
-use tramline::session::negotiate::{Policy, RemoteTransport};
+use tramline::session::negotiate::{Policy, RemoteTransport, Role};
 use tramline::session::peer::Session;
 use tramline::wire::rtcp::{ReportBlock, write_receiver_report};
 use tramline::worker::command::{Command, Event};
@@ -78,7 +78,7 @@ impl Bench {
     }
 
     fn hear(&mut self, path: Path, mut bytes: Vec<u8>) {
-        self.core.handle_datagram(self.now, RxDatagram { path, bytes: &mut bytes }, &mut self.tx);
+        self.core.handle_datagram(self.now, RxDatagram::fresh(path, &mut bytes), &mut self.tx);
         while let Some(event) = self.core.poll_event() {
             assert!(!matches!(event, Event::Ended { .. }), "{event:?}");
         }
@@ -245,7 +245,13 @@ fn the_room_keeps_little_of_a_listener() {
             user_id: Some(format!("user {index}")),
             display_name: "A person's name".into(),
             dialect: Dialect::Switchboard,
-            policy: Policy { server_offers_first: false, server_may_offer: true, live_binding: true, slots: &[] },
+            policy: Policy {
+                server_offers_first: false,
+                server_may_offer: true,
+                live_binding: true,
+                slots: &[],
+                role: Role::Participant,
+            },
             stream_names: StreamNames::Publisher,
             capabilities: Capabilities::ALL,
         };

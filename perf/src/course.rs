@@ -1,15 +1,24 @@
-//! What the threads of a run share: its epoch, the measured window and the publisher's progress.
+//! What the threads of a run share: its epoch, the measured window and the pace.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// One run. The window is given in packet numbers, so that each packet is in or out whenever it arrives.
+/// A window begins and ends this far ahead, so that every thread knows of it before it is reached.
+const AHEAD: Duration = Duration::from_millis(20);
+/// Windows are looked at in slices of this length.
+pub const SLICE_NS: u64 = 100_000_000;
+/// The pace at which sources send as they were told, in thousandths.
+const FULL_PACE: u32 = 1000;
+
+/// One run. A packet is in the window by the time of its sending, whenever it arrives.
 #[derive(Debug)]
 pub struct Course {
     epoch: Instant,
-    first: AtomicU64,
-    end: AtomicU64,
-    sent: AtomicU64,
+    /// The wall clock at the epoch, in nanoseconds since 1970.
+    wall_ns: AtomicU64,
+    first_ns: AtomicU64,
+    end_ns: AtomicU64,
+    pace: AtomicU32,
     stopping: AtomicBool,
 }
 
@@ -18,11 +27,17 @@ impl Course {
     pub fn new(now: Instant) -> Self {
         Self {
             epoch: now,
-            first: AtomicU64::new(u64::MAX),
-            end: AtomicU64::new(0),
-            sent: AtomicU64::new(0),
+            wall_ns: AtomicU64::new(0),
+            first_ns: AtomicU64::new(u64::MAX),
+            end_ns: AtomicU64::new(0),
+            pace: AtomicU32::new(FULL_PACE),
             stopping: AtomicBool::new(false),
         }
+    }
+
+    /// When the run began.
+    pub fn epoch(&self) -> Instant {
+        self.epoch
     }
 
     /// Nanoseconds since the run began.
@@ -30,31 +45,50 @@ impl Course {
         now.saturating_duration_since(self.epoch).as_nanos() as u64
     }
 
-    /// Packets `..sent` have been sent.
-    pub fn set_sent(&self, sent: u64) {
-        self.sent.store(sent, Ordering::Release);
+    /// Sets the wall clock's `wall` beside the monotonic `now`.
+    pub fn set_wall(&self, now: Instant, wall: SystemTime) {
+        let wall_ns = wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
+        self.wall_ns.store(wall_ns.saturating_sub(self.ns(now)), Ordering::Release);
     }
 
-    /// How many packets have been sent.
-    pub fn sent(&self) -> u64 {
-        self.sent.load(Ordering::Acquire)
+    /// Nanoseconds of the run at a time of the wall clock, given in nanoseconds since 1970.
+    pub fn ns_of_wall(&self, wall_ns: u64) -> u64 {
+        wall_ns.saturating_sub(self.wall_ns.load(Ordering::Relaxed))
     }
 
-    /// Opens the window for packets from `first` on.
-    pub fn open(&self, first: u64) {
-        self.end.store(u64::MAX, Ordering::Release);
-        self.first.store(first, Ordering::Release);
+    /// Opens the window a moment after `now`.
+    pub fn open(&self, now: Instant) {
+        self.first_ns.store(self.ns(now + AHEAD), Ordering::Release);
+        self.end_ns.store(u64::MAX, Ordering::Release);
     }
 
-    /// Closes the window before packet `end`; gives how many packets it holds.
-    pub fn close(&self, end: u64) -> u64 {
-        self.end.store(end, Ordering::Release);
-        end.saturating_sub(self.first.load(Ordering::Acquire))
+    /// Forgets the last window: nothing counts until the next.
+    pub fn shut(&self) {
+        self.end_ns.store(0, Ordering::Release);
     }
 
-    /// Whether a packet counts.
-    pub fn counts(&self, number: u64) -> bool {
-        (self.first.load(Ordering::Relaxed)..self.end.load(Ordering::Relaxed)).contains(&number)
+    /// Closes the window a moment after `now`; gives its length.
+    pub fn close(&self, now: Instant) -> Duration {
+        let end_ns = self.ns(now + AHEAD);
+        self.end_ns.store(end_ns, Ordering::Release);
+        Duration::from_nanos(end_ns.saturating_sub(self.first_ns.load(Ordering::Acquire)))
+    }
+
+    /// Which slice of the window a packet falls into that was sent then; `None` outside.
+    pub fn slice(&self, sent_ns: u64) -> Option<usize> {
+        let first_ns = self.first_ns.load(Ordering::Relaxed);
+        let is_inside = (first_ns..self.end_ns.load(Ordering::Relaxed)).contains(&sent_ns);
+        is_inside.then(|| ((sent_ns - first_ns) / SLICE_NS) as usize)
+    }
+
+    /// Lets steady sources send at this multiple of their rate.
+    pub fn set_pace(&self, pace: f64) {
+        self.pace.store((pace * f64::from(FULL_PACE)) as u32, Ordering::Release);
+    }
+
+    /// The multiple of their rate at which steady sources send.
+    pub fn pace(&self) -> f64 {
+        f64::from(self.pace.load(Ordering::Acquire)) / f64::from(FULL_PACE)
     }
 
     /// Ends all threads.
@@ -73,12 +107,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_packets_within_the_window_count() {
+    fn a_packet_is_in_the_window_by_the_time_of_its_sending() {
+        let start = tramline::runtime::clock::now();
+        let course = Course::new(start);
+        let at = |ms: u64| course.slice((AHEAD + Duration::from_millis(ms)).as_nanos() as u64);
+        assert_eq!(at(0), None);
+        course.open(start + Duration::from_secs(1));
+        assert_eq!((at(999), at(1000), at(1099), at(1100), at(900_000)), (None, Some(0), Some(0), Some(1), Some(8990)));
+        assert_eq!(course.close(start + Duration::from_secs(3)), Duration::from_secs(2));
+        assert_eq!((at(2999), at(3000)), (Some(19), None));
+        course.shut();
+        assert_eq!(at(1000), None);
+    }
+
+    #[test]
+    fn the_wall_clock_is_translated() {
+        let start = tramline::runtime::clock::now();
+        let course = Course::new(start);
+        course.set_wall(start + Duration::from_secs(2), UNIX_EPOCH + Duration::from_secs(100));
+        assert_eq!(course.ns_of_wall(100_000_000_500), 2_000_000_500);
+        assert_eq!(course.ns_of_wall(5), 0);
+    }
+
+    #[test]
+    fn the_pace_is_one_until_set() {
         let course = Course::new(tramline::runtime::clock::now());
-        assert!(!course.counts(0));
-        course.open(5);
-        assert!(!course.counts(4) && course.counts(5) && course.counts(1 << 50));
-        assert_eq!(course.close(9), 4);
-        assert!(course.counts(8) && !course.counts(9));
+        assert_eq!(course.pace(), 1.0);
+        course.set_pace(1.5);
+        assert_eq!(course.pace(), 1.5);
     }
 }

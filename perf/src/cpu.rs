@@ -39,6 +39,18 @@ impl CpuReading {
         Ok(reading)
     }
 
+    /// Several processes together: a server and its children.
+    pub fn of_processes(pids: &[u32]) -> Result<Self> {
+        let mut sum = Self::default();
+        for &pid in pids {
+            let one = Self::of_process(pid)?;
+            one.by_name_ns.into_iter().for_each(|(name, ns)| *sum.by_name_ns.entry(name).or_default() += ns);
+            sum.user_s += one.user_s;
+            sum.system_s += one.system_s;
+        }
+        Ok(sum)
+    }
+
     /// The kernel's threads for deferred network work, of the whole machine: under load they take part of what sending
     /// over loopback costs. Empty where they cannot be seen, as in a container.
     pub fn of_softirqs() -> Self {
@@ -130,6 +142,9 @@ mod tests {
     fn this_process_has_used_some_time() {
         assert!(CpuReading::of_process(std::process::id()).unwrap().total_ns() > 0);
         assert!(CpuReading::of_process(0).is_err());
+        let own = std::process::id();
+        let (once, twice) = (CpuReading::of_process(own).unwrap(), CpuReading::of_processes(&[own, own]).unwrap());
+        assert!(twice.total_ns() >= 2 * once.total_ns());
         assert!(parse_schedstat("no").is_err());
     }
 }

@@ -1,126 +1,100 @@
-//! Many receivers in one thread: epoll over their sockets, every packet decrypted and checked.
+//! Many peers in one thread: epoll over their sockets, every packet decrypted and checked, every frame sent in time.
 //!
-//! Owns: the receivers, each with its own socket as a real client has. The tally is shared with whoever reports.
+//! Owns: the peers, each with its own socket as a real client has. The tally is shared with whoever reports.
 //! Promises: the clock is read once per batch of datagrams, so latency includes what a batch waited for the thread.
 
-use std::net::UdpSocket;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver as Arrivals, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
-use tramline::base::ids::Ssrc;
-use tramline::crypto::srtp::{SrtpError, SrtpReceiver};
 use tramline::runtime::clock;
-use tramline::wire::class::{Class, classify};
-use tramline::wire::rtcp::{ReportBlock, write_receiver_report};
-use tramline::wire::rtp::RtpView;
 
 use crate::course::Course;
-use crate::net::Reader;
-use crate::peer::{Heard, Peer};
-use crate::stamp;
-use crate::tally::{Stream, Tally};
+use crate::member::{Inmate, Member};
+use crate::net::{Batch, Reader};
+use crate::shared::{Shared, lock};
+use crate::tally::Tally;
 
-/// Timers are looked at this often; the finest of them is 100 ms.
+/// Timers are looked at this often; the finest of them is 20 ms.
 const TICK: Duration = Duration::from_millis(10);
-/// RFC 3550 §6.2 would have 5 s and more in large sessions; browsers report each second.
-const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// Sockets reported ready by one wait.
 const EVENTS: usize = 256;
-/// Streams a subscriber is sent in the scenarios there are; more are not checked but counted as damaged.
-const STREAMS_MAX: usize = 16;
+/// A few keyframes before memory grows.
+const BATCH_BYTES: usize = 1 << 17;
+/// Longest wait for a thread to look at its sockets.
+const CENSUS_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Who receives on a socket.
-pub enum Ear {
-    /// A peer of a server.
-    Full(Box<Peer>),
-    /// Keys and nothing else: a receiver of the floor.
-    Bare(Box<SrtpReceiver>),
-}
-
-/// One receiver.
-pub struct Member {
-    /// Non-blocking; connected where the ear is a peer.
-    pub socket: UdpSocket,
-    /// Who listens.
-    pub ear: Ear,
-}
-
-/// A thread of receivers.
+/// A thread of peers.
 pub struct Herd {
     entrance: Sender<Member>,
     shared: Arc<Shared>,
+    takes_trains: bool,
     thread: Option<JoinHandle<()>>,
-}
-
-/// What the thread tells.
-#[derive(Debug)]
-struct Shared {
-    tally: Mutex<Tally>,
-    /// Members that have their keys.
-    connected: AtomicUsize,
-    /// Members that have received a packet.
-    flowing: AtomicUsize,
-    failures: Mutex<Vec<String>>,
 }
 
 impl Herd {
     /// Starts the thread. It ends with the course. One that polls never sleeps, so nobody pays for waking it.
     pub fn start(course: Arc<Course>, takes_trains: bool, polls: bool, name: &str) -> Result<Self> {
         let (entrance, arrivals) = channel();
-        let shared = Arc::new(Shared {
-            tally: Mutex::new(Tally::new()?),
-            connected: AtomicUsize::new(0),
-            flowing: AtomicUsize::new(0),
-            failures: Mutex::default(),
-        });
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).context("epoll")?;
+        let shared = Arc::new(Shared::new()?);
         let pen = Pen {
             course,
             shared: Arc::clone(&shared),
             arrivals,
-            epoll,
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC).context("epoll")?,
             members: Vec::new(),
+            free: Vec::new(),
+            due: BinaryHeap::new(),
             reader: Reader::new(takes_trains),
-            wait: if polls { Duration::ZERO } else { TICK },
+            batch: Batch::new(BATCH_BYTES),
+            polls,
+            drops_of_the_gone: 0,
         };
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(|| pen.run())?;
-        Ok(Self { entrance, shared, thread: Some(thread) })
+        Ok(Self { entrance, shared, takes_trains, thread: Some(thread) })
     }
 
-    /// Takes a receiver in.
+    /// Takes a peer in.
     pub fn admit(&self, member: Member) -> Result<()> {
         self.entrance.send(member).ok().context("the receiver thread has ended")
     }
 
-    /// Members that have their keys.
-    pub fn connected(&self) -> usize {
-        self.shared.connected.load(Ordering::Acquire)
+    /// Whether its members' sockets must take whole trains.
+    pub fn takes_trains(&self) -> bool {
+        self.takes_trains
     }
 
-    /// Members that have received media.
-    pub fn flowing(&self) -> usize {
-        self.shared.flowing.load(Ordering::Acquire)
+    /// What the thread tells.
+    pub fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     /// Forgets what was counted.
     pub fn clear(&self) {
         lock(&self.shared.tally).clear();
+        lock(&self.shared.guests).clear();
     }
 
-    /// What was counted since the last `clear`.
-    pub fn tally(&self) -> Tally {
-        lock(&self.shared.tally).clone()
+    /// What was counted since the last `clear`: by members, by guests.
+    pub fn tallies(&self) -> (Tally, Tally) {
+        (lock(&self.shared.tally).clone(), lock(&self.shared.guests).clone())
     }
 
-    /// What went wrong with members, each once.
-    pub fn failures(&self) -> Vec<String> {
-        lock(&self.shared.failures).clone()
+    /// Datagrams that came in time and were not read in time: the generator's own losses, since its start.
+    pub fn drops(&self) -> u64 {
+        self.shared.ask_for_census();
+        let until = clock::now() + CENSUS_PATIENCE;
+        while self.shared.wants_census() && clock::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.shared.drops()
     }
 
     /// Waits for the thread; the course must have been stopped.
@@ -136,191 +110,125 @@ impl Herd {
 struct Pen {
     course: Arc<Course>,
     shared: Arc<Shared>,
-    arrivals: Receiver<Member>,
+    arrivals: Arrivals<Member>,
     epoll: rustix::fd::OwnedFd,
-    members: Vec<Inmate>,
+    members: Vec<Option<Inmate>>,
+    free: Vec<usize>,
+    /// The sources of connected members by when their next frame is due.
+    due: BinaryHeap<Reverse<(Instant, usize, usize)>>,
     reader: Reader,
-    /// How long to sleep when nothing is there.
-    wait: Duration,
-}
-
-/// A member and what became of it.
-struct Inmate {
-    socket: UdpSocket,
-    ear: Ear,
-    streams: Vec<Stream>,
-    our_ssrc: Ssrc,
-    report_at: Instant,
-    was_connected: bool,
-    has_failed: bool,
+    batch: Batch,
+    polls: bool,
+    drops_of_the_gone: u64,
 }
 
 impl Pen {
     fn run(mut self) {
         let mut events = Vec::with_capacity(EVENTS);
-        let timeout = Timespec { tv_sec: 0, tv_nsec: self.wait.as_nanos() as _ };
         let mut tick_at = clock::now();
         while !self.course.is_stopping() {
             self.take_in();
             events.clear();
+            let timeout = self.timeout(tick_at);
             // An interruption is a short wait.
             let _ = epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&timeout));
-            let mut tally = lock(&self.shared.tally);
-            for event in &events {
-                let event: &epoll::Event = event;
-                if let Some(member) = self.members.get_mut(event.data.u64() as usize) {
-                    member.read_all(&self.course, &self.shared, &mut self.reader, &mut tally);
-                }
-            }
-            drop(tally);
+            self.read(&events);
+            self.play();
             let now = clock::now();
             if now >= tick_at {
                 tick_at = now + TICK;
-                self.members.iter_mut().for_each(|member| member.handle_timeout(now, &self.shared));
+                self.handle_timeout(now);
+                self.hold_census();
             }
         }
+    }
+
+    fn timeout(&self, tick_at: Instant) -> Timespec {
+        let next = self.due.peek().map_or(tick_at, |Reverse((at, ..))| tick_at.min(*at));
+        let wait = if self.polls { Duration::ZERO } else { next.saturating_duration_since(clock::now()) };
+        Timespec { tv_sec: wait.as_secs() as _, tv_nsec: wait.subsec_nanos().into() }
     }
 
     fn take_in(&mut self) {
-        while let Ok(Member { socket, ear }) = self.arrivals.try_recv() {
-            let data = epoll::EventData::new_u64(self.members.len() as u64);
-            if let Err(error) = epoll::add(&self.epoll, &socket, data, epoll::EventFlags::IN) {
+        while let Ok(member) = self.arrivals.try_recv() {
+            let at = self.free.pop().unwrap_or(self.members.len());
+            let data = epoll::EventData::new_u64(at as u64);
+            if let Err(error) = epoll::add(&self.epoll, &member.socket, data, epoll::EventFlags::IN) {
                 lock(&self.shared.failures).push(format!("epoll: {error}"));
             }
-            let now = clock::now();
-            self.members.push(Inmate {
-                socket,
-                ear,
-                streams: Vec::new(),
-                our_ssrc: Ssrc(rand::random()),
-                // Spread over the second, as those of people who came one by one are.
-                report_at: now + REPORT_EVERY.mul_f64(rand::random::<f64>()),
-                was_connected: false,
-                has_failed: false,
-            });
-        }
-    }
-}
-
-impl Inmate {
-    fn read_all(&mut self, course: &Course, shared: &Shared, reader: &mut Reader, tally: &mut Tally) {
-        loop {
-            let now = clock::now();
-            let now_ns = course.ns(now);
-            let Self { socket, ear, streams, .. } = self;
-            let (_, may_have_more) = reader.read(socket, |begins_message, bytes| {
-                let heard = ear.hear(now, bytes, &mut |out| send(socket, out));
-                let packet = match heard {
-                    Heard::Rtp(packet) => packet,
-                    Heard::Refused(SrtpError::Replayed | SrtpError::TooOld) => return tally.duplicated += 1,
-                    Heard::Refused(_) => return tally.unauthentic += 1,
-                    Heard::Nothing | Heard::Rtcp(_) => return,
-                };
-                let view = bytes.get(..packet.plain_len).and_then(|plain| RtpView::parse(plain).ok());
-                // Padding alone carries nothing to check.
-                if view.is_some_and(|view| view.payload().is_empty()) {
-                    return;
-                }
-                let Some((view, stamp)) = view.and_then(|view| Some((view, stamp::read(view.payload())?))) else {
-                    return tally.damaged += 1;
-                };
-                let Some(stream) = stream_of(streams, view.ssrc(), shared) else { return tally.damaged += 1 };
-                if course.counts(stamp.number) {
-                    tally.messages += u64::from(begins_message);
-                    tally.datagrams += 1;
-                    tally.count(stream, packet.index, stamp, now_ns);
-                } else {
-                    stream.note(packet.index, stamp.number);
-                }
-            });
-            if !may_have_more {
-                break;
+            let inmate = Inmate::new(clock::now(), member);
+            match self.members.get_mut(at) {
+                Some(place) => *place = Some(inmate),
+                None => self.members.push(Some(inmate)),
             }
         }
-        self.note_state(shared);
     }
 
-    fn handle_timeout(&mut self, now: Instant, shared: &Shared) {
-        let Self { socket, ear: Ear::Full(peer), .. } = self else { return };
-        peer.handle_timeout(now, &mut |out| send(socket, out));
-        if now >= self.report_at {
-            self.report_at += REPORT_EVERY;
-            self.report();
+    fn schedule(&mut self, at: usize, inmate: &mut Inmate) {
+        for (nth, due) in inmate.take_started(&self.course).into_iter().enumerate() {
+            self.due.push(Reverse((due, at, nth)));
         }
-        self.note_state(shared);
     }
 
-    fn report(&mut self) {
-        let Self { socket, ear: Ear::Full(peer), streams, our_ssrc, .. } = self else { return };
-        let blocks: Vec<ReportBlock> = streams.iter().map(report_block).collect();
-        if blocks.is_empty() {
+    fn read(&mut self, events: &[epoll::Event]) {
+        let shared = Arc::clone(&self.shared);
+        let (mut tally, mut guests) = (lock(&shared.tally), lock(&shared.guests));
+        for event in events {
+            let at = event.data.u64() as usize;
+            let Some(Some(member)) = self.members.get_mut(at) else { continue };
+            let tally = if member.is_guest() { &mut *guests } else { &mut *tally };
+            member.read_all(&self.course, &shared, &mut self.reader, tally);
+            if member.has_just_connected() {
+                let Some(mut member) = self.members[at].take() else { continue };
+                self.schedule(at, &mut member);
+                self.members[at] = Some(member);
+            }
+        }
+    }
+
+    fn play(&mut self) {
+        let now = clock::now();
+        if self.due.peek().is_none_or(|Reverse((at, ..))| *at > now) {
             return;
         }
-        let mut packet = [0; 512];
-        if let Some(len) = write_receiver_report(&mut packet, *our_ssrc, &blocks) {
-            peer.send_rtcp(&mut packet, len, &mut |out| send(socket, out));
-        }
-    }
-
-    fn note_state(&mut self, shared: &Shared) {
-        let Ear::Full(peer) = &self.ear else { return };
-        if !self.was_connected && peer.suite().is_some() {
-            self.was_connected = true;
-            shared.connected.fetch_add(1, Ordering::AcqRel);
-        }
-        if let Some(failure) = peer.failure().filter(|_| !self.has_failed) {
-            self.has_failed = true;
-            lock(&shared.failures).push(failure.to_owned());
-        }
-    }
-}
-
-impl Ear {
-    fn hear(&mut self, now: Instant, bytes: &mut [u8], send: &mut impl FnMut(&[u8])) -> Heard {
-        match self {
-            Self::Full(peer) => peer.handle_datagram(now, bytes, send),
-            Self::Bare(receiver) if classify(bytes) == Class::Rtp => match receiver.unprotect_rtp(bytes) {
-                Ok(packet) => Heard::Rtp(packet),
-                Err(error) => Heard::Refused(error),
-            },
-            Self::Bare(_) => Heard::Nothing,
-        }
-    }
-}
-
-fn stream_of<'a>(streams: &'a mut Vec<Stream>, ssrc: Ssrc, shared: &Shared) -> Option<&'a mut Stream> {
-    let at = match streams.iter().position(|stream| stream.ssrc == ssrc) {
-        Some(at) => at,
-        None if streams.len() < STREAMS_MAX => {
-            if streams.is_empty() {
-                shared.flowing.fetch_add(1, Ordering::AcqRel);
+        let shared = Arc::clone(&self.shared);
+        let (mut tally, mut guests) = (lock(&shared.tally), lock(&shared.guests));
+        while let Some(Reverse((due, at, nth))) = self.due.pop() {
+            if due > now {
+                self.due.push(Reverse((due, at, nth)));
+                break;
             }
-            streams.push(Stream::new(ssrc));
-            streams.len() - 1
+            // Its member may have gone, and another may have its place: then the source's due time is another.
+            let Some(Some(member)) = self.members.get_mut(at) else { continue };
+            let tally = if member.is_guest() { &mut *guests } else { &mut *tally };
+            if let Some(next) = member.play(nth, due, now, &self.course, &shared, &mut self.batch, tally) {
+                self.due.push(Reverse((next, at, nth)));
+            }
         }
-        None => return None,
-    };
-    streams.get_mut(at)
-}
-
-fn report_block(stream: &Stream) -> ReportBlock {
-    let (highest, lost) = stream.progress();
-    ReportBlock {
-        ssrc: stream.ssrc,
-        fraction_lost: 0,
-        cumulative_lost: i32::try_from(lost).unwrap_or(i32::MAX),
-        highest_seq: highest as u32,
-        jitter: 0,
-        lsr: 0,
-        dlsr: 0,
+        shared.refused.store(self.batch.refused, Ordering::Relaxed);
     }
-}
 
-fn send(socket: &UdpSocket, bytes: &[u8]) {
-    // What the kernel does not take is lost on the way, as it might be anyway; timers send it again.
-    let _ = socket.send(bytes);
-}
+    fn handle_timeout(&mut self, now: Instant) {
+        let shared = Arc::clone(&self.shared);
+        let (mut tally, mut guests) = (lock(&shared.tally), lock(&shared.guests));
+        for (at, place) in self.members.iter_mut().enumerate() {
+            let Some(member) = place else { continue };
+            if member.is_dismissed() {
+                self.drops_of_the_gone += member.drops();
+                member.leave(&shared);
+                *place = None;
+                self.free.push(at);
+                continue;
+            }
+            let tally = if member.is_guest() { &mut *guests } else { &mut *tally };
+            member.handle_timeout(now, &self.course, &shared, tally);
+        }
+    }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    fn hold_census(&self) {
+        if self.shared.wants_census() {
+            let drops: u64 = self.members.iter().flatten().map(Inmate::drops).sum();
+            self.shared.answer_census(drops + self.drops_of_the_gone);
+        }
+    }
 }

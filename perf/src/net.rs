@@ -4,7 +4,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{IpAddr, SocketAddrV4, UdpSocket};
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 
@@ -16,8 +16,8 @@ const READ_MESSAGES: usize = 32;
 const GRO_BYTES: usize = 65_535;
 /// Longer datagrams do not come.
 const PLAIN_BYTES: usize = 2048;
-/// One control message with an integer, aligned.
-const CONTROL_BYTES: usize = 32;
+/// Control messages with an integer and a time, aligned.
+const CONTROL_BYTES: usize = 64;
 /// Messages per sendmmsg: the kernel takes 1024, but a shorter batch stays in the cache.
 const SEND_MESSAGES: usize = 64;
 /// Receive buffer: a burst of 64 datagrams of 1.2 kB as the kernel counts them, many times over.
@@ -25,24 +25,15 @@ const SOCKET_BYTES: usize = 4 << 20;
 /// `UDP_MAX_SEGMENTS` of older kernels.
 pub const TRAIN_SEGMENTS_MAX: usize = 64;
 
-/// A non-blocking socket with large buffers, connected when an address is given.
-pub fn socket(remote: Option<SocketAddr>, takes_trains: bool) -> Result<UdpSocket> {
-    let any: SocketAddr = match remote {
-        Some(SocketAddr::V6(_)) => "[::]:0".parse()?,
-        Some(SocketAddr::V4(v4)) if v4.ip().is_loopback() => "127.0.0.1:0".parse()?,
-        Some(SocketAddr::V4(_)) => "0.0.0.0:0".parse()?,
-        None => "127.0.0.1:0".parse()?,
-    };
-    let socket = UdpSocket::bind(any).context("binding a UDP socket")?;
+/// A non-blocking socket with large buffers on a free port of `local`.
+pub fn socket(local: IpAddr, takes_trains: bool) -> Result<UdpSocket> {
+    let socket = UdpSocket::bind((local, 0)).with_context(|| format!("binding a UDP socket on {local}"))?;
     let options = socket2::SockRef::from(&socket);
     // Wishes: root gets what it asks for, others what the system allows.
     if set_option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, SOCKET_BYTES as _).is_err() {
         let _ = options.set_recv_buffer_size(SOCKET_BYTES);
     }
     let _ = options.set_send_buffer_size(SOCKET_BYTES);
-    if let Some(remote) = remote {
-        socket.connect(remote).with_context(|| format!("connecting to {remote}"))?;
-    }
     socket.set_nonblocking(true)?;
     if takes_trains {
         set_option(&socket, libc::SOL_UDP, libc::UDP_GRO, 1).context("UDP_GRO")?;
@@ -50,11 +41,38 @@ pub fn socket(remote: Option<SocketAddr>, takes_trains: bool) -> Result<UdpSocke
     Ok(socket)
 }
 
+/// Has the kernel tell when each message came.
+pub fn stamp_arrivals(socket: &UdpSocket) -> Result<()> {
+    set_option(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1).context("SO_TIMESTAMPNS")
+}
+
+/// Datagrams that came and found the receive buffer full, since the socket was made.
+pub fn drops(socket: &UdpSocket) -> u64 {
+    // linux/sock_diag.h: SK_MEMINFO_DROPS is the last of nine words.
+    let mut words = [0_u32; 9];
+    let mut size = size_of_val(&words) as libc::socklen_t;
+    let name = libc::SO_MEMINFO;
+    // SAFETY: the descriptor is open, the array is as long as `size` says and any words are values of it.
+    let result = unsafe {
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, name, words.as_mut_ptr().cast(), &raw mut size)
+    };
+    if result == 0 { u64::from(words[8]) } else { 0 }
+}
+
 fn set_option(socket: &UdpSocket, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
     let size = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: the descriptor is open, the option is an int and its size is given.
     let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), size) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// What is known of a datagram beside its bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    /// It is the first one of its message.
+    pub begins_message: bool,
+    /// When the message came, in nanoseconds since 1970, if its socket stamps arrivals.
+    pub arrived_ns: Option<u64>,
 }
 
 /// Buffers for one recvmmsg.
@@ -94,9 +112,9 @@ impl Reader {
         reader
     }
 
-    /// Reads what is there, at most one batch, and shows each datagram, saying whether it begins a message. Gives the
-    /// number of messages and whether there may be more.
-    pub fn read(&mut self, socket: &UdpSocket, mut show: impl FnMut(bool, &mut [u8])) -> (usize, bool) {
+    /// Reads what is there, at most one batch, and shows each datagram. Gives the number of messages and whether there
+    /// may be more.
+    pub fn read(&mut self, socket: &UdpSocket, mut show: impl FnMut(Mark, &mut [u8])) -> (usize, bool) {
         for header in &mut self.headers {
             header.msg_hdr.msg_controllen = CONTROL_BYTES as _;
         }
@@ -114,29 +132,42 @@ impl Reader {
         let count = usize::try_from(count).unwrap_or(0);
         for (at, header) in self.headers.iter().enumerate().take(count) {
             let len = (header.msg_len as usize).min(self.buffer_bytes);
-            let control = &self.controls[at];
-            let segment = segment_bytes(control, header.msg_hdr.msg_controllen as _).unwrap_or(len).max(1);
+            let (segment, arrived_ns) = control_values(&header.msg_hdr);
+            let segment = segment.unwrap_or(len).max(1);
             let start = at * self.buffer_bytes;
             if let Some(bytes) = self.buffers.get_mut(start..start + len) {
-                bytes.chunks_mut(segment).enumerate().for_each(|(nth, datagram)| show(nth == 0, datagram));
+                for (nth, datagram) in bytes.chunks_mut(segment).enumerate() {
+                    show(Mark { begins_message: nth == 0, arrived_ns }, datagram);
+                }
             }
         }
         (count, count == READ_MESSAGES)
     }
 }
 
-/// The UDP_GRO control message, if it is the first one.
-fn segment_bytes(control: &[u64; CONTROL_BYTES / 8], len: usize) -> Option<usize> {
-    if len < size_of::<libc::cmsghdr>() + size_of::<libc::c_int>() {
-        return None;
+/// What UDP_GRO and SO_TIMESTAMPNS say of a received message: the length of its datagrams, and when it came.
+fn control_values(header: &libc::msghdr) -> (Option<usize>, Option<u64>) {
+    let (mut segment, mut arrived_ns) = (None, None);
+    // SAFETY: the kernel has filled `msg_controllen` bytes of the buffer that `msg_control` points to, which lives and is
+    // aligned for cmsghdr; a message of either type is followed by a whole value of its type.
+    unsafe {
+        let mut at = libc::CMSG_FIRSTHDR(header);
+        while !at.is_null() {
+            let data = libc::CMSG_DATA(at);
+            match ((*at).cmsg_level, (*at).cmsg_type) {
+                (libc::SOL_UDP, libc::UDP_GRO) => {
+                    segment = usize::try_from(data.cast::<libc::c_int>().read_unaligned()).ok();
+                }
+                (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => {
+                    let time = data.cast::<libc::timespec>().read_unaligned();
+                    arrived_ns = Some(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64);
+                }
+                _ => {}
+            }
+            at = libc::CMSG_NXTHDR(header, at);
+        }
     }
-    // SAFETY: the array is longer than a cmsghdr and an int and aligned for both; any bytes are values of them.
-    let (header, value) = unsafe {
-        let at = control.as_ptr().cast::<libc::cmsghdr>();
-        (*at, *libc::CMSG_DATA(at).cast::<libc::c_int>())
-    };
-    let is_gro = header.cmsg_level == libc::SOL_UDP && header.cmsg_type == libc::UDP_GRO;
-    if is_gro { usize::try_from(value).ok() } else { None }
+    (segment, arrived_ns)
 }
 
 /// Datagrams on their way out, in one buffer.
@@ -307,8 +338,9 @@ mod tests {
     use super::*;
 
     fn pair(takes_trains: bool) -> (UdpSocket, UdpSocket, SocketAddrV4) {
-        let (from, to) = (socket(None, false).unwrap(), socket(None, takes_trains).unwrap());
-        let SocketAddr::V4(address) = to.local_addr().unwrap() else { unreachable!() };
+        let local = IpAddr::from([127, 0, 0, 1]);
+        let (from, to) = (socket(local, false).unwrap(), socket(local, takes_trains).unwrap());
+        let std::net::SocketAddr::V4(address) = to.local_addr().unwrap() else { unreachable!() };
         (from, to, address)
     }
 
@@ -350,6 +382,39 @@ mod tests {
         }
         assert_eq!((batch.messages(), batch.flush(&from), batch.messages()), (3, 3, 0));
         assert_eq!(received(&to, true).1.len(), 3);
+    }
+
+    #[test]
+    fn a_message_says_when_it_came_and_how_long_its_datagrams_are() {
+        let (from, to, address) = pair(true);
+        stamp_arrivals(&to).unwrap();
+        let wall = || tramline::runtime::clock::wall().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
+        let before = wall();
+        let mut batch = Batch::new(4096);
+        for value in 0..3 {
+            batch.push(Some(address), 10, 300, fill(value, 300)).unwrap();
+        }
+        batch.flush(&from);
+        let after = wall();
+        let mut marks = Vec::new();
+        Reader::new(true).read(&to, |mark, bytes| marks.push((mark, bytes.len())));
+        assert_eq!(
+            marks.iter().map(|(mark, len)| (mark.begins_message, *len)).collect::<Vec<_>>(),
+            [(true, 300), (false, 300), (false, 300)]
+        );
+        assert!(marks.iter().all(|(mark, _)| (before..=after).contains(&mark.arrived_ns.unwrap())));
+    }
+
+    #[test]
+    fn what_finds_no_room_is_counted_by_the_socket() {
+        let (from, to, address) = pair(false);
+        socket2::SockRef::from(&to).set_recv_buffer_size(4096).unwrap();
+        for _ in 0..50 {
+            from.send_to(&[0; 1000], address).unwrap();
+        }
+        let came = received(&to, false).1.len() as u64;
+        assert!(came < 50);
+        assert_eq!(drops(&to), 50 - came);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A WebRTC peer without media of its own: ICE checks, DTLS as the client, SRTP both ways.
+//! A WebRTC peer without media of its own: ICE checks, DTLS in either role, SRTP both ways.
 //!
 //! Owns: the state of one transport. Told the time, handed bytes, hands bytes to `send`; no sockets.
 //! Promises: consent is renewed as long as the peer is told the time; keys come from the certificate the SDP named.
@@ -43,6 +43,8 @@ pub struct Peer {
     dtls_config: DtlsConfig,
     check: TransactionId,
     check_at: Instant,
+    /// Our check was answered.
+    is_nominated: bool,
     dtls: Option<Dtls>,
     srtp: Option<(SrtpSender, SrtpReceiver)>,
     failure: Option<String>,
@@ -61,8 +63,9 @@ impl Peer {
             tie_breaker: rand::random(),
             remote,
             dtls_config,
-            check: TransactionId::default(),
+            check: rand::random(),
             check_at: now,
+            is_nominated: false,
             dtls: None,
             srtp: None,
             failure: None,
@@ -86,6 +89,10 @@ impl Peer {
                 Heard::Nothing
             }
             (Class::Dtls, _) => {
+                // A full agent may begin the handshake before it has answered our check.
+                if self.dtls.is_none() && self.remote.role == DtlsRole::Server {
+                    self.begin_dtls(now);
+                }
                 if let Some(dtls) = &mut self.dtls {
                     dtls.handle_datagram(now, bytes);
                     self.poll_dtls(send);
@@ -99,7 +106,7 @@ impl Peer {
     /// Sends checks and retransmissions that are due.
     pub fn handle_timeout(&mut self, now: Instant, send: &mut impl FnMut(&[u8])) {
         if now >= self.check_at {
-            self.check_at = now + if self.dtls.is_some() { CONSENT_EVERY } else { CHECK_EVERY };
+            self.check_at = now + if self.is_nominated { CONSENT_EVERY } else { CHECK_EVERY };
             self.send_check(send);
         }
         if let Some(dtls) = &mut self.dtls
@@ -136,7 +143,10 @@ impl Peer {
     }
 
     fn send_check(&mut self, send: &mut impl FnMut(&[u8])) {
-        self.check = rand::random();
+        // RFC 8489 §6.2.1: until it is answered it is the same request, sent again; a late answer counts too.
+        if self.is_nominated {
+            self.check = rand::random();
+        }
         let request = BindingRequest {
             transaction_id: self.check,
             username: Some(&self.username),
@@ -156,10 +166,13 @@ impl Peer {
     fn handle_stun(&mut self, now: Instant, bytes: &[u8], send: &mut impl FnMut(&[u8])) {
         let Ok(view) = StunView::parse(bytes) else { return };
         match view.class() {
-            StunClass::Success if self.dtls.is_none() && self.is_answer(&view) => {
+            StunClass::Success if !self.is_nominated && self.is_answer(&view) => {
+                self.is_nominated = true;
                 self.check_at = now + CONSENT_EVERY;
-                self.dtls = Some(Dtls::new(now, &self.dtls_config, DtlsRole::Client, self.remote.fingerprint));
-                self.poll_dtls(send);
+                if self.dtls.is_none() && self.remote.role == DtlsRole::Client {
+                    self.begin_dtls(now);
+                    self.poll_dtls(send);
+                }
             }
             // A full agent on the other side checks as well.
             StunClass::Request if view.verify_integrity(&self.our_key) => {
@@ -180,6 +193,10 @@ impl Peer {
         view.transaction_id() == self.check && view.verify_integrity(&self.their_key)
     }
 
+    fn begin_dtls(&mut self, now: Instant) {
+        self.dtls = Some(Dtls::new(now, &self.dtls_config, self.remote.role, self.remote.fingerprint));
+    }
+
     fn poll_dtls(&mut self, send: &mut impl FnMut(&[u8])) {
         let Some(dtls) = &mut self.dtls else { return };
         let mut out = [0; DTLS_MTU];
@@ -190,7 +207,7 @@ impl Peer {
                         send(bytes);
                     }
                 }
-                DtlsOutput::Connected(keys) => match keys.contexts(true) {
+                DtlsOutput::Connected(keys) => match keys.contexts(self.remote.role == DtlsRole::Client) {
                     Ok(srtp) => self.srtp = Some(srtp),
                     Err(error) => self.failure = Some(format!("SRTP: {error}")),
                 },

@@ -16,19 +16,21 @@ const SHARE_MIN: f64 = 0.005;
 /// The conditions of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Condition {
-    /// `one-to-many` or `floor`.
+    /// The subcommand.
     pub scenario: &'static str,
+    /// Who sends what to whom, in words.
+    pub load: String,
     /// The command line that gives the same run.
     pub command: String,
     /// SRTP suite, by its IANA name.
     pub suite: String,
-    /// Receivers.
+    /// Receivers of each packet.
     pub subscribers: usize,
-    /// Packets the publisher sends per second.
+    /// Packets all publishers send per second.
     pub rate: u32,
-    /// Packets sent together.
+    /// Packets sent together; 0 where it varies.
     pub burst: u32,
-    /// RTP header and payload in bytes.
+    /// RTP header and payload in bytes; 0 where it varies.
     pub packet_bytes: usize,
     /// Longest train the floor sends; `None` for a server, whose trains are its own business.
     pub train: Option<usize>,
@@ -43,7 +45,7 @@ pub struct Condition {
 pub struct Round {
     /// Length in seconds.
     pub seconds: f64,
-    /// Packets of the publisher in it.
+    /// Packets of all publishers in it.
     pub published: u64,
     /// Packets that arrived at a subscriber, were authentic and had the right content; each counted once.
     pub delivered: u64,
@@ -59,6 +61,18 @@ pub struct Round {
     pub unauthentic: u64,
     /// Authentic with the wrong content.
     pub damaged: u64,
+    /// Datagrams this program had no room for, of those lost or asked for again: its own fault, not the server's.
+    pub dropped_here: u64,
+    /// Thrown away on purpose (`--loss`).
+    pub withheld: u64,
+    /// Sequence numbers asked for by NACK.
+    pub asked: u64,
+    /// Delivered after having been asked for.
+    pub repaired: u64,
+    /// Transport-wide feedback packets sent.
+    pub twcc_reports: u64,
+    /// Sequence numbers the server asked the publishers for.
+    pub asked_of_us: u64,
     /// CPU time of the server per delivered packet in nanoseconds, user and system.
     pub cpu_ns_per_packet: f64,
     /// The user part of it, from a clock of 10 ms.
@@ -104,18 +118,31 @@ pub struct Report {
     pub keyframe_requests: u64,
     /// Packets due that the publisher could not send: refused by the kernel, left out for being late.
     pub unsent: (u64, u64),
+    /// What this scenario alone measures.
+    pub figures: Vec<Figure>,
     /// The measured windows, in order.
     pub rounds: Vec<Round>,
+}
+
+/// One number of one scenario.
+#[derive(Clone, Debug, Serialize)]
+pub struct Figure {
+    /// What it is.
+    pub name: String,
+    /// How much.
+    pub value: f64,
+    /// Of what.
+    pub unit: &'static str,
 }
 
 /// What was measured over one window.
 pub struct Measured<'a> {
     /// Length in seconds.
     pub seconds: f64,
-    /// Packets of the publisher in it.
-    pub published: u64,
-    /// Receivers.
+    /// Receivers of each packet.
     pub subscribers: usize,
+    /// Datagrams this program had no room for.
+    pub drops: u64,
     /// What they counted.
     pub tally: &'a Tally,
     /// CPU time the server used.
@@ -129,29 +156,36 @@ pub struct Measured<'a> {
 impl Round {
     /// Works the figures out.
     pub fn new(measured: &Measured<'_>) -> Self {
-        let Measured { seconds, published, subscribers, tally, server, generator, softirqs } = *measured;
-        let per_packet = |ns: u64| ratio(ns as f64, tally.delivered as f64);
+        let Measured { seconds, subscribers, drops, tally, server, generator, softirqs } = *measured;
+        let counts = &tally.counts;
+        let per_packet = |ns: u64| ratio(ns as f64, counts.delivered as f64);
         let total_ns = server.total_ns();
         let shares = server.by_name_ns.iter().filter(|(_, ns)| **ns as f64 >= total_ns as f64 * SHARE_MIN);
         Self {
             seconds,
-            published,
-            delivered: tally.delivered,
-            lost: (published * subscribers as u64).saturating_sub(tally.delivered),
-            reordered: tally.reordered,
-            duplicated: tally.duplicated,
-            misnumbered: tally.misnumbered,
-            unauthentic: tally.unauthentic,
-            damaged: tally.damaged,
+            published: counts.published,
+            delivered: counts.delivered,
+            lost: (counts.published * subscribers as u64).saturating_sub(counts.delivered),
+            reordered: counts.reordered,
+            duplicated: counts.duplicated,
+            misnumbered: counts.misnumbered,
+            unauthentic: counts.unauthentic,
+            damaged: counts.damaged,
+            dropped_here: drops,
+            withheld: counts.withheld,
+            asked: counts.asked,
+            repaired: counts.repaired,
+            twcc_reports: counts.twcc_reports,
+            asked_of_us: counts.asked_of_us,
             cpu_ns_per_packet: per_packet(total_ns),
             user_share: ratio(server.user_s, server.user_s + server.system_s),
             cpu_ns_by_thread: shares.map(|(name, ns)| (name.clone(), per_packet(*ns))).collect(),
             softirq_ns_per_packet: per_packet(softirqs.total_ns()),
             server_cores: ratio(total_ns as f64 / 1e9, seconds),
             generator_cores: ratio(generator.total_ns() as f64 / 1e9, seconds),
-            packets_per_s: ratio(tally.delivered as f64, seconds),
+            packets_per_s: ratio(counts.delivered as f64, seconds),
             latency_us: Latency::of(tally),
-            mean_train: ratio(tally.datagrams as f64, tally.messages as f64),
+            mean_train: ratio(counts.datagrams as f64, counts.messages as f64),
         }
     }
 
@@ -162,7 +196,8 @@ impl Round {
 }
 
 impl Latency {
-    fn of(tally: &Tally) -> Self {
+    /// Of what was counted.
+    pub fn of(tally: &Tally) -> Self {
         let at = |quantile| tally.latency_ns.value_at_quantile(quantile) as f64 / 1e3;
         Self { p50: at(0.5), p99: at(0.99), p999: at(0.999), max: tally.latency_ns.max() as f64 / 1e3 }
     }
@@ -171,22 +206,14 @@ impl Latency {
 impl Report {
     /// The median round's CPU time per packet in nanoseconds.
     pub fn median_cpu_ns(&self) -> f64 {
-        let mut costs: Vec<f64> = self.rounds.iter().map(|round| round.cpu_ns_per_packet).collect();
-        costs.sort_by(f64::total_cmp);
-        match costs.len() {
-            0 => 0.0,
-            len if len.is_multiple_of(2) => (costs[len / 2 - 1] + costs[len / 2]) / 2.0,
-            len => costs[len / 2],
-        }
+        median(self.rounds.iter().map(|round| round.cpu_ns_per_packet))
     }
 
     /// For people.
     pub fn table(&self) -> String {
-        let Condition { scenario, suite, subscribers, rate, burst, packet_bytes, gro, .. } = &self.condition;
-        let mut out = format!(
-            "{scenario}: 1 to {subscribers}, {packet_bytes} B, {rate}/s in bursts of {burst}, {suite}, receivers {}\n",
-            if *gro { "take trains" } else { "plain" }
-        );
+        let Condition { scenario, load, suite, gro, .. } = &self.condition;
+        let receivers = if *gro { "take trains" } else { "plain" };
+        let mut out = format!("{scenario}: {load}, {suite}, receivers {receivers}\n");
         let titles = ["cpu ns/pkt", "ksoftirqd", "user", "pkt/s", "delivered", "lost", "reord", "dup", "bad"];
         let more = ["p50 us", "p99 us", "p99.9 us", "train", "srv cores", "gen cores"];
         for title in titles.iter().chain(&more) {
@@ -210,6 +237,19 @@ impl Report {
         if self.unsent != (0, 0) {
             let _ = write!(out, "; publisher refused/late: {}/{}", self.unsent.0, self.unsent.1);
         }
+        for (round, nth) in self.rounds.iter().zip(1..) {
+            let Round { withheld, asked, repaired, asked_of_us, dropped_here, twcc_reports, .. } = round;
+            if [withheld, asked, asked_of_us, dropped_here].into_iter().any(|&count| count > 0) {
+                let _ = write!(
+                    out,
+                    "\nround {nth}: {withheld} withheld, {asked} asked for, {repaired} repaired, {twcc_reports} twcc \
+                     reports; {asked_of_us} asked of publishers; {dropped_here} dropped at this program's own sockets"
+                );
+            }
+        }
+        for Figure { name, value, unit } in &self.figures {
+            let _ = write!(out, "\n{name:<44}{:>14} {unit}", readable(*value));
+        }
         if let Some(last) = self.rounds.last() {
             let threads = last.cpu_ns_by_thread.iter().map(|(name, ns)| format!("{name} {ns:.0}"));
             let _ = write!(out, "\nby thread, last round: {}", threads.collect::<Vec<_>>().join(", "));
@@ -218,14 +258,42 @@ impl Report {
     }
 }
 
+/// Three digits that matter, or all before the point.
+fn readable(value: f64) -> String {
+    match value.abs() {
+        100.0.. => format!("{value:.0}"),
+        10.0..100.0 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
+impl Figure {
+    /// A number with its name and unit.
+    pub fn new(name: impl Into<String>, value: f64, unit: &'static str) -> Self {
+        Self { name: name.into(), value, unit }
+    }
+}
+
+/// The middle, or between the two; 0 of nothing.
+pub fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    match values.len() {
+        0 => 0.0,
+        len if len.is_multiple_of(2) => (values[len / 2 - 1] + values[len / 2]) / 2.0,
+        len => values[len / 2],
+    }
+}
+
 /// 0 where there is nothing to divide by.
-fn ratio(over: f64, under: f64) -> f64 {
+pub fn ratio(over: f64, under: f64) -> f64 {
     if under > 0.0 { over / under } else { 0.0 }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tally::Counts;
 
     fn cpu(worker_ns: u64, other_ns: u64) -> CpuReading {
         CpuReading {
@@ -237,13 +305,14 @@ mod tests {
 
     fn round(worker_ns: u64, delivered: u64) -> Round {
         let mut tally = Tally::new().unwrap();
-        (tally.delivered, tally.datagrams, tally.messages) = (delivered, delivered, delivered / 4);
+        tally.counts =
+            Counts { published: 10, delivered, datagrams: delivered, messages: delivered / 4, ..Counts::default() };
         let (server, generator) = (cpu(worker_ns, 1), cpu(0, 500_000_000));
         let softirqs = cpu(0, delivered * 7);
         Round::new(&Measured {
             seconds: 2.0,
-            published: 10,
             subscribers: 5,
+            drops: 0,
             tally: &tally,
             server: &server,
             generator: &generator,
@@ -254,6 +323,7 @@ mod tests {
     fn report(rounds: Vec<Round>) -> Report {
         let condition = Condition {
             scenario: "one-to-many",
+            load: "1 to 5".to_owned(),
             command: String::new(),
             suite: "SUITE".to_owned(),
             subscribers: 5,
@@ -264,7 +334,7 @@ mod tests {
             gro: true,
             workers: None,
         };
-        Report { condition, join_seconds: None, keyframe_requests: 0, unsent: (0, 0), rounds }
+        Report { condition, join_seconds: None, keyframe_requests: 0, unsent: (0, 0), figures: Vec::new(), rounds }
     }
 
     #[test]
@@ -294,10 +364,16 @@ mod tests {
     #[test]
     fn the_table_says_when_something_is_missing_and_the_json_has_all() {
         assert!(!report(vec![round(1, 50)]).table().contains("NOT"));
-        let report = report(vec![round(1, 49)]);
+        let mut report = report(vec![round(1, 49)]);
+        report.figures.push(Figure::new("joins", 12.345, "per second"));
+        assert!(report.table().contains("12.3 per second"));
         assert!(report.table().contains("NOT every packet"));
-        let json: serde_json::Value = serde_json::to_value(&report).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&crate::saved::json(&report).unwrap()).unwrap();
         assert_eq!(json["rounds"][0]["lost"], 1);
         assert_eq!(json["condition"]["suite"], "SUITE");
+        assert_eq!(json["medians"]["cpu_ns_per_packet"], report.median_cpu_ns());
+        assert!(json["machine"]["cores"].as_u64() > Some(0));
+        let read = crate::saved::Run::of(&report).unwrap();
+        assert_eq!(read.complaint().unwrap(), "1 lost");
     }
 }

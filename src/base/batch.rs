@@ -5,6 +5,7 @@
 //! Forbids: sockets; a `TxBatch` is plain memory, so the simulator reads it like the kernel does.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use super::train::Train;
 
@@ -27,6 +28,15 @@ pub struct RxDatagram<'a> {
     pub path: Path,
     /// The UDP payload.
     pub bytes: &'a mut [u8],
+    /// How long it lay in the kernel and in our queues before this turn; what a worker that cannot keep up goes by.
+    pub waited: Duration,
+}
+
+impl<'a> RxDatagram<'a> {
+    /// One that did not wait.
+    pub fn fresh(path: Path, bytes: &'a mut [u8]) -> Self {
+        Self { path, bytes, waited: Duration::ZERO }
+    }
 }
 
 /// One datagram of a [`TxBatch`].

@@ -4,12 +4,60 @@
 //! the network stack instead of many, which is most of what forwarding costs. Owns: nothing; finds the runs in a batch.
 //! Promises: every entry is in exactly one train, in order.
 
+use std::time::Duration;
+
 use super::batch::{Path, TxEntry};
 
 /// Datagrams in one train: the kernel's UDP_MAX_SEGMENTS of old, which newer ones raised.
 pub const SEGMENTS_MAX: usize = 64;
 /// Bytes in one train: what fits an IPv6 payload length with the UDP header, rounded down.
 pub const TRAIN_BYTES_MAX: usize = 65_000;
+
+/// What trains may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrainLimits {
+    /// Padding of a train in percent of its other bytes; 0: none.
+    pub padding_percent_max: u8,
+    /// How long a busy worker waits for packets that could join; zero: never.
+    pub hold_max: Duration,
+}
+
+impl Default for TrainLimits {
+    /// Measured, see `tuning.md`.
+    fn default() -> Self {
+        Self { padding_percent_max: 5, hold_max: Duration::from_micros(250) }
+    }
+}
+
+/// Upper bounds of the lengths that [`TrainNumbers`] tells apart.
+pub const LENGTH_BOUNDS: [usize; 7] = [1, 2, 4, 8, 16, 32, SEGMENTS_MAX];
+
+/// What trains were made, and what they cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TrainNumbers {
+    /// Trains by length: up to the bound of the same place in [`LENGTH_BOUNDS`], above the one before.
+    pub by_length: [u64; LENGTH_BOUNDS.len()],
+    /// Packets in all of them.
+    pub packets: u64,
+    /// Bytes of padding in them.
+    pub padding_bytes: u64,
+}
+
+impl TrainNumbers {
+    /// One more of that length.
+    pub fn count(&mut self, length: usize) {
+        let bucket = length.max(1).next_power_of_two().trailing_zeros() as usize;
+        self.by_length[bucket.min(LENGTH_BOUNDS.len() - 1)] += 1;
+        self.packets += length as u64;
+    }
+
+    /// Adds another's.
+    pub fn add(&mut self, other: &Self) {
+        self.by_length.iter_mut().zip(other.by_length).for_each(|(sum, count)| *sum += count);
+        self.packets += other.packets;
+        self.padding_bytes += other.padding_bytes;
+    }
+}
 
 /// One send: `count` datagrams of `segment_bytes` each, the last maybe shorter, lying one behind the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +143,19 @@ mod tests {
     #[test]
     fn equal_neighbours_to_one_place_are_a_train() {
         assert_eq!(counts(&[(1, 100), (1, 100), (1, 100), (2, 100), (1, 100)]), [3, 1, 1]);
+    }
+
+    #[test]
+    fn lengths_are_counted_below_their_bounds() {
+        let mut numbers = TrainNumbers::default();
+        (1..=SEGMENTS_MAX).for_each(|length| numbers.count(length));
+        let below = |bound: usize| (1..=SEGMENTS_MAX).filter(|length| *length <= bound).count() as u64;
+        let mut sum = 0;
+        for (count, bound) in numbers.by_length.iter().zip(LENGTH_BOUNDS) {
+            sum += count;
+            assert_eq!(sum, below(bound), "{bound}");
+        }
+        assert_eq!(numbers.packets, (1..=64u64).sum::<u64>());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::{LogFormat, LogLevel, StunServer};
+use super::{IoDriver, LogFormat, LogLevel, StunServer};
 
 /// RFC 8489 §9: "the default port for STUN requests is 3478".
 const STUN_PORT: u16 = 3478;
@@ -39,6 +39,15 @@ pub(super) fn truth(text: &str) -> Option<bool> {
 
 pub(super) fn boolean(text: &str) -> Result<bool, String> {
     truth(text).ok_or_else(|| "true or false".to_owned())
+}
+
+pub(super) fn io_driver(text: &str) -> Result<IoDriver, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "auto" => Ok(IoDriver::Auto),
+        "uring" => Ok(IoDriver::Uring),
+        "mmsg" => Ok(IoDriver::Mmsg),
+        _ => Err("auto, uring or mmsg".to_owned()),
+    }
 }
 
 pub(super) fn log_level(text: &str) -> Result<LogLevel, String> {

@@ -41,6 +41,8 @@ pub struct Rewriter {
     sent: Window,
     /// Indices from here on may be rebuilt bit by bit: the headers' meaning has not changed since.
     rebuild_from: u64,
+    /// Padding of the latest packets, by index modulo length; empty where nothing is rebuilt.
+    paddings: Box<[u8]>,
     /// Last packet: what goes on from it after a new binding.
     last: Option<(Instant, u32)>,
     first_timestamp: u32,
@@ -54,6 +56,7 @@ impl Rewriter {
             binding: None,
             sent: Window::default(),
             rebuild_from: 0,
+            paddings: Box::default(),
             last: None,
             first_timestamp,
         }
@@ -93,6 +96,7 @@ impl Rewriter {
             self.next_index = index + 1;
             self.last = Some((now, timestamp));
         }
+        self.note_padding(index, 0);
         Some(Numbers { index, timestamp })
     }
 
@@ -113,10 +117,41 @@ impl Rewriter {
         })
     }
 
-    /// Whether the packet of that index would be rebuilt exactly as it was, or goes out for the first time: then its
-    /// index is taken from now on.
-    pub fn may_rebuild(&mut self, index: u64) -> bool {
-        self.sent.insert(index) || index >= self.rebuild_from
+    /// Remembers the padding of so many packets, so that they can be rebuilt. Older ones cannot any more.
+    pub fn keep_paddings(&mut self, packets: usize) {
+        if self.paddings.len() != packets {
+            self.paddings = vec![0; packets].into_boxed_slice();
+            self.rebuild_from = self.next_index;
+        }
+    }
+
+    /// The packet of that index goes out with so much padding.
+    pub fn note_padding(&mut self, index: u64, padding: u8) {
+        if let Some(noted) = self.padding_mut(index) {
+            *noted = padding;
+        }
+    }
+
+    /// The padding with which the packet of that index is rebuilt exactly as it was. One that goes out for the first time
+    /// has none, and its index is taken from now on. `None`: nobody knows how it was.
+    pub fn rebuild(&mut self, index: u64) -> Option<u8> {
+        if self.sent.insert(index) {
+            self.note_padding(index, 0);
+            return Some(0);
+        }
+        if index < self.rebuild_from {
+            return None;
+        }
+        self.padding_mut(index).copied()
+    }
+
+    fn padding_mut(&mut self, index: u64) -> Option<&mut u8> {
+        let kept = self.paddings.len() as u64;
+        // A packet that far behind shares its place with a later one.
+        if kept == 0 || index + kept < self.next_index {
+            return None;
+        }
+        self.paddings.get_mut((index % kept) as usize)
     }
 
     /// A publisher's timestamp in this stream's numbering.
@@ -174,8 +209,38 @@ mod tests {
         assert_eq!(rewriter.find(12), None);
         assert_eq!(rewriter.find(6), None);
         rewriter.handle_header_change();
-        assert!(!rewriter.may_rebuild(11));
+        assert_eq!(rewriter.rebuild(11), None);
         rewriter.unbind();
         assert_eq!(rewriter.find(11), None);
+    }
+
+    #[test]
+    fn a_packet_is_rebuilt_with_its_padding_or_not_at_all() {
+        let now = clock::now();
+        let mut rewriter = Rewriter::new(0, 0);
+        rewriter.keep_paddings(8);
+        rewriter.bind(now, 100, 0, 90_000);
+        for seq in (100..110).filter(|seq| *seq != 105) {
+            let numbers = rewriter.number(now, seq, 0).expect("bound");
+            rewriter.note_padding(numbers.index, seq as u8);
+        }
+        assert_eq!(
+            (0..10).map(|index| rewriter.rebuild(index)).collect::<Vec<_>>(),
+            [None, None, Some(102), Some(103), Some(104), Some(0), Some(106), Some(107), Some(108), Some(109),]
+        );
+        assert_eq!(rewriter.number(now, 105, 0), None, "its index is taken");
+        assert_eq!(rewriter.rebuild(5), Some(0));
+    }
+
+    #[test]
+    fn where_paddings_are_not_kept_there_are_none() {
+        let now = clock::now();
+        let mut rewriter = Rewriter::new(0, 0);
+        rewriter.bind(now, 100, 0, 90_000);
+        rewriter.number(now, 100, 0);
+        rewriter.note_padding(0, 3);
+        assert_eq!(rewriter.rebuild(0), None);
+        rewriter.keep_paddings(8);
+        assert_eq!(rewriter.rebuild(0), None, "it went before they were kept");
     }
 }

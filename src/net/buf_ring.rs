@@ -5,21 +5,18 @@
 //! [`BufRing::give_back`]. What was given back becomes visible to the kernel at [`BufRing::publish`].
 #![allow(unsafe_code)]
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::io;
-use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::Submitter;
 use io_uring::types::BufRingEntry;
 
-/// The kernel maps the descriptor ring by whole pages.
-const PAGE_BYTES: usize = 4096;
+use super::memory::Memory;
 
 /// The ring and its buffers. It must outlive the io_uring it is registered with.
 pub(super) struct BufRing {
-    entries: Block,
-    buffers: Block,
+    entries: Memory,
+    buffers: Memory,
     count: u16,
     buffer_bytes: usize,
     tail: u16,
@@ -27,12 +24,15 @@ pub(super) struct BufRing {
 
 impl BufRing {
     /// `count` buffers of `buffer_bytes` each; `count` is rounded up to a power of two, at most 2^15.
-    pub(super) fn new(count: u16, buffer_bytes: usize) -> Self {
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub(super) fn new(count: u16, buffer_bytes: usize) -> io::Result<Self> {
         let count = count.clamp(1, 1 << 15).next_power_of_two();
         let slots = usize::from(count);
         let mut ring = Self {
-            entries: Block::zeroed(slots * size_of::<BufRingEntry>()),
-            buffers: Block::zeroed(slots * buffer_bytes),
+            entries: Memory::map(slots * size_of::<BufRingEntry>())?,
+            buffers: Memory::map(slots * buffer_bytes)?,
             count,
             buffer_bytes,
             tail: 0,
@@ -41,7 +41,7 @@ impl BufRing {
             ring.give_back(index);
         }
         ring.publish();
-        ring
+        Ok(ring)
     }
 
     /// Tells the kernel about the ring under the group id `group`.
@@ -49,7 +49,7 @@ impl BufRing {
         // SAFETY: the descriptors are page aligned, `count` long, and live until `self` is dropped, which the owner
         // does after the io_uring itself is gone.
         unsafe {
-            submitter.register_buf_ring_with_flags(self.entries.start.as_ptr() as u64, self.count, group, 0)?;
+            submitter.register_buf_ring_with_flags(self.entries.start().as_ptr() as u64, self.count, group, 0)?;
         }
         Ok(())
     }
@@ -64,23 +64,24 @@ impl BufRing {
         if index >= self.count || len > self.buffer_bytes {
             return None;
         }
-        // SAFETY: in bounds by the check above; the completion made the buffer ours and `&mut self` keeps it from being
-        // given back or borrowed twice.
-        unsafe {
-            let start = self.buffers.start.as_ptr().add(usize::from(index) * self.buffer_bytes);
-            Some(std::slice::from_raw_parts_mut(start, len))
-        }
+        // The completion made the buffer ours; `&mut self` keeps it from being given back meanwhile.
+        self.buffers.bytes_mut(usize::from(index) * self.buffer_bytes, len)
+    }
+
+    /// The bytes from `start` to the end of a buffer that a completion named.
+    pub(super) fn payload_mut(&mut self, index: u16, start: usize) -> &mut [u8] {
+        self.bytes_mut(index, self.buffer_bytes).and_then(|bytes| bytes.get_mut(start..)).unwrap_or_default()
     }
 
     /// Lends a buffer to the kernel again, from the next [`publish`](Self::publish) on.
     pub(super) fn give_back(&mut self, index: u16) {
         debug_assert!(index < self.count, "a buffer we own");
         let place = usize::from(self.tail & (self.count - 1));
-        // SAFETY: `place` and `index` are below `count`, so both pointers are inside their blocks. The kernel reads no
+        // SAFETY: `place` and `index` are below `count`, so both pointers are inside their memory. The kernel reads no
         // descriptor beyond the published tail, so nobody reads this one now.
         unsafe {
-            let entry = self.entries.start.as_ptr().cast::<BufRingEntry>().add(place);
-            let buffer = self.buffers.start.as_ptr().add(usize::from(index) * self.buffer_bytes);
+            let entry = self.entries.start().as_ptr().cast::<BufRingEntry>().add(place);
+            let buffer = self.buffers.start().as_ptr().add(usize::from(index) * self.buffer_bytes);
             (*entry).set_addr(buffer as u64);
             (*entry).set_len(self.buffer_bytes as u32);
             (*entry).set_bid(index);
@@ -90,37 +91,12 @@ impl BufRing {
 
     /// Makes everything given back visible to the kernel.
     pub(super) fn publish(&mut self) {
-        // SAFETY: the tail lies in the first descriptor's reserved field, inside the block and aligned to two bytes;
+        // SAFETY: the tail lies in the first descriptor's reserved field, inside the memory and aligned to two bytes;
         // after registration the kernel reads it concurrently, hence the atomic store.
         unsafe {
-            let tail = BufRingEntry::tail(self.entries.start.as_ptr().cast::<BufRingEntry>());
+            let tail = BufRingEntry::tail(self.entries.start().as_ptr().cast::<BufRingEntry>());
             // Release: the descriptors are written before the tail that covers them.
             AtomicU16::from_ptr(tail.cast_mut()).store(self.tail, Ordering::Release);
         }
-    }
-}
-
-/// Page-aligned zeroed memory, freed on drop.
-struct Block {
-    start: NonNull<u8>,
-    layout: Layout,
-}
-
-impl Block {
-    fn zeroed(bytes: usize) -> Self {
-        let layout = Layout::from_size_align(bytes.max(1), PAGE_BYTES).expect("a few megabytes are a valid layout");
-        // SAFETY: the size is not zero.
-        let start = unsafe { alloc_zeroed(layout) };
-        match NonNull::new(start) {
-            Some(start) => Self { start, layout },
-            None => handle_alloc_error(layout),
-        }
-    }
-}
-
-impl Drop for Block {
-    fn drop(&mut self) {
-        // SAFETY: allocated in `zeroed` with this very layout.
-        unsafe { dealloc(self.start.as_ptr(), self.layout) }
     }
 }

@@ -7,13 +7,17 @@ pub struct IoCounters {
     pub rx_datagrams: u64,
     /// Their UDP payload bytes.
     pub rx_bytes: u64,
-    /// Datagrams larger than a receive buffer, dropped.
+    /// Receives that brought two datagrams or more in one piece.
+    pub rx_trains: u64,
+    /// Datagrams in them.
+    pub rx_train_datagrams: u64,
+    /// Datagrams larger than a worker takes, and whatever was larger than a receive buffer, dropped.
     pub rx_truncated: u64,
     /// Datagrams whose sender or header could not be read, dropped.
     pub rx_malformed: u64,
-    /// How often all receive buffers were in use (`ENOBUFS`); the datagrams waited in the socket.
+    /// How often all receive buffers were in use; what came more waited in the socket.
     pub rx_starved: u64,
-    /// How often a receive ended, for whatever reason, and was started again.
+    /// How often a multishot receive ended, for whatever reason, and was started again.
     pub rx_rearmed: u64,
     /// Receives that ended with any other error.
     pub rx_errors: u64,
@@ -41,9 +45,11 @@ pub struct IoCounters {
     pub tx_no_socket: u64,
     /// Not sent: any other error.
     pub tx_other: u64,
-    /// Kernel entries.
+    /// Turns of the loop: each waits once.
+    pub turns: u64,
+    /// Kernel entries; with io_uring at most one per turn, unless a batch is larger than the submission queue.
     pub enters: u64,
-    /// Wake-ups by other threads that reached the ring.
+    /// Wake-ups by other threads that reached the driver.
     pub wakes: u64,
 }
 

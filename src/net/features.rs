@@ -1,9 +1,16 @@
 //! Asks the kernel, before anything is announced, whether our kind of io_uring is allowed here.
 
 use std::io;
+use std::time::Duration;
 
 use io_uring::{IoUring, Probe, opcode};
 use thiserror::Error;
+
+use super::driver::{Driver, IoLimits};
+use super::socket::WorkerSockets;
+use super::uring::UdpDriver;
+use super::wake::WakeSource;
+use crate::base::batch::TxBatch;
 
 /// Why io_uring cannot be used; each sentence names the way out.
 #[derive(Debug, Error)]
@@ -22,11 +29,12 @@ pub enum IoUringRefused {
     Failed(#[source] io::Error),
 }
 
-/// Builds a small ring with the flags of the real ones and lets it go.
+/// Does once all that a worker's ring will do, short of moving a datagram: the system calls, flags and sizes are those of
+/// the real thing, so that what is refused is refused here.
 ///
 /// # Errors
 /// [`IoUringRefused`] says what is missing, in words for whoever starts the program.
-pub fn probe() -> Result<(), IoUringRefused> {
+pub fn probe(limits: IoLimits) -> Result<(), IoUringRefused> {
     let ring = build_ring(8, 16)?;
     if !ring.params().is_feature_ext_arg() {
         return Err(IoUringRefused::TooOld("timeouts on enter"));
@@ -40,7 +48,9 @@ pub fn probe() -> Result<(), IoUringRefused> {
     if codes.iter().any(|&code| !probe.is_supported(code)) {
         return Err(IoUringRefused::TooOld("sendmsg and recvmsg"));
     }
-    Ok(())
+    let wake = WakeSource::new().map_err(IoUringRefused::Failed)?;
+    let mut driver = UdpDriver::new(WorkerSockets::none(), wake, limits)?;
+    driver.send_and_wait(&TxBatch::with_capacity(0), Duration::ZERO).map_err(|error| refused(error, "entering"))
 }
 
 /// A ring with our flags; must be called on the thread that will use it, which becomes its single issuer.

@@ -7,7 +7,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
@@ -31,8 +31,8 @@ pub struct BindAddresses {
 /// The sockets of one worker.
 #[derive(Debug)]
 pub struct WorkerSockets {
-    pub(super) v4: Option<Socket>,
-    pub(super) v6: Option<Socket>,
+    v4: Option<Socket>,
+    v6: Option<Socket>,
     /// The UDP port of both.
     pub port: u16,
     /// What the kernel granted for receiving, as it reports it (twice what can be used), in bytes.
@@ -88,6 +88,21 @@ impl WorkerSockets {
     /// Whether IPv6 can be spoken.
     pub fn has_v6(&self) -> bool {
         self.v6.is_some()
+    }
+
+    /// The IPv4 socket, for further options.
+    pub fn v4_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.v4.as_ref().map(AsFd::as_fd)
+    }
+
+    /// The IPv6 socket, for further options.
+    pub fn v6_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.v6.as_ref().map(AsFd::as_fd)
+    }
+
+    /// No socket at all: for trying out what else a driver needs.
+    pub(super) fn none() -> Self {
+        Self { v4: None, v6: None, port: 0, recv_buffer_bytes: 0, send_buffer_bytes: 0 }
     }
 }
 
@@ -186,6 +201,9 @@ fn bind_one(address: SocketAddr, is_shared: bool) -> io::Result<Socket> {
         socket.set_reuse_port(true)?;
     }
     sockopt::enable_packet_info(socket.as_fd(), address.is_ipv6())?;
+    sockopt::enable_arrival_times(socket.as_fd())?;
+    // Kernels before 5.0 know no trains: datagrams then come one by one, which is slower and right.
+    let _ = sockopt::enable_gro(socket.as_fd());
     // Past the system's limit if we may, else up to it; what was granted is reported, not demanded.
     if sockopt::force_recv_buffer(socket.as_fd(), SOCKET_BUFFER_BYTES).is_err() {
         let _ = socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES);

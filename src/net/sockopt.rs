@@ -13,6 +13,16 @@ pub(super) fn enable_packet_info(socket: BorrowedFd<'_>, is_v6: bool) -> io::Res
     }
 }
 
+/// Takes trains in one piece (udp(7), UDP_GRO); the kernel then tells the segment size with each.
+pub(super) fn enable_gro(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set_int(socket, libc::SOL_UDP, libc::UDP_GRO, 1)
+}
+
+/// Asks when each datagram came (socket(7), SO_TIMESTAMPNS): by the wall clock, in the kernel's own queue already.
+pub(super) fn enable_arrival_times(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set_int(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1)
+}
+
 /// Sets the receive buffer past `net.core.rmem_max`; needs CAP_NET_ADMIN.
 pub(super) fn force_recv_buffer(socket: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
     set_int(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, saturate(bytes))

@@ -12,9 +12,14 @@
 //! other's comes first, the worker sees what was pushed. So at least one of them acts, and no wake is lost. The eventfd
 //! keeps its count until it is read, so it may also be written before the worker has entered the kernel. At worst a
 //! worker that woke for another reason is woken once more for nothing.
+//!
+//! Why not a message from ring to ring (IORING_OP_MSG_RING) between workers, posted with the sends: it would save the
+//! waker a system call. As a ping-pong of two pinned rings, alternating, that showed when both shared a core and did not
+//! show between two cores, where waking itself costs far more, and workers have a core each. The eventfd serves every
+//! thread and every driver alike.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
@@ -26,7 +31,7 @@ pub struct Waker {
     shared: Arc<Shared>,
 }
 
-/// The worker's end: says when it sleeps, and gives the ring a descriptor to read.
+/// The worker's end: says when it sleeps, and gives the driver a descriptor to read.
 #[derive(Debug)]
 pub struct WakeSource {
     shared: Arc<Shared>,
@@ -77,9 +82,9 @@ impl WakeSource {
         self.shared.sleeping.store(false, Ordering::Relaxed);
     }
 
-    /// The descriptor the ring reads.
-    pub(super) fn raw_fd(&self) -> RawFd {
-        self.shared.event.as_raw_fd()
+    /// The descriptor the driver reads.
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.shared.event.as_fd()
     }
 }
 

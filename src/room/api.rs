@@ -17,6 +17,10 @@ pub enum Dialect {
     Gryt,
     /// Switchboard: the client offers.
     Switchboard,
+    /// WHIP (RFC 9725): publishes over HTTP.
+    Whip,
+    /// WHEP: watches over HTTP.
+    Whep,
 }
 
 impl Dialect {
@@ -26,7 +30,20 @@ impl Dialect {
             Self::GrytDocumented => "gryt-documented",
             Self::Gryt => "gryt",
             Self::Switchboard => "switchboard",
+            Self::Whip => "whip",
+            Self::Whep => "whep",
         }
+    }
+
+    /// There is a socket to tell the peer things by. Over HTTP there is none: only [`Notice::Media`] and
+    /// [`Notice::Closed`] are said, to whoever keeps the session.
+    pub fn has_socket(self) -> bool {
+        !matches!(self, Self::Whip | Self::Whep)
+    }
+
+    /// Others are told that the peer is there. Viewers publish nothing, and there may be thousands of them.
+    pub fn is_announced(self) -> bool {
+        self != Self::Whep
     }
 }
 
@@ -247,6 +264,9 @@ pub enum JoinError {
         /// All seats.
         seats: usize,
     },
+    /// A WHIP room has one WHIP publisher.
+    #[error("this room has a publisher already")]
+    HasPublisher,
     /// The server is stopping.
     #[error("the server is stopping; reconnect in a moment")]
     Stopping,

@@ -151,6 +151,11 @@ impl Control {
         self.with(|hub| hub.disconnect_user(clock::now(), room, user_id))
     }
 
+    /// Somebody publishes in the room.
+    pub fn has_publisher(&self, room: &str) -> bool {
+        self.lock().hub.has_publisher(room)
+    }
+
     /// Rooms with peers.
     pub fn rooms(&self) -> Vec<RoomView> {
         self.lock().hub.rooms()

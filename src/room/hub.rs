@@ -152,11 +152,21 @@ impl Hub {
         ids.iter().filter_map(|id| self.peers.get(id))
     }
 
+    /// Somebody publishes in the room.
+    pub fn has_publisher(&self, room: &str) -> bool {
+        self.room_peers(room).any(|peer| !peer.tracks.is_empty())
+    }
+
     /// Tells everybody in the room but one.
     pub(super) fn tell(&mut self, room: &str, except: PeerId, notice: &Notice) {
-        for id in self.room_ids(room).into_iter().filter(|id| *id != except) {
+        for id in self.listeners(room).into_iter().filter(|id| *id != except) {
             self.outputs.push_back(Output::ToPeer(id, notice.clone()));
         }
+    }
+
+    /// Peers that hear of their room.
+    pub(super) fn listeners(&self, room: &str) -> Vec<PeerId> {
+        self.room_peers(room).filter(|peer| peer.dialect.has_socket()).map(|peer| peer.info.peer).collect()
     }
 
     /// A command for the owner of a session, or for all workers while it has none.

@@ -8,7 +8,7 @@ use crate::base::ids::TrackKey;
 use crate::crypto::srtp::SrtpSuite;
 use crate::forward::table::Route;
 use crate::runtime::clock;
-use crate::session::negotiate::Policy;
+use crate::session::negotiate::{Policy, Role};
 use crate::worker::command::Event;
 
 fn hub(seats: usize) -> Hub {
@@ -23,7 +23,13 @@ fn request(user_id: &str) -> JoinRequest {
         user_id: Some(user_id.into()),
         display_name: user_id.into(),
         dialect: Dialect::GrytDocumented,
-        policy: Policy { server_offers_first: false, server_may_offer: true, live_binding: false, slots: &[] },
+        policy: Policy {
+            server_offers_first: false,
+            server_may_offer: true,
+            live_binding: false,
+            slots: &[],
+            role: Role::Participant,
+        },
         stream_names: StreamNames::Publisher,
         capabilities: Capabilities::ALL,
     }

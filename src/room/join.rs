@@ -23,6 +23,10 @@ impl Hub {
         if self.is_stopping {
             return Err(JoinError::Stopping);
         }
+        let is_publisher = |peer: &Peer| peer.dialect == Dialect::Whip;
+        if request.dialect == Dialect::Whip && self.room_peers(&request.room).any(is_publisher) {
+            return Err(JoinError::HasPublisher);
+        }
         let old = request.user_id.as_ref().and_then(|user_id| self.find(&request.room, user_id));
         if let Some(old) = old {
             self.close(now, old, CloseReason::Evicted);
@@ -63,7 +67,9 @@ impl Hub {
         };
         self.by_session.insert(session, id);
         let others = self.others(&request.room, id);
-        self.tell(&request.room, id, &Notice::PeerJoined(info.clone()));
+        if request.dialect.is_announced() {
+            self.tell(&request.room, id, &Notice::PeerJoined(info.clone()));
+        }
         self.peers.insert(id, peer);
         let room = self.rooms.entry(request.room.clone()).or_insert_with(|| Room {
             created_at: wall,
@@ -73,7 +79,10 @@ impl Hub {
         });
         room.peers.push(id);
         let entered = Entered { peer: id, wire_id: info.wire_id, others };
-        self.outputs.push_back(Output::ToWatchers(RoomEvent::PeerJoined { room: request.room, user_id: info.user_id }));
+        if request.dialect.is_announced() {
+            let event = RoomEvent::PeerJoined { room: request.room, user_id: info.user_id };
+            self.outputs.push_back(Output::ToWatchers(event));
+        }
         self.subscribe(now, id);
         Ok(entered)
     }
@@ -97,7 +106,8 @@ impl Hub {
     }
 
     fn others(&self, room: &str, except: PeerId) -> Vec<PeerInfo> {
-        self.room_peers(room).filter(|peer| peer.info.peer != except).map(|peer| peer.info.clone()).collect()
+        let others = self.room_peers(room).filter(|peer| peer.info.peer != except && peer.dialect.is_announced());
+        others.map(|peer| peer.info.clone()).collect()
     }
 
     /// A peer goes.
@@ -119,9 +129,11 @@ impl Hub {
                 self.rooms.remove(&peer.room);
             }
         }
-        self.tell(&peer.room, id, &Notice::PeerLeft(peer.info.clone()));
-        let event = RoomEvent::PeerLeft { room: peer.room.clone(), user_id: peer.info.user_id.clone() };
-        self.outputs.push_back(Output::ToWatchers(event));
+        if peer.dialect.is_announced() {
+            self.tell(&peer.room, id, &Notice::PeerLeft(peer.info.clone()));
+            let event = RoomEvent::PeerLeft { room: peer.room.clone(), user_id: peer.info.user_id.clone() };
+            self.outputs.push_back(Output::ToWatchers(event));
+        }
         if !self.is_stopping {
             self.subscribe_room(now, &peer.room);
         }

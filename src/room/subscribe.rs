@@ -50,7 +50,7 @@ impl Hub {
             return;
         }
         let waiting = peer.negotiation.unplaced();
-        let is_client = peer.dialect != Dialect::Gryt;
+        let is_client = peer.dialect != Dialect::Gryt && peer.dialect.has_socket();
         if is_client && waiting > 0 && peer.asked_for < peer.negotiation.wanted_count() {
             peer.asked_for = peer.negotiation.wanted_count();
             let notice = Notice::NeedsOffer { track_count: peer.asked_for };
@@ -69,7 +69,7 @@ impl Hub {
 
     /// Says which track each receiving m-line carries, when that changed.
     pub(super) fn tell_tracks(&mut self, id: PeerId) {
-        let Some(peer) = self.peers.get(&id) else { return };
+        let Some(peer) = self.peers.get(&id).filter(|peer| peer.dialect.has_socket()) else { return };
         let infos: Vec<TrackInfo> =
             peer.negotiation.bindings().into_iter().filter_map(|(mid, key)| self.track_info(mid, key)).collect();
         if let Some(peer) = self.peers.get_mut(&id)
@@ -151,7 +151,7 @@ impl Hub {
             state.speakers.insert(0, speaker);
         }
         let info = speaker.and_then(|speaker| self.peers.get(&speaker)).map(|peer| peer.info.clone());
-        for id in self.room_ids(room) {
+        for id in self.listeners(room) {
             self.outputs.push_back(Output::ToPeer(id, Notice::Speaker(info.clone())));
         }
         self.subscribe_room(now, room);

@@ -128,10 +128,15 @@ impl Hub {
             snapshot.datagrams_sent += report.io.datagrams_sent;
             snapshot.trains_sent += report.io.trains_sent;
             snapshot.train_datagrams_sent += report.io.train_datagrams_sent;
+            snapshot.trains_received += report.io.trains_received;
+            snapshot.train_datagrams_received += report.io.train_datagrams_received;
+            snapshot.turns += report.io.turns;
+            snapshot.enters += report.io.enters;
             snapshot.pli_requests += report.keyframe_requests;
             snapshot.nack_requests += report.nacks_received;
             snapshot.retransmissions += report.retransmissions;
             snapshot.packets_forwarded += report.packets_forwarded;
+            snapshot.trains.add(&report.trains);
             add(&mut snapshot.discards, &report.discards);
             add(&mut snapshot.io_errors, &report.io.errors);
         }

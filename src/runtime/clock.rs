@@ -1,6 +1,8 @@
 //! The one reader of the clock; everything else is told the time.
 
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
+
+use rustix::time::{ClockId, clock_gettime};
 
 /// Monotonic now.
 #[allow(clippy::disallowed_methods)]
@@ -12,4 +14,10 @@ pub fn now() -> Instant {
 #[allow(clippy::disallowed_methods)]
 pub fn wall() -> SystemTime {
     SystemTime::now()
+}
+
+/// CPU time of the calling thread, user and system.
+pub fn thread_cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }

@@ -1,7 +1,7 @@
 //! The loop of one worker thread: the phases of a turn, in order, forever.
 //!
-//! Promises: the clock is read once per turn and everything is told that time; the kernel is entered once per turn unless
-//! the batch overflows; no phase can starve another, as datagrams per turn are bounded; no wake-up is lost (see
+//! Promises: the clock is read once per turn and everything is told that time; the driver sends and waits once per turn
+//! unless the batch overflows; no phase can starve another, as datagrams per turn are bounded; no wake-up is lost (see
 //! [`crate::net::wake`]).
 
 use std::io;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::clock;
 use crate::base::batch::{RxDatagram, TxBatch};
-use crate::net::{IoCounters, UdpDriver, Waker};
+use crate::net::{Driver, IoCounters, Waker};
 
 /// Datagrams taken per turn: commands and timers wait for no more than these, about a millisecond of work.
 pub const DATAGRAMS_PER_TURN_MAX: usize = 512;
@@ -32,6 +32,8 @@ pub trait Turn {
     fn handle_timeout(&mut self, now: Instant, tx: &mut TxBatch);
     /// Takes one datagram.
     fn handle_datagram(&mut self, now: Instant, datagram: RxDatagram<'_>, tx: &mut TxBatch);
+    /// Whether the turn has as much to forward as one may; the other datagrams wait for the next.
+    fn has_enough_work(&self) -> bool;
     /// Forwards what the turn brought in; `false` = the batch is full: send it and call again.
     fn forward(&mut self, now: Instant, tx: &mut TxBatch) -> bool;
     /// When [`handle_timeout`](Self::handle_timeout) has something to do next.
@@ -40,21 +42,31 @@ pub trait Turn {
     fn take_wakes(&mut self) -> u64;
     /// Whether commands or lanes are not drained, so that sleeping would be wrong.
     fn has_pending_input(&self) -> bool;
+    /// CPU time that this thread has used so far, every [`LOAD_INTERVAL`].
+    fn handle_load(&mut self, _now: Instant, _cpu_time: Duration) {}
     /// Whether the loop shall end, after what is queued has been sent.
     fn is_stopped(&self) -> bool;
     /// Cumulative I/O counters, about once per second.
     fn note_io(&mut self, counters: IoCounters);
 }
 
+/// How often the core is told how busy this thread is. Reading that clock takes a system call.
+const LOAD_INTERVAL: Duration = Duration::from_millis(10);
+
 /// Runs turns until the core is stopped. `wakers[i]` wakes worker `i`.
 ///
 /// # Errors
-/// The ring is broken; nothing can be received or sent any more.
-pub fn run<T: Turn>(core: &mut T, io: &mut UdpDriver, wakers: &[Waker]) -> io::Result<()> {
+/// The driver is broken; nothing can be received or sent any more.
+pub fn run<T: Turn, D: Driver>(core: &mut T, io: &mut D, wakers: &[Waker]) -> io::Result<()> {
     let mut tx = TxBatch::with_capacity(BATCH_DATAGRAMS_MAX);
     let mut noted = clock::now();
+    let mut load_noted = noted;
     loop {
-        let now = clock::now();
+        let (now, wall) = (clock::now(), clock::wall());
+        if now.saturating_duration_since(load_noted) >= LOAD_INTERVAL {
+            load_noted = now;
+            core.handle_load(now, clock::thread_cpu_time());
+        }
 
         // 1 commands
         core.handle_commands(now, &mut tx);
@@ -70,7 +82,9 @@ pub fn run<T: Turn>(core: &mut T, io: &mut UdpDriver, wakers: &[Waker]) -> io::R
         // 4 datagrams
         for _ in 0..DATAGRAMS_PER_TURN_MAX {
             make_room(io, &mut tx)?;
-            if io.receive(|datagram| core.handle_datagram(now, datagram, &mut tx)).is_none() {
+            if core.has_enough_work()
+                || io.receive(wall, |datagram| core.handle_datagram(now, datagram, &mut tx)).is_none()
+            {
                 break;
             }
         }
@@ -96,7 +110,7 @@ pub fn run<T: Turn>(core: &mut T, io: &mut UdpDriver, wakers: &[Waker]) -> io::R
     }
 }
 
-fn wait<T: Turn>(core: &T, io: &mut UdpDriver, tx: &TxBatch) -> io::Result<()> {
+fn wait<T: Turn>(core: &T, io: &mut impl Driver, tx: &TxBatch) -> io::Result<()> {
     if io.has_datagram() || core.has_pending_input() {
         return io.send_and_wait(tx, Duration::ZERO);
     }
@@ -113,14 +127,14 @@ fn sleep_length(next: Option<Instant>) -> Duration {
     next.map_or(SLEEP_MAX, |at| at.saturating_duration_since(clock::now()).min(SLEEP_MAX))
 }
 
-fn make_room(io: &mut UdpDriver, tx: &mut TxBatch) -> io::Result<()> {
+fn make_room(io: &mut impl Driver, tx: &mut TxBatch) -> io::Result<()> {
     if tx.entries().len() + ANSWERS_MAX > BATCH_DATAGRAMS_MAX || !tx.has_room() {
         send(io, tx)?;
     }
     Ok(())
 }
 
-fn send(io: &mut UdpDriver, tx: &mut TxBatch) -> io::Result<()> {
+fn send(io: &mut impl Driver, tx: &mut TxBatch) -> io::Result<()> {
     io.send(tx)?;
     tx.clear();
     Ok(())
@@ -147,8 +161,8 @@ mod tests {
 
     use crate::base::batch::Path;
     use crate::base::ids::WorkerId;
-    use crate::net::{BindAddresses, IoLimits, WakeSource, bind_group};
-    use crate::runtime::spawn::{Seat, Workers, spawn_workers};
+    use crate::net::{BindAddresses, DriverKind, IoLimits, WakeSource, bind_group};
+    use crate::runtime::spawn::{Seat, SpawnOptions, Workers, spawn_workers};
 
     /// Hangs are turned into failures after this; nothing depends on its length.
     const WATCHDOG: Duration = Duration::from_secs(120);
@@ -173,6 +187,8 @@ mod tests {
         timers: AtomicU64,
         rx_datagrams: AtomicU64,
         tx_datagrams: AtomicU64,
+        turns: AtomicU64,
+        enters: AtomicU64,
         tokens: AtomicU64,
         finished: AtomicBool,
     }
@@ -226,6 +242,10 @@ mod tests {
             true
         }
 
+        fn has_enough_work(&self) -> bool {
+            false
+        }
+
         fn next_timeout(&self) -> Option<Instant> {
             self.timers_due.front().copied()
         }
@@ -245,6 +265,8 @@ mod tests {
         fn note_io(&mut self, counters: IoCounters) {
             self.shared.rx_datagrams.store(counters.rx_datagrams, Ordering::SeqCst);
             self.shared.tx_datagrams.store(counters.tx_datagrams, Ordering::SeqCst);
+            self.shared.turns.store(counters.turns, Ordering::SeqCst);
+            self.shared.enters.store(counters.enters, Ordering::SeqCst);
         }
     }
 
@@ -256,7 +278,7 @@ mod tests {
     }
 
     impl Harness {
-        fn start(count: usize, timers: usize, copies: usize) -> Self {
+        fn start(driver: DriverKind, count: usize, timers: usize, copies: usize) -> Self {
             let sockets = bind_group(BindAddresses::default(), 0, count).unwrap();
             let port = sockets[0].port;
             let shared = Arc::new(Shared::default());
@@ -267,6 +289,7 @@ mod tests {
                 let shared = Arc::clone(&shared);
                 let build = move |id: WorkerId| {
                     assert_eq!(std::thread::current().name(), Some(format!("tramline-w{}", id.0).as_str()));
+                    assert_eq!(rustix::thread::current_timer_slack().unwrap(), 1, "timers are exact");
                     Echo {
                         commands: queue,
                         next,
@@ -281,7 +304,8 @@ mod tests {
                 };
                 Seat { sockets, wake: WakeSource::new().unwrap(), build }
             });
-            let workers = spawn_workers(seats.collect(), IoLimits::default(), true).unwrap();
+            let options = SpawnOptions { driver, limits: IoLimits::default(), is_pinned: true };
+            let workers = spawn_workers(seats.collect(), options).unwrap();
             Self { workers, commands, shared, port }
         }
 
@@ -301,9 +325,11 @@ mod tests {
         }
     }
 
-    fn echo_ten_thousand(local: &str) {
+    const DRIVERS: [DriverKind; 2] = [DriverKind::Uring, DriverKind::Mmsg];
+
+    fn echo_ten_thousand(driver: DriverKind, local: &str) -> Arc<Shared> {
         const WINDOW: u32 = 50;
-        let harness = Harness::start(1, 0, 1);
+        let harness = Harness::start(driver, 1, 0, 1);
         let client = UdpSocket::bind((local, 0)).unwrap();
         client.set_read_timeout(Some(WATCHDOG)).unwrap();
         client.connect(SocketAddr::new(local.parse().unwrap(), harness.port)).unwrap();
@@ -318,50 +344,84 @@ mod tests {
                 assert_eq!(&bytes[..len], number.to_be_bytes().repeat(1 + number as usize % 300));
             }
         }
-        assert_eq!(harness.stop().rx_datagrams.load(Ordering::SeqCst), 10_000);
+        let shared = harness.stop();
+        assert_eq!(shared.rx_datagrams.load(Ordering::SeqCst), 10_000);
+        shared
     }
 
     #[test]
     fn ten_thousand_datagrams_come_back_in_order_over_ipv4() {
-        echo_ten_thousand("127.0.0.1");
+        for driver in DRIVERS {
+            echo_ten_thousand(driver, "127.0.0.1");
+        }
     }
 
     #[test]
     fn ten_thousand_datagrams_come_back_in_order_over_ipv6() {
         // A machine without IPv6 has nothing to test here.
         if UdpSocket::bind("[::1]:0").is_ok() {
-            echo_ten_thousand("::1");
+            for driver in DRIVERS {
+                echo_ten_thousand(driver, "::1");
+            }
         }
+    }
+
+    #[test]
+    fn a_turn_enters_the_ring_at_most_once() {
+        let shared = echo_ten_thousand(DriverKind::Uring, "127.0.0.1");
+        let (turns, enters) = (shared.turns.load(Ordering::SeqCst), shared.enters.load(Ordering::SeqCst));
+        // The last one, which stops the worker, sends and does not wait.
+        assert!(turns > 0 && enters <= turns + 1, "{enters} in {turns}");
     }
 
     #[test]
     fn a_token_travels_between_workers_on_wakes_alone() {
-        let harness = Harness::start(2, 0, 1);
-        harness.command(0, 5_000);
-        while !harness.shared.finished.load(Ordering::SeqCst) {
-            std::thread::yield_now();
+        for driver in DRIVERS {
+            let harness = Harness::start(driver, 2, 0, 1);
+            harness.command(0, 5_000);
+            while !harness.shared.finished.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+            assert_eq!(harness.stop().tokens.load(Ordering::SeqCst), 5_000);
         }
-        assert_eq!(harness.stop().tokens.load(Ordering::SeqCst), 5_000);
     }
 
     #[test]
     fn timers_are_served_while_nothing_else_happens() {
-        let harness = Harness::start(1, 20, 1);
-        while harness.shared.timers.load(Ordering::SeqCst) < 20 {
-            std::thread::yield_now();
+        for driver in DRIVERS {
+            let harness = Harness::start(driver, 1, 20, 1);
+            while harness.shared.timers.load(Ordering::SeqCst) < 20 {
+                std::thread::yield_now();
+            }
+            harness.stop();
         }
-        harness.stop();
     }
 
     #[test]
     fn a_full_batch_is_sent_and_forwarding_goes_on_in_the_same_turn() {
         const COPIES: usize = 3 * BATCH_DATAGRAMS_MAX + 1;
-        let harness = Harness::start(1, 0, COPIES);
-        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
-        client.set_read_timeout(Some(WATCHDOG)).unwrap();
-        client.send_to(b"x", ("127.0.0.1", harness.port)).unwrap();
-        // The first copy shows that the turn has begun; how many fit the client's buffer does not matter.
-        client.recv(&mut [0; 9]).unwrap();
-        assert_eq!(harness.stop().tx_datagrams.load(Ordering::SeqCst), COPIES as u64);
+        for driver in DRIVERS {
+            let harness = Harness::start(driver, 1, 0, COPIES);
+            let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+            client.set_read_timeout(Some(WATCHDOG)).unwrap();
+            client.send_to(b"x", ("127.0.0.1", harness.port)).unwrap();
+            // The first copy shows that the turn has begun; how many fit the client's buffer does not matter.
+            client.recv(&mut [0; 9]).unwrap();
+            assert_eq!(harness.stop().tx_datagrams.load(Ordering::SeqCst), COPIES as u64);
+        }
+    }
+
+    #[test]
+    fn an_end_is_told_of_whatever_its_reason() {
+        let harness = Harness::start(DriverKind::Mmsg, 2, 0, 1);
+        let ended = Arc::clone(&harness.workers.ended);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        harness.command(1, STOP);
+        runtime.block_on(ended.notified());
+        // A panic: the next worker's queue is gone.
+        harness.command(0, 1);
+        runtime.block_on(ended.notified());
+        let ends = harness.workers.threads.into_iter().map(std::thread::JoinHandle::join);
+        assert_eq!(ends.map(|end| end.is_ok()).collect::<Vec<_>>(), [false, true]);
     }
 }

@@ -1,6 +1,6 @@
 //! A worker core with its queues: what the loop drives.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
@@ -62,6 +62,10 @@ impl Turn for Worker {
         self.core.handle_datagram(now, datagram, tx);
     }
 
+    fn has_enough_work(&self) -> bool {
+        self.core.has_enough_work()
+    }
+
     fn forward(&mut self, now: Instant, tx: &mut TxBatch) -> bool {
         let is_done = self.core.forward(now, tx);
         if is_done {
@@ -82,6 +86,10 @@ impl Turn for Worker {
         !self.commands.is_empty() || self.core.has_lane_items()
     }
 
+    fn handle_load(&mut self, now: Instant, cpu_time: Duration) {
+        self.core.handle_load(now, cpu_time);
+    }
+
     fn is_stopped(&self) -> bool {
         self.core.is_stopped()
     }
@@ -94,6 +102,10 @@ impl Turn for Worker {
             bytes_sent: io.tx_bytes,
             trains_sent: io.tx_trains,
             train_datagrams_sent: io.tx_train_datagrams,
+            trains_received: io.rx_trains,
+            train_datagrams_received: io.rx_train_datagrams,
+            turns: io.turns,
+            enters: io.enters,
             errors: vec![
                 ("tx_train_refused", io.tx_trains_refused),
                 ("rx_truncated", io.rx_truncated),

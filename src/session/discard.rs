@@ -77,6 +77,8 @@ discards! {
     /// The subscriber did not negotiate the format.
     FormatNotNegotiated => "format_not_negotiated",
     // Limits of ours.
+    /// The worker could not keep up: what had waited too long was left out, video first.
+    Overload => "overload",
     /// The send batch was full.
     TxFull => "tx_full",
     /// The lane to another worker was full.

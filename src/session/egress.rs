@@ -1,6 +1,7 @@
 //! What a peer receives: from a track's history to protected datagrams in the send batch.
 //!
-//! Owns: per sending m-line the numbering, the cached payload type, statistics.
+//! In two steps: what may go is admitted and gets its numbers; once all that is due to the peer is in order (see
+//! [`crate::forward::order`]) it is written. Owns: per sending m-line the numbering, the cached payload type, statistics.
 //! Promises: ciphertext is born in the buffer the kernel sends; an (ssrc, index) protects one packet only.
 //! Forbids: publishers, other subscribers.
 
@@ -9,19 +10,20 @@ use std::time::{Duration, Instant};
 use rand::{Rng, RngExt};
 
 use super::discard::Discard;
+use super::header_exts::{ExtRoom, HeaderExts};
 use super::stats::EgressReport;
 use super::streams::{MlineConfig, Payload, StreamsConfig};
 use super::track::Track;
-use crate::base::batch::{Path, TxBatch};
+use crate::base::batch::{DATAGRAM_BYTES_MAX, Path, TxBatch};
 use crate::base::format::{Format, MediaKind};
-use crate::base::ids::{Mid, Ssrc, TrackKey};
+use crate::base::ids::{Ssrc, TrackKey};
 use crate::crypto::srtp::SrtpSender;
+use crate::forward::order::Due;
 use crate::forward::rewrite::{Numbers, Rewriter, ticks};
-use crate::proto::history::Packet;
+use crate::proto::history::{self, Packet};
 use crate::proto::report::SendStats;
 use crate::wire::rtcp::{ReportBlock, SenderInfo};
-use crate::wire::rtp::{self, Fixed};
-use crate::wire::rtp_ext::{Ext, ExtWriter, needs_two_byte};
+use crate::wire::rtp::{self, FIXED_HEADER_BYTES, Fixed};
 
 /// Longest payload we forward: with header, extensions, RTX number and tag it stays within a 1500-byte MTU, and a
 /// browser never sends more than 1200.
@@ -33,21 +35,21 @@ const RETRANSMISSIONS_MAX: u32 = 200;
 const RETRANSMISSION_WINDOW: Duration = Duration::from_millis(100);
 /// Without a recognisable keyframe for so long, forwarding starts anyway: end-to-end encryption may hide it.
 const AWAIT_KEYFRAME_MAX: Duration = Duration::from_secs(5);
-/// Extension kinds that exist; index of the id tables.
-const EXT_KINDS: usize = Ext::ALL.len();
+/// What a peer's line is taken to carry as long as nobody has measured it: less than most lines that carry video at all.
+const ASSUMED_RATE_BPS: u64 = 10_000_000;
+/// Sound waits for pictures of the same turn at most as long as these take on the peer's line. A quarter of an Opus
+/// packet: no jitter buffer grows for it.
+const AUDIO_WAIT_MAX: Duration = Duration::from_millis(5);
 
 /// One sending m-line.
 #[derive(Debug)]
 struct Slot {
-    mid: Mid,
+    exts: HeaderExts,
     kind: MediaKind,
     ssrc: Ssrc,
     rtx_ssrc: Ssrc,
     track: Option<TrackKey>,
     payloads: Vec<Payload>,
-    /// Id by extension kind, 0 where not negotiated.
-    ext_ids: [u8; EXT_KINDS],
-    has_two_byte: bool,
     rewriter: Rewriter,
     /// Next index of the retransmission source.
     rtx_index: u64,
@@ -71,16 +73,38 @@ pub struct Outlet<'a> {
     pub path: Path,
 }
 
+/// A packet that may go, with its numbers. Plain values: it is written when its place among the others is known.
+#[derive(Clone, Copy, Debug)]
+pub struct Admitted {
+    /// Whose it is.
+    pub track: TrackKey,
+    /// Its number there.
+    pub seq: u64,
+    /// The m-line it goes out on.
+    pub mline: u16,
+    pt: u8,
+    numbers: Numbers,
+}
+
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Egress {
     /// Index is the m-line's.
     slots: Vec<Option<Slot>>,
+    /// Bits per second that the peer's line carries.
+    rate_bps: u64,
+}
+
+impl Default for Egress {
+    fn default() -> Self {
+        Self { slots: Vec::new(), rate_bps: ASSUMED_RATE_BPS }
+    }
 }
 
 impl Egress {
     /// Obeys a new negotiation. m-lines whose ssrc stays go on with their numbers.
     pub fn configure(&mut self, rng: &mut impl Rng, streams: &StreamsConfig) {
+        self.slots.reserve_exact(streams.mlines.len().saturating_sub(self.slots.len()));
         self.slots.resize_with(streams.mlines.len(), || None);
         for (index, mline) in streams.mlines.iter().enumerate() {
             let old = self.slots[index].take();
@@ -92,26 +116,56 @@ impl Egress {
         }
     }
 
-    /// Forwards one packet of `track` on an m-line, if it is to go there.
-    pub fn forward(
+    /// Admits one packet of `track` to an m-line, if it is to go there: from now on its number is taken.
+    pub fn admit(
         &mut self,
         now: Instant,
         mline: u16,
         (track, packet): (&Track, &Packet<'_>),
         outlet: &Outlet<'_>,
-        tx: &mut TxBatch,
-    ) -> Result<(), Discard> {
+    ) -> Result<(Admitted, Due), Discard> {
         let slot = self.slot_mut(mline).filter(|slot| slot.track == Some(track.key)).ok_or(Discard::StaleRoute)?;
-        if packet.payload.len() > PAYLOAD_BYTES_MAX {
+        let header_len = FIXED_HEADER_BYTES + slot.exts.len(packet.exts);
+        let bytes = header_len + packet.payload.len() + outlet.srtp.suite().rtp_tag_len();
+        // Seen here and not when it is written: others are padded to its length.
+        if packet.payload.len() > PAYLOAD_BYTES_MAX || bytes > DATAGRAM_BYTES_MAX {
             return Err(Discard::TooLarge);
         }
         let payload = slot.payload_for(packet.meta.format).ok_or(Discard::FormatNotNegotiated)?;
         slot.start(now, packet)?;
-        let numbers = slot.rewriter.number(now, packet.meta.seq, packet.meta.timestamp).ok_or(Discard::TooOld)?;
-        let header = slot.header(payload.pt, slot.ssrc, numbers, packet);
-        slot.send(&header, &[], packet, numbers.index, outlet, tx)?;
+        let seq = packet.meta.seq;
+        let numbers = slot.rewriter.number(now, seq, packet.meta.timestamp).ok_or(Discard::TooOld)?;
+        let due = Due { stream: mline, is_audio: slot.kind == MediaKind::Audio, bytes: bytes as u16 };
+        Ok((Admitted { track: track.key, seq, mline, pt: payload.pt, numbers }, due))
+    }
+
+    /// Remembers the padding that an admitted packet is going to have, for the case that it is asked for again. Without it
+    /// there is none.
+    pub fn note_padding(&mut self, admitted: &Admitted, padding: u8) {
+        if let Some(slot) = self.slot_mut(admitted.mline) {
+            slot.rewriter.note_padding(admitted.numbers.index, padding);
+        }
+    }
+
+    /// Writes an admitted packet with its padding. `packet` is the one that was admitted.
+    pub fn write(
+        &mut self,
+        admitted: &Admitted,
+        padding: u8,
+        packet: &Packet<'_>,
+        outlet: &Outlet<'_>,
+        tx: &mut TxBatch,
+    ) -> Result<(), Discard> {
+        let slot = self.slot_mut(admitted.mline).ok_or(Discard::StaleRoute)?;
+        let header = slot.header(admitted.pt, slot.ssrc, admitted.numbers, packet);
+        slot.send(&header, Around { prefix: &[], padding }, packet, admitted.numbers.index, outlet, tx)?;
         slot.stats.handle_sent(packet.payload.len());
         Ok(())
+    }
+
+    /// Bytes that may leave ahead of sound.
+    pub fn ahead_of_audio_bytes_max(&self) -> u32 {
+        (self.rate_bps / 8 * AUDIO_WAIT_MAX.as_millis() as u64 / 1000).try_into().unwrap_or(u32::MAX)
     }
 
     /// Serves one number of a NACK (RFC 4585 §6.2.1): by RTX where negotiated, else the first datagram again.
@@ -138,15 +192,17 @@ impl Egress {
                 slot.rtx_index += 1;
                 let header = slot.header(rtx_pt, slot.rtx_ssrc, numbers, &packet);
                 // RFC 4588 §4: the original sequence number goes before the payload.
-                slot.send(&header, &(index as u16).to_be_bytes(), &packet, numbers.index, outlet, tx)?;
+                let around = Around { prefix: &(index as u16).to_be_bytes(), padding: 0 };
+                slot.send(&header, around, &packet, numbers.index, outlet, tx)?;
             }
             // RFC 7714 §8.3: an index must never protect two different packets. Rebuilt from the same history by the
-            // same rules, the datagram is the one sent before; where the rules changed since, nothing is sent.
-            None if slot.rewriter.may_rebuild(index) => {
+            // same rules and with the same padding, the datagram is the one sent before; where the rules changed since
+            // or the padding is forgotten, nothing is sent.
+            None => {
+                let padding = slot.rewriter.rebuild(index).ok_or(Discard::TooOld)?;
                 let header = slot.header(payload.pt, slot.ssrc, Numbers { index, timestamp }, &packet);
-                slot.send(&header, &[], &packet, index, outlet, tx)?;
+                slot.send(&header, Around { prefix: &[], padding }, &packet, index, outlet, tx)?;
             }
-            None => return Err(Discard::TooOld),
         }
         slot.retransmissions += 1;
         Ok(())
@@ -281,50 +337,43 @@ impl Slot {
         Fixed { marker: packet.meta.marker, pt, seq: numbers.index as u16, timestamp: numbers.timestamp, ssrc }
     }
 
-    /// Header, extensions, `prefix` and payload into a slot of the batch, protected in place.
+    /// Header, extensions and payload with what goes around it into a slot of the batch, protected in place.
     fn send(
         &self,
         header: &Fixed,
-        prefix: &[u8],
+        around: Around<'_>,
         packet: &Packet<'_>,
         index: u64,
         outlet: &Outlet<'_>,
         tx: &mut TxBatch,
     ) -> Result<(), Discard> {
         let out = tx.reserve().ok_or(Discard::TxFull)?;
-        let mut block = [0; EXT_BLOCK_BYTES_MAX];
-        let (profile, block_len) = self.write_exts(packet.exts, &mut block);
-        let exts = (block_len > 0).then_some((profile, &block[..block_len]));
+        let mut room = ExtRoom::default();
+        let exts = self.exts.write(packet.exts, &mut room);
         let header_len = rtp::write_header(out, header, &[], exts).ok_or(Discard::TooLarge)?;
-        let payload_at = header_len + prefix.len();
-        let plain_len = payload_at + packet.payload.len();
-        out.get_mut(header_len..payload_at).ok_or(Discard::TooLarge)?.copy_from_slice(prefix);
-        out.get_mut(payload_at..plain_len).ok_or(Discard::TooLarge)?.copy_from_slice(packet.payload);
+        let payload_at = header_len + around.prefix.len();
+        let payload_end = payload_at + packet.payload.len();
+        out.get_mut(header_len..payload_at).ok_or(Discard::TooLarge)?.copy_from_slice(around.prefix);
+        out.get_mut(payload_at..payload_end).ok_or(Discard::TooLarge)?.copy_from_slice(packet.payload);
         if packet.meta.format == Format::OpusRed
             && let Some(opus) = self.payloads.iter().find(|payload| payload.format == Format::Opus)
         {
-            name_red_blocks(out.get_mut(payload_at..plain_len).unwrap_or_default(), opus.pt);
+            name_red_blocks(out.get_mut(payload_at..payload_end).unwrap_or_default(), opus.pt);
         }
+        let plain_len = rtp::write_padding(out, payload_end, around.padding).ok_or(Discard::TooLarge)?;
         let len = outlet.srtp.protect_rtp(out, header_len, plain_len, index).map_err(|_| Discard::TooLarge)?;
         tx.commit(outlet.path, len);
         Ok(())
     }
+}
 
-    /// Our mid, and the publisher's end-to-end extensions under the ids of this subscriber.
-    fn write_exts(&self, exts: &[u8], block: &mut [u8]) -> (u16, usize) {
-        let known = || elements(exts).map(|(kind, value)| (self.ext_ids[kind], value)).filter(|(id, _)| *id != 0);
-        let mid_id = self.ext_ids[Ext::Mid as usize];
-        let is_two_byte = self.has_two_byte && known().any(|(id, value)| needs_two_byte(id, value.len()));
-        let mut writer = if is_two_byte { ExtWriter::two_byte(block) } else { ExtWriter::one_byte(block) };
-        if mid_id != 0 {
-            writer.push(mid_id, self.mid.as_bytes());
-        }
-        for (id, value) in known() {
-            // Not taken where it fits neither form: an extension is an extra, the media goes on without.
-            writer.push(id, value);
-        }
-        writer.finish()
-    }
+/// What goes around a payload inside the encrypted part.
+#[derive(Clone, Copy, Debug)]
+struct Around<'a> {
+    /// Before it.
+    prefix: &'a [u8],
+    /// Bytes of padding behind it.
+    padding: u8,
 }
 
 /// The blocks of a RED payload name their format by payload type: that of this subscriber (RFC 2198 §3: a header of four
@@ -340,37 +389,21 @@ fn name_red_blocks(mut red: &mut [u8], pt: u8) {
     }
 }
 
-/// Room for the extensions of one packet: those of the publisher, and our mid.
-const EXT_BLOCK_BYTES_MAX: usize = 320;
-
-/// The (kind, value) pairs that ingress kept.
-fn elements(mut exts: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
-    std::iter::from_fn(move || {
-        let (&[kind, len], rest) = exts.split_first_chunk::<2>()?;
-        let (value, rest) = rest.split_at_checked(usize::from(len))?;
-        exts = rest;
-        Some((usize::from(kind) % EXT_KINDS, value))
-    })
-}
-
 /// The slot of an m-line by its new negotiation, with the state of the old where the source is the same.
 fn slot(rng: &mut impl Rng, mline: &MlineConfig, has_two_byte: bool, old: Option<Slot>) -> Option<Slot> {
     let egress = mline.egress.as_ref()?;
-    let mut ext_ids = [0; EXT_KINDS];
-    for (id, ext) in &mline.exts {
-        ext_ids[*ext as usize] = *id;
-    }
+    let exts = HeaderExts::new(mline, has_two_byte);
     let Some(mut slot) = old.filter(|old| old.ssrc == egress.ssrc) else {
+        let mut rewriter = Rewriter::new(rng.random(), rng.random());
+        rewriter.keep_paddings(kept_paddings(mline));
         return Some(Slot {
-            mid: mline.mid,
+            exts,
             kind: mline.kind,
             ssrc: egress.ssrc,
             rtx_ssrc: egress.rtx_ssrc,
             track: egress.track,
             payloads: mline.payloads.clone(),
-            ext_ids,
-            has_two_byte,
-            rewriter: Rewriter::new(rng.random(), rng.random()),
+            rewriter,
             rtx_index: u64::from(rng.random::<u16>() >> 1),
             source: None,
             awaits_keyframe_since: None,
@@ -382,16 +415,23 @@ fn slot(rng: &mut impl Rng, mline: &MlineConfig, has_two_byte: bool, old: Option
         });
     };
     slot.carry(egress.track);
-    let is_same_header = slot.mid == mline.mid && slot.ext_ids == ext_ids && slot.payloads == mline.payloads;
-    if !is_same_header || slot.has_two_byte != has_two_byte {
-        slot.mid = mline.mid;
-        slot.ext_ids = ext_ids;
-        slot.has_two_byte = has_two_byte;
+    if slot.exts != exts || slot.payloads != mline.payloads {
+        slot.exts = exts;
         slot.payloads.clone_from(&mline.payloads);
         slot.cached = None;
         slot.rewriter.handle_header_change();
+        slot.rewriter.keep_paddings(kept_paddings(mline));
     }
     Some(slot)
+}
+
+/// How many packets of an m-line may have to be sent again as they were: with RTX none, else as many as are kept.
+fn kept_paddings(mline: &MlineConfig) -> usize {
+    match mline.kind {
+        _ if mline.payloads.iter().all(|payload| payload.rtx_pt.is_some()) => 0,
+        MediaKind::Audio => history::AUDIO_PACKETS,
+        MediaKind::Video => history::VIDEO_PACKETS,
+    }
 }
 
 /// A duration in NTP's 32.32 seconds.

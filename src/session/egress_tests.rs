@@ -5,12 +5,13 @@ use std::net::IpAddr;
 use rand::{SeedableRng, rngs::StdRng};
 
 use super::*;
+use crate::base::ids::Mid;
 use crate::crypto::srtp::{SrtpReceiver, SrtpSuite};
 use crate::proto::history::PacketMeta;
 use crate::runtime::clock;
 use crate::session::streams::EgressConfig;
 use crate::wire::rtp::RtpView;
-use crate::wire::rtp_ext;
+use crate::wire::rtp_ext::{self, Ext};
 
 const TRACK: TrackKey = TrackKey { index: 3, epoch: 1 };
 const SSRC: Ssrc = Ssrc(0x1111);
@@ -88,8 +89,17 @@ impl Bench {
     }
 
     fn forward(&mut self, seq: u64) -> Result<(), Discard> {
+        self.forward_padded(seq, 0)
+    }
+
+    fn forward_padded(&mut self, seq: u64, padding: u8) -> Result<(), Discard> {
         let packet = self.track.history.packet(seq).unwrap();
-        self.egress.forward(self.now, 0, (&self.track, &packet), &Self::outlet(&self.srtp), &mut self.tx)
+        let outlet = Self::outlet(&self.srtp);
+        let (admitted, due) = self.egress.admit(self.now, 0, (&self.track, &packet), &outlet)?;
+        self.egress.note_padding(&admitted, padding);
+        self.egress.write(&admitted, padding, &packet, &outlet, &mut self.tx)?;
+        assert_eq!(self.bytes().len(), usize::from(due.bytes) + usize::from(padding), "the length was known");
+        Ok(())
     }
 
     fn pass(&mut self, seq: u64, format: Format) -> Result<Sent, Discard> {
@@ -161,6 +171,25 @@ fn a_retransmission_without_rtx_is_the_first_datagram_again() {
     bench.pass(11, Format::Opus).unwrap();
     bench.retransmit(first.index as u16).unwrap();
     assert_eq!(bench.bytes(), bytes);
+}
+
+#[test]
+fn a_padded_datagram_comes_again_with_its_padding() {
+    let mut bench = Bench::new(&mline(&[payload(96, Format::Vp8, None)], &[]));
+    let mut sent = Vec::new();
+    for seq in 10..13 {
+        bench.keep(seq, Format::Vp8, true, &[], &[seq as u8; 50]);
+        bench.forward_padded(seq, (seq as u8 - 10) * 40).unwrap();
+        let bytes = bench.bytes();
+        let read = bench.sent();
+        assert_eq!(read.payload, [seq as u8; 50], "padding is not part of it");
+        sent.push((read.index as u16, bytes));
+    }
+    for (seq, bytes) in sent {
+        bench.retransmit(seq).unwrap();
+        assert_eq!(bench.bytes(), bytes);
+    }
+    assert_eq!(bench.egress.numbers().next().unwrap().bytes, 150, "RFC 3550 §6.4.1: octets without padding");
 }
 
 #[test]
@@ -261,12 +290,24 @@ fn after_a_long_absence_the_numbers_go_on_where_they_were() {
 }
 
 #[test]
+fn what_fits_no_datagram_takes_no_number() {
+    let exts = [(4, Ext::Mid), (9, Ext::DependencyDescriptor)];
+    let mut bench = Bench::new(&mline(&[payload(45, Format::Av1 { profile: 0 }, None)], &exts));
+    let format = Format::Av1 { profile: 0 };
+    let first = bench.pass(1, format).unwrap();
+    let long = [&[Ext::DependencyDescriptor as u8, 250][..], &[1; 250]].concat();
+    bench.keep(2, format, true, &long, &[0; PAYLOAD_BYTES_MAX]);
+    assert_eq!(bench.forward(2), Err(Discard::TooLarge));
+    assert_eq!(bench.retransmit(first.index as u16 + 1), Err(Discard::TooOld));
+}
+
+#[test]
 fn red_names_opus_by_the_subscribers_payload_type() {
     let payloads = [payload(63, Format::OpusRed, None), payload(109, Format::Opus, None)];
     let mut bench = Bench::new(&mline(&payloads, &[]));
     // RFC 2198 §3: one redundant block of two bytes, then the primary.
     let red = [0x80 | 111, 0x0f, 0x00, 0x02, 111, 0xaa, 0xbb, 0xcc];
     bench.keep(1, Format::OpusRed, true, &[], &red);
-    bench.forward(1).unwrap();
+    bench.forward_padded(1, 5).unwrap();
     assert_eq!(bench.sent().payload, [0x80 | 109, 0x0f, 0x00, 0x02, 109, 0xaa, 0xbb, 0xcc]);
 }

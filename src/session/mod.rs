@@ -3,6 +3,7 @@
 pub mod discard;
 pub mod egress;
 pub mod feedback;
+pub mod header_exts;
 pub mod ingress;
 pub mod negotiate;
 pub mod peer;

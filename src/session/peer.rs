@@ -13,12 +13,11 @@ use super::egress::{Egress, Outlet};
 use super::feedback;
 use super::ingress::{Ingress, MediaIn};
 use super::streams::StreamsConfig;
-use super::track::{SenderClock, Track, Tracks};
+use super::track::{SenderClock, Tracks};
 use crate::base::batch::{DATAGRAM_BYTES_MAX, Path, TxBatch};
 use crate::base::ids::{PeerId, SessionKey, Ssrc, TrackKey};
 use crate::crypto::srtp::{SrtpError, SrtpReceiver, SrtpSender, SrtpSuite};
 use crate::proto::dtls::{Dtls, DtlsFailure, DtlsOutput, DtlsRole};
-use crate::proto::history::Packet;
 use crate::proto::ice::IceLite;
 use crate::wire::rtcp::{self, RtcpView};
 
@@ -339,17 +338,11 @@ impl Session {
         }
     }
 
-    /// Forwards one packet of a track on an m-line.
-    pub fn forward(
-        &mut self,
-        now: Instant,
-        mline: u16,
-        media: (&Track, &Packet<'_>),
-        tx: &mut TxBatch,
-    ) -> Result<(), Discard> {
+    /// Its m-lines and the way out, while media may be sent.
+    pub fn departures(&mut self) -> Result<(&mut Egress, Outlet<'_>), Discard> {
         let path = self.sending_path().ok_or(Discard::SubscriberNotReady)?;
         let srtp = self.srtp.as_ref().ok_or(Discard::SubscriberNotReady)?;
-        self.egress.forward(now, mline, media, &Outlet { srtp: &srtp.sender, path }, tx)
+        Ok((&mut self.egress, Outlet { srtp: &srtp.sender, path }))
     }
 
     /// Where media goes; nowhere without consent (RFC 7675 §5.1: "MUST cease transmission").

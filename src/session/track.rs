@@ -1,18 +1,29 @@
 //! A published track on one worker: the packets kept, and what its subscribers here need to know.
 //!
-//! Owns: history, the packets this turn brought, the keyframe wish, the publisher's clock.
+//! Owns: history, the packets not forwarded yet, the keyframe wish, the publisher's clock.
 //! Promises: the same on the publisher's worker and on every other that has subscribers.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use super::discard::Discard;
 
 use crate::base::format::MediaKind;
 use crate::base::ids::{SessionKey, Ssrc, TrackKey};
 use crate::forward::speaker::LevelMeter;
-use crate::proto::history::{self, History, Packet};
+use crate::proto::history::{self, History, Packet, PacketMeta};
 use crate::proto::keyframe::KeyframeRequester;
 
-/// Packets of one track that one turn may bring. A turn handles some hundred datagrams; more wait in the socket.
+/// Packets of one track that one turn may bring. A turn handles some hundred datagrams; more wait in the socket. What a
+/// busy worker holds for the next turn is less.
 const FRESH_MAX: usize = 1024;
+
+/// Video that waited longer for its turn is left out: a worker so far behind would only fall back further, and what it
+/// sends would come too late to be shown.
+pub const VIDEO_WAIT_MAX: Duration = Duration::from_millis(50);
+/// Audio is a small part of the work, so it is kept far longer; beyond this nobody plays it.
+pub const AUDIO_WAIT_MAX: Duration = Duration::from_millis(200);
+/// Without a recognisable keyframe for so long, left-out video goes on anyway: end-to-end encryption may hide it.
+const SHED_MAX: Duration = Duration::from_secs(5);
 
 /// What a publisher said about its clock (RFC 3550 §6.4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,14 +49,20 @@ pub struct Track {
     pub home: Option<(SessionKey, u16)>,
     /// Latest packets.
     pub history: History,
-    /// What came this turn, in order of arrival.
+    /// What came and is not forwarded yet, in order of arrival.
     pub fresh: Vec<u64>,
+    /// How many of them went to other workers.
+    pub copied: usize,
     /// The wish for a keyframe.
     pub keyframe: KeyframeRequester,
     /// The publisher's clock.
     pub clock: Option<SenderClock>,
     /// Loudness, for audio.
     pub level: LevelMeter,
+    /// Subscribers here, as the table said when it was last asked; what a packet costs this worker.
+    pub fanout: usize,
+    /// Since when video is left out; it goes on with a keyframe.
+    shed_since: Option<Instant>,
 }
 
 impl Track {
@@ -61,10 +78,31 @@ impl Track {
             home: None,
             history,
             fresh: Vec::with_capacity(FRESH_MAX),
+            copied: 0,
             keyframe: KeyframeRequester::default(),
             clock: None,
             level: LevelMeter::default(),
+            fanout: 0,
+            shed_since: None,
         }
+    }
+
+    /// Whether a packet that `waited` so long for its turn goes further. A worker that cannot keep up leaves out what is
+    /// late, video first, so that the rest stays fresh; video goes on with a keyframe.
+    pub fn admit(&mut self, now: Instant, waited: Duration, meta: &PacketMeta) -> Result<(), Discard> {
+        if self.kind == MediaKind::Audio {
+            return if waited > AUDIO_WAIT_MAX { Err(Discard::Overload) } else { Ok(()) };
+        }
+        if waited > VIDEO_WAIT_MAX {
+            self.shed_since.get_or_insert(now);
+            return Err(Discard::Overload);
+        }
+        let Some(since) = self.shed_since else { return Ok(()) };
+        if !meta.keyframe_start && now.saturating_duration_since(since) < SHED_MAX {
+            return Err(Discard::AwaitsKeyframe);
+        }
+        self.shed_since = None;
+        Ok(())
     }
 
     /// Keeps a packet for this turn's forwarding. `false` when it is too old or the turn brought too many.
@@ -77,6 +115,12 @@ impl Track {
         }
         self.fresh.push(packet.meta.seq);
         true
+    }
+
+    /// What was fresh has been forwarded.
+    pub fn forget_fresh(&mut self) {
+        self.fresh.clear();
+        self.copied = 0;
     }
 }
 
@@ -120,5 +164,49 @@ impl Tracks {
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Track> {
         self.0.iter().flatten().map(|track| &**track)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::format::Format;
+    use crate::runtime::clock;
+
+    const FRESH: Duration = Duration::ZERO;
+    const LATE: Duration = Duration::from_millis(60);
+
+    fn track(kind: MediaKind) -> Track {
+        Track::new(TrackKey { index: 0, epoch: 0 }, kind)
+    }
+
+    fn meta(keyframe_start: bool) -> PacketMeta {
+        PacketMeta { seq: 1, source: Ssrc(1), timestamp: 0, marker: false, format: Format::Vp8, keyframe_start }
+    }
+
+    #[test]
+    fn late_video_is_left_out_until_a_keyframe_comes_in_time() {
+        let (mut track, now) = (track(MediaKind::Video), clock::now());
+        assert_eq!(track.admit(now, FRESH, &meta(false)), Ok(()));
+        assert_eq!(track.admit(now, LATE, &meta(true)), Err(Discard::Overload), "late is late");
+        assert_eq!(track.admit(now, FRESH, &meta(false)), Err(Discard::AwaitsKeyframe));
+        assert_eq!(track.admit(now, FRESH, &meta(true)), Ok(()));
+        assert_eq!(track.admit(now, FRESH, &meta(false)), Ok(()));
+    }
+
+    #[test]
+    fn a_keyframe_that_cannot_be_seen_is_not_waited_for_for_ever() {
+        let (mut track, now) = (track(MediaKind::Video), clock::now());
+        assert!(track.admit(now, LATE, &meta(false)).is_err());
+        assert!(track.admit(now + SHED_MAX - LATE, FRESH, &meta(false)).is_err());
+        assert_eq!(track.admit(now + SHED_MAX, FRESH, &meta(false)), Ok(()));
+    }
+
+    #[test]
+    fn audio_is_kept_longer_and_waits_for_nothing() {
+        let (mut track, now) = (track(MediaKind::Audio), clock::now());
+        assert_eq!(track.admit(now, LATE, &meta(false)), Ok(()));
+        assert_eq!(track.admit(now, Duration::from_millis(201), &meta(false)), Err(Discard::Overload));
+        assert_eq!(track.admit(now, FRESH, &meta(false)), Ok(()));
     }
 }

@@ -4,8 +4,11 @@
 
 pub mod auth;
 pub mod http;
+pub mod http_session;
 pub mod limits;
 pub mod page;
+pub mod whep;
+pub mod whip;
 pub mod ws;
 
 use std::sync::Arc;
@@ -19,6 +22,7 @@ use tokio::sync::watch;
 use tower_http::cors::CorsLayer;
 
 use self::auth::registry::Registry;
+use self::http_session::Sessions;
 use self::ws::socket::SocketCounters;
 use crate::config::Config;
 use crate::room::control::Control;
@@ -39,6 +43,8 @@ pub struct AppState {
     pub registry: Arc<Registry>,
     /// Numbers of the WebSockets.
     pub sockets: Arc<SocketCounters>,
+    /// Peers that came by WHIP or WHEP.
+    pub sessions: Arc<Sessions>,
     stopping: Arc<watch::Sender<bool>>,
 }
 
@@ -50,6 +56,7 @@ impl AppState {
             config,
             registry: Arc::default(),
             sockets: Arc::default(),
+            sessions: Arc::default(),
             stopping: Arc::new(watch::Sender::new(false)),
         }
     }
@@ -87,6 +94,7 @@ pub fn router(state: AppState) -> Router {
         .route("/debug/peers", get(http::debug_peers))
         .route("/debug/tracks", get(http::debug_tracks))
         .layer(CorsLayer::permissive())
+        .merge(http_session::routes())
         .with_state(state)
 }
 

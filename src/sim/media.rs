@@ -68,7 +68,7 @@ impl Tag {
         out
     }
 
-    /// Reads a payload made by [`payload`](Self::payload).
+    /// Reads a payload made by [`payload`](Self::payload); `None` when one byte of it is not as it was.
     pub fn parse(payload: &[u8]) -> Option<Self> {
         let skipped = match payload.first()? {
             0xfc => 1,
@@ -78,7 +78,8 @@ impl Tag {
         };
         let tag: &[u8; TAG_BYTES] = payload.get(skipped..)?.first_chunk()?;
         let word = |at: usize| Some(u32::from_be_bytes(*tag.get(at..)?.first_chunk()?));
-        if tag[..4] != MAGIC {
+        let is_whole = payload.iter().enumerate().skip(skipped + TAG_BYTES).all(|(at, byte)| *byte == at as u8);
+        if tag[..4] != MAGIC || !is_whole {
             return None;
         }
         Some(Self {

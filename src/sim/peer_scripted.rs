@@ -192,7 +192,7 @@ impl ScriptedPeer {
         let (publisher, room, kind) = (self.me, self.config.room, stream.kind);
         let tag = Tag { publisher, room, kind, track: 0, is_key, part, number: stream.number };
         stream.number += 1;
-        let payload = tag.payload(if kind == MediaKind::Audio { 80 } else { 600 });
+        let payload = tag.payload(if kind == MediaKind::Audio { 80 } else { 600 + usize::from(part) });
         let is_padded = kind == MediaKind::Video && self.config.padding > 0;
         let is_due = self.config.padding_every > 0 && stream.number.is_multiple_of(self.config.padding_every);
         if kind == MediaKind::Audio {

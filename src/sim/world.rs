@@ -5,7 +5,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -26,14 +26,15 @@ use crate::worker::command::{Command, Event, WorkerReport};
 use crate::worker::core::WorkerCore;
 use crate::worker::lane::Lanes;
 
+mod config;
 mod server;
+
+pub use config::WorldConfig;
 
 /// The media port.
 pub const PORT: u16 = 3478;
 /// How often the hub looks at its deadlines.
 const HUB_TICK: Duration = Duration::from_millis(500);
-/// A batch smaller than the loop's, so that full batches are met.
-const BATCH_DATAGRAMS: usize = 64;
 /// Datagrams of peers kept to be mutated.
 const TAPPED_MAX: usize = 256;
 
@@ -72,39 +73,14 @@ pub trait Endpoint {
     fn as_any(&mut self) -> &mut dyn std::any::Any;
 }
 
-/// How a world is made.
-#[derive(Clone, Debug)]
-pub struct WorldConfig {
-    /// Of everything random but str0m.
-    pub seed: u64,
-    /// Worker cores behind one port.
-    pub workers: usize,
-    /// Each worker's turn begins at most so much after its cause.
-    pub lag_max: Duration,
-    /// Time of one signalling message.
-    pub signalling_delay: Duration,
-    /// The server's addresses.
-    pub addresses: Vec<IpAddr>,
-}
-
-impl Default for WorldConfig {
-    fn default() -> Self {
-        Self {
-            seed: 1,
-            workers: 1,
-            lag_max: Duration::from_micros(300),
-            signalling_delay: Duration::from_millis(20),
-            addresses: vec![IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1))],
-        }
-    }
-}
-
 /// A datagram under way to the server.
 #[derive(Debug)]
 struct Inbound {
     from: SocketAddr,
     to: IpAddr,
     bytes: Vec<u8>,
+    /// When it came to the server's socket.
+    came_at: Instant,
     /// Sent by a peer, not by the test.
     is_genuine: bool,
 }
@@ -131,6 +107,8 @@ struct Worker {
     commands: VecDeque<Command>,
     inbox: VecDeque<Inbound>,
     turn_at: Option<Instant>,
+    /// The last turn's work lasts so long.
+    busy_until: Instant,
     turns_at_once: (Option<Instant>, u32),
     report: WorkerReport,
 }
@@ -186,12 +164,14 @@ impl World {
         let hub = Hub::new(hub_config, StdRng::seed_from_u64(rng.random()));
         let worker = |(index, lanes)| {
             let (id, seed) = (WorkerId(index as u8), rng.random());
-            let core = WorkerCore::new(id, StdRng::seed_from_u64(seed), Arc::clone(&dtls), hub.table(), lanes);
+            let mut core = WorkerCore::new(id, StdRng::seed_from_u64(seed), Arc::clone(&dtls), hub.table(), lanes);
+            core.set_train_limits(config.trains);
             Worker {
                 core,
                 commands: VecDeque::new(),
                 inbox: VecDeque::new(),
                 turn_at: None,
+                busy_until: now,
                 turns_at_once: (None, 0),
                 report: WorkerReport::default(),
             }
@@ -208,7 +188,7 @@ impl World {
             nat: Nat::default(),
             agenda: BinaryHeap::new(),
             order: 0,
-            tx: TxBatch::with_capacity(BATCH_DATAGRAMS),
+            tx: TxBatch::with_capacity(config.batch_datagrams),
             oracle: Oracle::default(),
             trace: 0,
             tapped: VecDeque::new(),
@@ -295,7 +275,7 @@ impl World {
     /// A datagram that no peer of ours sent arrives at the server now.
     pub fn inject(&mut self, from: SocketAddr, bytes: Vec<u8>) {
         let to = self.config.addresses[0];
-        self.push(self.now, Happening::ToServer(Inbound { from, to, bytes, is_genuine: false }));
+        self.push(self.now, Happening::ToServer(Inbound { from, to, bytes, came_at: self.now, is_genuine: false }));
     }
 
     /// A peer's books.
@@ -365,7 +345,8 @@ impl World {
         let peer = self.seats.iter().enumerate().filter(|(_, seat)| !seat.is_gone);
         let peer = peer.filter_map(|(at, seat)| Some((seat.endpoint.next_timeout()?, at))).min();
         let worker = self.workers.iter().enumerate();
-        let worker = worker.filter_map(|(at, worker)| Some((worker.core.next_timeout()?, at))).min();
+        let worker =
+            worker.filter_map(|(at, worker)| Some((worker.core.next_timeout()?.max(worker.busy_until), at))).min();
         let times = [agenda_at, peer.map(|(at, _)| at), worker.map(|(at, _)| at), Some(self.hub_tick_at)];
         let Some(next) = times.into_iter().flatten().min().filter(|next| *next <= end) else { return false };
         self.now = self.now.max(next);
@@ -402,7 +383,12 @@ impl World {
                 self.with_peer(peer, |now, endpoint| endpoint.handle_datagram(now, from, &bytes));
             }
             Happening::Turn(worker) => {
-                if self.workers[worker].turn_at.take_if(|at| *at <= self.now).is_some() {
+                if self.workers[worker].busy_until > self.now {
+                    // A deadline had its turn since this one was planned.
+                    let at = self.workers[worker].busy_until;
+                    self.workers[worker].turn_at = Some(at);
+                    self.push(at, Happening::Turn(worker));
+                } else if self.workers[worker].turn_at.take_if(|at| *at <= self.now).is_some() {
                     self.turn(worker);
                 }
             }
@@ -474,7 +460,7 @@ impl World {
         }
         self.tapped.push_back((from, bytes.clone()));
         if let Some(at) = self.seats[peer.0].up.pass(self.now, &mut self.rng, bytes.len()) {
-            self.push(at, Happening::ToServer(Inbound { from, to: to.ip(), bytes, is_genuine: true }));
+            self.push(at, Happening::ToServer(Inbound { from, to: to.ip(), bytes, came_at: at, is_genuine: true }));
         }
     }
 }

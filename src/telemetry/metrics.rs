@@ -5,10 +5,13 @@
 
 use std::fmt;
 
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
+
+use crate::base::train::{LENGTH_BOUNDS, TrainNumbers};
 
 /// What `/metrics` says it sends (OpenMetrics 1.0).
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -32,8 +35,18 @@ pub struct Snapshot {
     pub trains_sent: u64,
     /// Datagrams in them.
     pub train_datagrams_sent: u64,
+    /// Receives that brought two datagrams or more.
+    pub trains_received: u64,
+    /// Datagrams in them.
+    pub train_datagrams_received: u64,
+    /// Turns of the workers' loops.
+    pub turns: u64,
+    /// Entries of the workers' loops into the kernel.
+    pub enters: u64,
     /// RTP packets forwarded to subscribers.
     pub packets_forwarded: u64,
+    /// The trains they were put into.
+    pub trains: TrainNumbers,
     /// Keyframe requests from subscribers.
     pub pli_requests: u64,
     /// NACKed packets asked for by subscribers.
@@ -116,11 +129,17 @@ impl prometheus_client::collector::Collector for Page {
             ("tramline_datagrams_sent", "UDP datagrams sent", now.datagrams_sent),
             ("tramline_trains_sent", "Sends of two datagrams or more", now.trains_sent),
             ("tramline_train_datagrams_sent", "UDP datagrams that left in trains", now.train_datagrams_sent),
+            ("tramline_trains_received", "Receives of two datagrams or more", now.trains_received),
+            ("tramline_train_datagrams_received", "UDP datagrams that came in trains", now.train_datagrams_received),
+            ("tramline_turns", "Turns of the workers' loops", now.turns),
+            ("tramline_enters", "Entries of the workers' loops into the kernel", now.enters),
             ("tramline_packets_forwarded", "RTP packets forwarded to subscribers", now.packets_forwarded),
+            ("tramline_padding_bytes", "Padding of RTP packets that made them alike", now.trains.padding_bytes),
             ("tramline_retransmissions", "RTP packets sent again", now.retransmissions),
         ] {
             counter(&mut out, name, help, value)?;
         }
+        lengths(&mut out, &now.trains)?;
         labelled(&mut out, "tramline_discards", "Discards by reason", "reason", &now.discards)?;
         labelled(&mut out, "tramline_io_errors", "Failed socket operations by kind", "kind", &now.io_errors)?;
         rooms(&mut out, &now.room_rows)
@@ -149,6 +168,16 @@ fn labelled(
         ConstCounter::new(*value).encode(metric.encode_family(&[(label, *key)])?)?;
     }
     Ok(())
+}
+
+fn lengths(out: &mut DescriptorEncoder<'_>, trains: &TrainNumbers) -> fmt::Result {
+    let help = "Packets of one subscriber's turn that were made one train";
+    let mut metric = out.encode_descriptor("tramline_train_packets", help, None, MetricType::Histogram)?;
+    let bounds = LENGTH_BOUNDS.map(|bound| bound as f64);
+    let beyond = std::iter::once((f64::INFINITY, 0));
+    let buckets: Vec<(f64, u64)> = bounds.into_iter().zip(trains.by_length).chain(beyond).collect();
+    let count = trains.by_length.iter().sum();
+    metric.encode_histogram::<NoLabelSet>(trains.packets as f64, count, &buckets, None)
 }
 
 fn rooms(out: &mut DescriptorEncoder<'_>, rows: &[RoomRow]) -> fmt::Result {
@@ -190,6 +219,7 @@ mod tests {
             discards: vec![("srtp-replay", 7), ("stun-unknown-ufrag", 0)],
             io_errors: vec![("enobufs", 1)],
             room_rows: rows,
+            trains: TrainNumbers { by_length: [5, 0, 3, 0, 0, 0, 0], packets: 15, padding_bytes: 9 },
             ..Snapshot::default()
         };
         render(snapshot, Sockets { active: 3, accepted: 9, messages_sent: 5, messages_received: 6 })
@@ -212,6 +242,12 @@ mod tests {
             "sfu_pli_requests_total 0",
             "sfu_nack_requests_total 0",
             "live_rooms 1",
+            "tramline_padding_bytes_total 9",
+            "tramline_train_packets_sum 15.0",
+            "tramline_train_packets_count 8",
+            "tramline_train_packets_bucket{le=\"2.0\"} 5",
+            "tramline_train_packets_bucket{le=\"4.0\"} 8",
+            "tramline_train_packets_bucket{le=\"+Inf\"} 8",
             "tramline_discards_total{reason=\"srtp-replay\"} 7",
             "tramline_io_errors_total{kind=\"enobufs\"} 1",
             "# EOF",

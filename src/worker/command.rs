@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use crate::base::ids::{PeerId, SessionKey, TrackKey, WorkerId};
+use crate::base::train::TrainNumbers;
 use crate::crypto::srtp::SrtpSuite;
 use crate::proto::ice::LocalCredentials;
 use crate::session::negotiate::RemoteTransport;
@@ -163,6 +164,8 @@ pub struct WorkerReport {
     pub retransmissions: u64,
     /// Media packets sent to subscribers, without retransmissions.
     pub packets_forwarded: u64,
+    /// The trains they were put into.
+    pub trains: TrainNumbers,
     /// Discards by name.
     pub discards: Vec<(&'static str, u64)>,
     /// The sessions living here.
@@ -184,6 +187,14 @@ pub struct IoNumbers {
     pub trains_sent: u64,
     /// Datagrams in them.
     pub train_datagrams_sent: u64,
+    /// Receives that brought two datagrams or more.
+    pub trains_received: u64,
+    /// Datagrams in them.
+    pub train_datagrams_received: u64,
+    /// Turns of the loop.
+    pub turns: u64,
+    /// Entries into the kernel.
+    pub enters: u64,
     /// Failures by name.
     pub errors: Vec<(&'static str, u64)>,
 }

@@ -12,14 +12,18 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 
 use super::command::{Command, Event, IoNumbers};
+use super::departure::Departure;
+use super::forward::Work;
+use super::hold::Hold;
 use super::lane::Lanes;
 use super::seats::{Seat, Seats, State};
 use super::stun::Questions;
 use super::timers::Timers;
 use crate::base::batch::{Path, RxDatagram, TxBatch};
+use crate::base::format::MediaKind;
 use crate::base::ids::{SessionKey, TrackKey, WorkerId};
+use crate::base::train::TrainLimits;
 use crate::forward::plan::SharedTable;
-use crate::forward::table::Subscriber;
 use crate::proto::dtls::{Dtls, DtlsConfig};
 use crate::proto::ice::IceLite;
 use crate::session::discard::{Discard, Discards};
@@ -35,8 +39,9 @@ const DEADLINE_STEP_MIN: Duration = Duration::from_millis(1);
 /// How often numbers for people are told.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A subscription that has packets to come this turn.
-pub(super) type Work = (Subscriber, TrackKey);
+/// Datagrams that one turn sends, about: some ten milliseconds of work. More waits, so that commands, checks and
+/// handshakes are never further away than that.
+const SENDS_PER_TURN_MAX: usize = 8192;
 
 /// See the module.
 pub struct WorkerCore {
@@ -52,15 +57,19 @@ pub struct WorkerCore {
     pub(super) dirty: Vec<TrackKey>,
     /// What is to be forwarded this turn, subscriber by subscriber.
     pub(super) work: Vec<Work>,
-    /// How far `work` is done: subscription and packet.
+    /// Datagrams that forwarding this turn's packets will send, about.
+    pub(super) due_sends: usize,
+    /// How far `work` is taken up: subscription and packet.
     pub(super) done: (usize, usize),
+    /// What one subscriber gets, on its way out.
+    pub(super) departure: Departure,
+    pub(super) hold: Hold,
     /// Tracks whose wish for a keyframe waits.
     pub(super) keyframes: Vec<TrackKey>,
     effects: RtcpEffects,
     pub(super) questions: Questions,
     pub(super) events: VecDeque<Event>,
     pub(super) discards: Discards,
-    pub(super) packets_forwarded: u64,
     /// Feedback of sessions that are gone.
     pub(super) past: FeedbackCounters,
     pub(super) io: IoNumbers,
@@ -84,13 +93,15 @@ impl WorkerCore {
             timers: Timers::default(),
             dirty: Vec::new(),
             work: Vec::new(),
+            due_sends: 0,
             done: (0, 0),
+            departure: Departure::default(),
+            hold: Hold::new(TrainLimits::default().hold_max),
             keyframes: Vec::new(),
             effects: RtcpEffects::default(),
             questions: Questions::default(),
             events: VecDeque::new(),
             discards: Discards::default(),
-            packets_forwarded: 0,
             past: FeedbackCounters::default(),
             io: IoNumbers::default(),
             levels_at: None,
@@ -98,6 +109,12 @@ impl WorkerCore {
             report_at: None,
             is_stopped: false,
         }
+    }
+
+    /// Sets what trains may cost.
+    pub fn set_train_limits(&mut self, limits: TrainLimits) {
+        self.departure.limits = limits;
+        self.hold = Hold::new(limits.hold_max);
     }
 
     /// Obeys control.
@@ -147,6 +164,11 @@ impl WorkerCore {
         self.timers.clear(key);
     }
 
+    /// Whether this turn has as much to forward as a turn may.
+    pub fn has_enough_work(&self) -> bool {
+        self.due_sends >= SENDS_PER_TURN_MAX
+    }
+
     /// One UDP datagram from a socket.
     pub fn handle_datagram(&mut self, now: Instant, datagram: RxDatagram<'_>, tx: &mut TxBatch) {
         if let Err(discard) = self.demux(now, datagram, false, tx) {
@@ -169,7 +191,7 @@ impl WorkerCore {
         is_handed_on: bool,
         tx: &mut TxBatch,
     ) -> Result<(), Discard> {
-        let RxDatagram { path, bytes } = datagram;
+        let RxDatagram { path, bytes, waited } = datagram;
         let class = classify(bytes);
         match class {
             Class::Stun => return self.handle_stun(now, path, bytes, tx),
@@ -188,13 +210,18 @@ impl WorkerCore {
             return self.lanes.send_datagram(owner, path, bytes).map_err(|_| Discard::LaneFull);
         }
         match class {
-            Class::Rtp => self.handle_rtp(now, key, path, bytes),
+            Class::Rtp => self.handle_rtp(now, key, RxDatagram { path, bytes, waited }),
             Class::Rtcp => self.handle_rtcp(now, key, path, bytes, tx),
             _ => self.handle_dtls(now, key, path, bytes, tx),
         }
     }
 
-    fn handle_rtp(&mut self, now: Instant, key: SessionKey, path: Path, bytes: &mut [u8]) -> Result<(), Discard> {
+    fn handle_rtp(
+        &mut self,
+        now: Instant,
+        key: SessionKey,
+        RxDatagram { path, bytes, waited }: RxDatagram<'_>,
+    ) -> Result<(), Discard> {
         let session = self.seats.session_mut(key).ok_or(Discard::SrtpTooEarly)?;
         let media = match session.handle_rtp(now, path, bytes) {
             Ok(media) => media,
@@ -212,12 +239,19 @@ impl WorkerCore {
         if media.is_first {
             self.events.push_back(Event::TrackLive { track: media.track });
         }
+        let admitted = track.admit(now, waited, &media.packet.meta);
+        let (key_of_track, is_video) = (media.track, media.kind == MediaKind::Video);
         let is_first_of_turn = track.fresh.is_empty();
-        let is_kept = track.insert(media.packet);
+        let is_kept = admitted.is_ok() && track.insert(media.packet);
+        self.due_sends += if is_kept { track.fanout } else { 0 };
         if is_kept && is_first_of_turn {
-            self.dirty.push(media.track);
+            self.dirty.push(key_of_track);
+        }
+        if admitted.is_err() && is_video {
+            self.want_keyframe(key_of_track);
         }
         self.schedule(key);
+        admitted?;
         if is_kept { Ok(()) } else { Err(Discard::TooOld) }
     }
 
@@ -371,6 +405,7 @@ impl WorkerCore {
         });
         keyframes
             .chain(self.timers.next())
+            .chain(self.hold.next_timeout())
             .chain(self.levels_at)
             .chain(self.report_at)
             .chain(self.questions.next())
@@ -400,6 +435,11 @@ impl WorkerCore {
     /// Whether [`Command::Stop`] was obeyed.
     pub fn is_stopped(&self) -> bool {
         self.is_stopped
+    }
+
+    /// CPU time that this core's thread has used so far.
+    pub fn handle_load(&mut self, now: Instant, cpu_time: Duration) {
+        self.hold.handle_load(now, cpu_time);
     }
 
     /// What the sockets did so far.

@@ -1,6 +1,7 @@
 //! What a worker does with fresh packets: subscribers here, other workers, and the keyframes they wait for.
 //!
-//! Promises: subscriber-major order; one copy per other worker; the table is loaded once per turn.
+//! Promises: subscriber-major order, so that a subscriber's keys and numbers are touched once per turn; one copy per other
+//! worker; the table is loaded once per turn.
 
 use std::time::Instant;
 
@@ -8,87 +9,148 @@ use super::core::WorkerCore;
 use super::lane::LaneItem;
 use crate::base::batch::{RxDatagram, TxBatch};
 use crate::base::format::MediaKind;
-use crate::base::ids::TrackKey;
+use crate::base::ids::{SessionKey, TrackKey};
 use crate::forward::table::{FanoutTable, Subscriber};
 use crate::proto::history::Packet;
 use crate::session::discard::Discard;
+use crate::session::peer::Session;
 
 /// Items taken from the lanes in one turn; the rest waits, so that a busy neighbour cannot starve our own sockets.
 const LANE_ITEMS_MAX: usize = 512;
 
+/// A subscription that has packets to come this turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Work {
+    session: SessionKey,
+    /// Sound is looked at first: whether it may leave last depends on what else is due.
+    kind: MediaKind,
+    mline: u16,
+    track: TrackKey,
+}
+
+impl Work {
+    fn new(subscriber: Subscriber, kind: MediaKind, track: TrackKey) -> Self {
+        Self { session: subscriber.session, kind, mline: subscriber.mline, track }
+    }
+}
+
 impl WorkerCore {
-    /// Forwards what this turn brought, subscriber by subscriber. `false`: the batch is full, send it and call again.
+    /// Forwards what came in, subscriber by subscriber, unless it waits for more (see [`super::hold`]). `false`: the batch
+    /// is full, send it and call again.
     pub fn forward(&mut self, now: Instant, tx: &mut TxBatch) -> bool {
         if self.work.is_empty() && !self.dirty.is_empty() {
-            self.plan_work();
+            let table = self.table.load();
+            let packets = self.copy_to_others(&table);
+            if !self.hold.is_over(now, packets) {
+                return true;
+            }
+            self.plan_work(&table);
         }
-        while let Some(&(subscriber, track)) = self.work.get(self.done.0) {
-            if !self.forward_to(now, subscriber, track, tx) {
+        while let Some(session) = self.next_subscriber() {
+            if !self.forward_to(now, session, tx) {
                 return false;
             }
-            self.done = (self.done.0 + 1, 0);
         }
         for key in self.dirty.drain(..) {
             if let Some(track) = self.tracks.track_mut(key) {
-                track.fresh.clear();
+                track.forget_fresh();
             }
         }
         self.work.clear();
+        self.due_sends = 0;
         self.done = (0, 0);
         true
     }
 
-    /// One copy per other worker, and the list of what goes to whom here. The table is loaded once per turn.
-    fn plan_work(&mut self) {
-        let table = self.table.load();
+    /// One copy of each fresh packet per other worker, at once: each holds for itself. How many are fresh.
+    fn copy_to_others(&mut self, table: &FanoutTable) -> usize {
+        let mut packets = 0;
         for key in &self.dirty {
-            let Some(track) = self.tracks.track(*key) else { continue };
+            let Some(track) = self.tracks.track_mut(*key) else { continue };
+            packets += track.fresh.len();
+            let copied = std::mem::replace(&mut track.copied, track.fresh.len());
+            let Some(route) = table.route(*key).filter(|_| track.home.is_some()) else { continue };
+            for worker in route.others(self.id) {
+                for packet in track.fresh[copied..].iter().filter_map(|seq| track.history.packet(*seq)) {
+                    if self.lanes.send_media(worker, *key, track.kind, &packet).is_err() {
+                        self.discards.count(Discard::LaneFull);
+                    }
+                }
+            }
+        }
+        packets
+    }
+
+    /// What goes to whom here.
+    fn plan_work(&mut self, table: &FanoutTable) {
+        for key in &self.dirty {
+            let Some(track) = self.tracks.track_mut(*key) else { continue };
             let Some(route) = table.route(*key) else {
                 track.fresh.iter().for_each(|_| self.discards.count(Discard::NoSubscriber));
                 continue;
             };
-            if track.home.is_some() {
-                for worker in route.others(self.id) {
-                    for packet in track.fresh.iter().filter_map(|seq| track.history.packet(*seq)) {
-                        if self.lanes.send_media(worker, *key, track.kind, &packet).is_err() {
-                            self.discards.count(Discard::LaneFull);
-                        }
-                    }
-                }
-            }
-            self.work.extend(route.local(self.id).iter().map(|subscriber| (*subscriber, *key)));
+            track.fanout = route.local(self.id).len();
+            let local = route.local(self.id).iter();
+            self.work.extend(local.map(|subscriber| Work::new(*subscriber, track.kind, *key)));
         }
-        // Subscriber-major: a subscriber's keys and numbers are touched once per turn.
-        self.work.sort_unstable_by_key(|(subscriber, _)| *subscriber);
+        self.work.sort_unstable();
     }
 
-    fn forward_to(&mut self, now: Instant, subscriber: Subscriber, key: TrackKey, tx: &mut TxBatch) -> bool {
-        let Some(track) = self.tracks.track(key) else { return true };
-        let Some(session) = self.seats.session_mut(subscriber.session) else {
-            self.discards.count(Discard::StaleRoute);
-            return true;
+    /// Who comes next: the one whose packets are not all written, else the next of the plan.
+    fn next_subscriber(&self) -> Option<SessionKey> {
+        self.departure.session().or_else(|| Some(self.work.get(self.done.0)?.session))
+    }
+
+    /// Takes one subscriber's packets to the batch, as many as are put in order at once.
+    fn forward_to(&mut self, now: Instant, key: SessionKey, tx: &mut TxBatch) -> bool {
+        let session = self.seats.session_mut(key).ok_or(Discard::StaleRoute);
+        let (egress, outlet) = match session.and_then(Session::departures) {
+            Ok(departures) => departures,
+            Err(discard) => {
+                self.departure.clear();
+                self.skip(key, discard);
+                return true;
+            }
         };
-        while let Some(seq) = track.fresh.get(self.done.1) {
-            if !tx.has_room() {
-                return false;
+        if self.departure.session().is_none() {
+            self.departure.begin(key);
+            while let Some(work) = self.work.get(self.done.0).filter(|work| work.session == key) {
+                if let Some(track) = self.tracks.track(work.track) {
+                    let fresh = track.fresh.get(self.done.1..).unwrap_or_default();
+                    let taken = &fresh[..fresh.len().min(self.departure.room())];
+                    for seq in taken {
+                        if let Err(discard) = self.departure.admit(now, (work.mline, *seq), track, (egress, &outlet)) {
+                            self.discards.count(discard);
+                        }
+                    }
+                    self.done.1 += taken.len();
+                    if taken.len() < fresh.len() {
+                        break;
+                    }
+                }
+                self.done = (self.done.0 + 1, 0);
             }
-            self.done.1 += 1;
-            let result = match track.history.packet(*seq) {
-                Some(packet) => session.forward(now, subscriber.mline, (track, &packet), tx),
-                None => Err(Discard::TooOld),
-            };
-            match result {
-                Ok(()) => self.packets_forwarded += 1,
-                Err(discard) => self.discards.count(discard),
-            }
+            self.departure.arrange(egress);
         }
-        true
+        self.departure.write(&self.tracks, (egress, &outlet), &mut self.discards, tx)
+    }
+
+    /// A subscriber who cannot be reached.
+    fn skip(&mut self, key: SessionKey, discard: Discard) {
+        while let Some(work) = self.work.get(self.done.0).filter(|work| work.session == key) {
+            let fresh = self.tracks.track(work.track).map_or(0, |track| track.fresh.len());
+            (self.done.1..fresh).for_each(|_| self.discards.count(discard));
+            self.done = (self.done.0 + 1, 0);
+        }
     }
 
     /// What other workers sent.
     pub fn handle_lanes(&mut self, now: Instant, tx: &mut TxBatch) {
         let table = self.table.load();
         for _ in 0..LANE_ITEMS_MAX {
+            if self.has_enough_work() {
+                break;
+            }
             let Some(item) = self.lanes.poll() else { break };
             match item {
                 LaneItem::Media { track, kind, meta, ext_len, payload_len, mut buffer } => {
@@ -97,7 +159,7 @@ impl WorkerCore {
                     self.lanes.give_back(buffer);
                 }
                 LaneItem::Datagram { path, len, mut buffer } => {
-                    self.handle_handed_on(now, RxDatagram { path, bytes: buffer.bytes(len) }, tx);
+                    self.handle_handed_on(now, RxDatagram::fresh(path, buffer.bytes(len)), tx);
                     self.lanes.give_back(buffer);
                 }
                 LaneItem::KeyframeWanted { track } => self.want_keyframe(track),
@@ -121,7 +183,10 @@ impl WorkerCore {
         let is_first_of_turn = track.fresh.is_empty();
         if !track.insert(packet) {
             self.discards.count(Discard::TooOld);
-        } else if is_first_of_turn {
+            return;
+        }
+        self.due_sends += track.fanout;
+        if is_first_of_turn {
             self.dirty.push(key);
         }
     }
@@ -236,7 +301,7 @@ mod tests {
         let path = Path { remote: ([192, 0, 2, 9], 9).into(), local: [192, 0, 2, 1].into() };
         core.seats.handle_outcome(now, session, path, &CheckOutcome { is_accepted: true, ..CheckOutcome::default() });
         let mut bytes = [22; 40];
-        core.handle_datagram(now, RxDatagram { path, bytes: &mut bytes }, &mut tx);
+        core.handle_datagram(now, RxDatagram::fresh(path, &mut bytes), &mut tx);
         assert!(matches!(other.poll(), Some(LaneItem::Datagram { .. })), "to its owner");
         other.send_datagram(WorkerId(0), path, &bytes).unwrap();
         core.handle_lanes(now, &mut tx);

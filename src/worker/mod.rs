@@ -2,7 +2,9 @@
 
 pub mod command;
 pub mod core;
+pub mod departure;
 mod forward;
+pub mod hold;
 pub mod lane;
 mod report;
 pub mod seats;

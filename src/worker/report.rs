@@ -18,7 +18,8 @@ impl WorkerCore {
             nacks_received,
             nacks_sent,
             retransmissions,
-            packets_forwarded: self.packets_forwarded,
+            packets_forwarded: self.departure.packets,
+            trains: self.departure.trains,
             discards: self.discards.iter().collect(),
             sessions: self.seats.sessions().map(|session| session_report(now, session)).collect(),
         }

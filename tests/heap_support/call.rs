@@ -196,7 +196,7 @@ impl Call {
     /// A datagram of a peer arrives at a core.
     fn hear(&mut self, core: usize, peer: usize, mut bytes: Vec<u8>) {
         let (now, path) = (self.now, self.peers[peer].path);
-        self.watch(core, |core, tx| core.handle_datagram(now, RxDatagram { path, bytes: &mut bytes }, tx));
+        self.watch(core, |core, tx| core.handle_datagram(now, RxDatagram::fresh(path, &mut bytes), tx));
     }
 
     /// Turns of all cores until nobody has anything to do, in the order of the loop.

@@ -1,6 +1,7 @@
 //! The built program, driven from outside: its process, a WebSocket, and peers over real UDP sockets.
 #![allow(dead_code, clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
+pub mod cable;
 pub mod peer;
 pub mod server;
 pub mod ws;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, UdpSocket};
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -15,6 +16,7 @@ use str0m::media::{Direction, Frequency, MediaKind, MediaTime, Mid};
 use str0m::net::{Protocol, Receive};
 use str0m::{Candidate, Event, Input, Output, Rtc};
 
+use super::server::Server;
 use super::wait_for;
 use super::ws::Ws;
 
@@ -36,6 +38,8 @@ pub struct Shared {
     pub is_lost: AtomicBool,
     /// The server closed DTLS.
     pub is_closed: AtomicBool,
+    /// It shall close DTLS.
+    pub hangs_up: AtomicBool,
     /// Number of the next audio packet.
     pub audio_sent: AtomicU64,
     /// Audio packets heard, and the number of the last one, by publisher.
@@ -46,10 +50,22 @@ pub struct Shared {
     pub corpus: Mutex<Vec<Vec<u8>>>,
 }
 
-/// See the module.
+/// A peer that joined by WebSocket.
 pub struct Peer {
     /// Its signalling.
     pub ws: Ws,
+    media: Media,
+}
+
+/// A peer that came by WHIP or WHEP.
+pub struct HttpPeer {
+    /// Its session URL.
+    pub session: String,
+    media: Media,
+}
+
+/// The media of a peer, however it came.
+pub struct Media {
     /// The server's answer.
     pub answer: String,
     /// Where its socket is bound.
@@ -66,15 +82,71 @@ impl Peer {
     pub fn join(mut ws: Ws, room: &str, number: u32, socket: UdpSocket, only: Option<SocketAddr>) -> Self {
         ws.send(&json!({"type": "join", "roomId": room}));
         ws.hear("welcome");
+        let media = Media::start(number, Direction::SendRecv, socket, only, |offer| {
+            ws.send(&json!({"type": "offer", "sdp": offer}));
+            ws.hear("answer")["sdp"].as_str().unwrap().to_owned()
+        });
+        Self { ws, media }
+    }
+}
+
+impl HttpPeer {
+    /// Posts an offer to publish audio and video.
+    pub fn publish(server: &Server, path: &str, number: u32) -> Self {
+        Self::post(server, path, number, Direction::SendOnly)
+    }
+
+    /// Posts an offer to watch audio and video.
+    pub fn watch(server: &Server, path: &str) -> Self {
+        Self::post(server, path, u32::MAX, Direction::RecvOnly)
+    }
+
+    fn post(server: &Server, path: &str, number: u32, direction: Direction) -> Self {
+        let mut session = String::new();
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let media = Media::start(number, direction, socket, None, |offer| {
+            let answer = server.request("POST", path, "Content-Type: application/sdp\r\n", offer);
+            assert_eq!(answer.status, 201, "{}", answer.body);
+            session = answer.header("location").unwrap().to_owned();
+            answer.body
+        });
+        Self { session, media }
+    }
+}
+
+impl Deref for Peer {
+    type Target = Media;
+
+    fn deref(&self) -> &Media {
+        &self.media
+    }
+}
+
+impl Deref for HttpPeer {
+    type Target = Media;
+
+    fn deref(&self) -> &Media {
+        &self.media
+    }
+}
+
+impl Media {
+    /// Offers one audio and one video; `exchange` brings the answer.
+    fn start(
+        number: u32,
+        direction: Direction,
+        socket: UdpSocket,
+        only: Option<SocketAddr>,
+        exchange: impl FnOnce(&str) -> String,
+    ) -> Self {
         let local = socket.local_addr().unwrap();
         let mut rtc = Rtc::builder().build(Instant::now());
         rtc.add_local_candidate(Candidate::host(local, "udp").unwrap());
         let mut api = rtc.sdp_api();
-        let audio = api.add_media(MediaKind::Audio, Direction::SendRecv, None, None, None);
-        let video = api.add_media(MediaKind::Video, Direction::SendRecv, None, None, None);
+        let audio = api.add_media(MediaKind::Audio, direction, None, None, None);
+        let video = api.add_media(MediaKind::Video, direction, None, None, None);
         let (offer, pending) = api.apply().unwrap();
-        ws.send(&json!({"type": "offer", "sdp": offer.to_sdp_string()}));
-        let answer = ws.hear("answer")["sdp"].as_str().unwrap().to_owned();
+        let answer = exchange(&offer.to_sdp_string());
         rtc.sdp_api().accept_answer(pending, SdpAnswer::from_sdp_string(&answer).unwrap()).unwrap();
         let only = only.unwrap_or_else(|| candidates(&answer)[0]);
         socket.connect(only).unwrap();
@@ -86,7 +158,10 @@ impl Peer {
             socket,
             local,
             server: only,
-            tracks: [Track::new(audio, Codec::Opus), Track::new(video, Codec::Vp8)],
+            tracks: match direction {
+                Direction::RecvOnly => Vec::new(),
+                _ => vec![Track::new(audio, Codec::Opus), Track::new(video, Codec::Vp8)],
+            },
             injected,
             shared: Arc::clone(&shared),
         };
@@ -94,7 +169,7 @@ impl Peer {
             let stop = Arc::clone(&stop);
             move || call.run(&stop)
         });
-        Self { ws, answer, local, shared, inject, stop, thread: Some(thread) }
+        Self { answer, local, shared, inject, stop, thread: Some(thread) }
     }
 
     /// Waits until the call is up.
@@ -122,13 +197,19 @@ impl Peer {
         self.inject.send(datagram).unwrap();
     }
 
+    /// Closes DTLS, as a client does that stops in good order.
+    pub fn hang_up(&self) {
+        self.shared.hangs_up.store(true, Ordering::SeqCst);
+        wait_for("the end of the call", || self.shared.is_lost.load(Ordering::SeqCst).then_some(()));
+    }
+
     /// Some of what it sent.
     pub fn corpus(&self) -> Vec<Vec<u8>> {
         self.shared.corpus.lock().unwrap().clone()
     }
 }
 
-impl Drop for Peer {
+impl Drop for Media {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
         if let Some(thread) = self.thread.take() {
@@ -171,7 +252,7 @@ struct Call {
     socket: UdpSocket,
     local: SocketAddr,
     server: SocketAddr,
-    tracks: [Track; 2],
+    tracks: Vec<Track>,
     injected: Receiver<Vec<u8>>,
     shared: Arc<Shared>,
 }
@@ -180,7 +261,11 @@ impl Call {
     fn run(mut self, stop: &AtomicBool) {
         let mut buffer = [0; 2000];
         while !stop.load(Ordering::SeqCst) && self.rtc.is_alive() {
-            let timeout = self.drain().min(self.tracks.iter().map(|track| track.next_at).min().unwrap());
+            if self.shared.hangs_up.load(Ordering::SeqCst) {
+                self.rtc.close().unwrap();
+            }
+            let timeout = self.drain();
+            let timeout = self.tracks.iter().map(|track| track.next_at).fold(timeout, Instant::min);
             while let Ok(datagram) = self.injected.try_recv() {
                 self.socket.send(&datagram).unwrap();
             }

@@ -140,6 +140,11 @@ impl Server {
         get(TcpStream::connect(self.http).unwrap(), path)
     }
 
+    /// The answer to any request.
+    pub fn request(&self, method: &str, path: &str, headers: &str, body: &str) -> Answer {
+        request(TcpStream::connect(self.http).unwrap(), method, path, headers, body)
+    }
+
     /// Body of a GET as JSON.
     pub fn json(&self, path: &str) -> Value {
         let (status, body) = self.get(path);
@@ -203,13 +208,35 @@ impl Drop for Server {
 }
 
 /// Status and body of a GET over an open connection.
-pub fn get(mut stream: TcpStream, path: &str) -> (u16, String) {
+pub fn get(stream: TcpStream, path: &str) -> (u16, String) {
+    let answer = request(stream, "GET", path, "", "");
+    (answer.status, answer.body)
+}
+
+/// An answer over HTTP.
+pub struct Answer {
+    pub status: u16,
+    /// In lower case.
+    head: String,
+    pub body: String,
+}
+
+impl Answer {
+    /// A header's value, in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+    }
+}
+
+fn request(mut stream: TcpStream, method: &str, path: &str, headers: &str, body: &str) -> Answer {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
+    let length = body.len();
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: {length}\r\n");
+    write!(stream, "{head}{headers}\r\n{body}").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head[9..12].parse().unwrap(), body.to_owned())
+    Answer { status: head[9..12].parse().unwrap(), head: head.to_ascii_lowercase(), body: body.to_owned() }
 }
 
 /// The digits that follow a word and a separator or two.

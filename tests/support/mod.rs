@@ -129,14 +129,23 @@ impl Server {
         Client(socket)
     }
 
-    /// Status line, headers and body of a GET.
+    /// Status, headers in lower case and body of a GET.
     pub async fn http(&self, path: &str, headers: &str) -> (u16, String, String) {
+        self.request("GET", path, headers, "").await
+    }
+
+    /// The same of any request.
+    pub async fn request(&self, method: &str, path: &str, headers: &str, body: &str) -> (u16, String, String) {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{headers}\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{length}{headers}\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // Who refuses early does not read all of it.
+        let _ = stream.write_all(body.as_bytes()).await;
+        let mut answer = Vec::new();
+        let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.unwrap();
+        let answer = String::from_utf8(answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{read:?}: {answer}"));
         (head[9..12].parse().unwrap(), head.to_ascii_lowercase(), body.to_owned())
     }
 }

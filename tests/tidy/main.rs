@@ -15,7 +15,7 @@ use source::{Source, body, tree};
 /// moment from.
 const IMPORTS: &[(&str, &[&str])] = &[
     ("base", &[]),
-    ("config", &[]),
+    ("config", &["base"]),
     ("wire", &["base"]),
     ("net", &["base"]),
     ("crypto", &["base", "wire"]),
@@ -25,7 +25,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("session", &["base", "wire", "crypto", "proto", "forward"]),
     ("worker", &["base", "wire", "crypto", "proto", "forward", "session"]),
     ("runtime", &["base", "net", "worker"]),
-    ("telemetry", &["config"]),
+    ("telemetry", &["base", "config"]),
     // The packet path is reached through commands only. `telemetry`: a room fills in the snapshot that metrics show.
     // `proto::ice`, `session::feedback`: credentials and CNAME are made where the session is opened.
     (

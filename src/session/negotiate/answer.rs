@@ -1,7 +1,7 @@
 //! The client offers, we answer.
 
 use super::mline::{Mline, State, is_for_layers, is_for_receiving};
-use super::{NegotiateError, Negotiation, RemoteTransport, assign, unusable};
+use super::{NegotiateError, Negotiation, RemoteTransport, Role, assign, unusable};
 use crate::base::ids::Mid;
 use crate::proto::dtls::DtlsRole;
 use crate::wire::sdp::{Description, Media, OriginOut, Setup, Transport};
@@ -14,7 +14,7 @@ impl Negotiation {
     pub fn accept_offer(&mut self, sdp: &str) -> Result<String, NegotiateError> {
         let offer = Description::parse(sdp)?;
         let mut next = self.state.clone();
-        let restarts = accept(&mut next, &offer)?;
+        let restarts = accept(&mut next, &offer, self.policy.role)?;
         self.drop_pending_offer();
         if restarts && let Some(fresh) = self.fresh_ice.take() {
             next.ice = fresh;
@@ -37,16 +37,16 @@ impl Negotiation {
         self.state = next;
         self.version += 1;
         let origin = OriginOut { session_id: self.session_id, version: self.version };
-        Ok(self.state.write(&self.local, origin, false, self.policy.live_binding))
+        Ok(self.state.write(&self.local, origin, false, &self.policy))
     }
 }
 
 /// Puts the offer into the agreement. Returns whether it restarts ICE.
-fn accept(state: &mut State, offer: &Description) -> Result<bool, NegotiateError> {
+fn accept(state: &mut State, offer: &Description, role: Role) -> Result<bool, NegotiateError> {
     check_shape(state, offer)?;
     for (index, media) in offer.media.iter().enumerate() {
         let old = state.mlines.get(index).cloned();
-        let mline = accept_media(old, media, index, offer);
+        let mline = accept_media(old, media, index, offer, role);
         match state.mlines.get_mut(index) {
             Some(place) => *place = mline,
             None => state.mlines.push(mline),
@@ -88,7 +88,7 @@ fn check_shape(state: &State, offer: &Description) -> Result<(), NegotiateError>
     Ok(())
 }
 
-fn accept_media(old: Option<Mline>, media: &Media, index: usize, offer: &Description) -> Mline {
+fn accept_media(old: Option<Mline>, media: &Media, index: usize, offer: &Description, role: Role) -> Mline {
     let mid = media.mid.unwrap_or_else(|| made_up_mid(index));
     let mut mline = match old {
         // One that was disabled and has another mid now is a new one in an old place.
@@ -102,8 +102,8 @@ fn accept_media(old: Option<Mline>, media: &Media, index: usize, offer: &Descrip
     mline.live = true;
     mline.proto.clone_from(&media.proto);
     mline.format.clone_from(&media.format);
-    mline.peer_sends = media.direction.send;
-    mline.peer_receives = media.direction.recv;
+    mline.peer_sends = media.direction.send && role != Role::Viewer;
+    mline.peer_receives = media.direction.recv && role != Role::Publisher;
     if mline.peer_sends {
         // It may send here after all.
         mline.send_only = false;
@@ -122,8 +122,8 @@ fn accept_media(old: Option<Mline>, media: &Media, index: usize, offer: &Descrip
     mline
 }
 
-/// Audio or video over DTLS-SRTP, in the BUNDLE, with rtcp-mux and a codec we know.
-fn is_usable(media: &Media, offer: &Description) -> bool {
+/// Audio or video over DTLS-SRTP, in the BUNDLE, with rtcp-mux and a codec we know: what an answer takes.
+pub fn is_usable(media: &Media, offer: &Description) -> bool {
     let bundled = match (&offer.bundle, media.mid) {
         (Some(group), Some(mid)) => group.contains(&mid),
         (Some(_), None) => false,

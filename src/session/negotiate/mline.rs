@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{IceCredentials, LocalTransport, Publication, RemoteTransport, WantedTrack};
+use super::{IceCredentials, LocalTransport, Policy, Publication, RemoteTransport, Role, WantedTrack};
 use crate::base::format::MediaKind;
 use crate::base::ids::{Mid, Ssrc, TrackKey};
 use crate::proto::dtls::DtlsRole;
@@ -47,13 +47,7 @@ impl State {
     }
 
     /// The description of this agreement.
-    pub(super) fn write(
-        &self,
-        local: &LocalTransport,
-        origin: OriginOut,
-        is_offer: bool,
-        constant_msid: bool,
-    ) -> String {
+    pub(super) fn write(&self, local: &LocalTransport, origin: OriginOut, is_offer: bool, policy: &Policy) -> String {
         let setup = match self.remote.as_ref().map(|remote| remote.dtls_role) {
             // RFC 8842 §5.2, §5.5: offers leave the role open, also later ones; the answer keeps the one in force.
             _ if is_offer => Setup::ActPass,
@@ -71,7 +65,7 @@ impl State {
                 setup,
                 candidates: &local.candidates,
             },
-            media: self.mlines.iter().map(|mline| mline.write(&local.cname, constant_msid)).collect(),
+            media: self.mlines.iter().map(|mline| mline.write(&local.cname, policy)).collect(),
         }
         .write()
     }
@@ -195,7 +189,7 @@ impl Mline {
         Some(Publication { mline: index, mid: self.mid, kind, stream_id, track_id, slot: self.slot })
     }
 
-    fn write<'a>(&'a self, cname: &'a str, constant_msid: bool) -> MediaOut<'a> {
+    fn write<'a>(&'a self, cname: &'a str, policy: &Policy) -> MediaOut<'a> {
         let mid = self.mid_written.then(|| self.mid.as_str());
         let Some(kind) = self.kind.filter(|_| self.live) else {
             return MediaOut::Rejected { media: &self.media, proto: &self.proto, format: &self.format, mid };
@@ -205,7 +199,7 @@ impl Mline {
             ssrc,
             rtx_ssrc: has_rtx.then_some(rtx_ssrc),
             cname,
-            msid: self.written_msid(constant_msid),
+            msid: self.written_msid(policy),
         });
         MediaOut::Live {
             kind,
@@ -224,10 +218,12 @@ impl Mline {
     }
 
     /// Where the track behind the m-line changes without a word, its name cannot be a track's: it would outlive it.
-    /// Each m-line is a stream of its own, or browsers would lip-sync one person's sound to another's picture.
-    fn written_msid(&self, constant: bool) -> (String, String) {
+    /// Each m-line is a stream of its own, or browsers would lip-sync one person's sound to another's picture; only a
+    /// viewer, who watches one publisher, gets one stream.
+    fn written_msid(&self, policy: &Policy) -> (String, String) {
         match &self.bound {
-            Some(track) if !constant => (track.stream_id.clone(), track.track_id.clone()),
+            Some(track) if !policy.live_binding => (track.stream_id.clone(), track.track_id.clone()),
+            _ if policy.role == Role::Viewer => ("tramline".to_owned(), format!("slot-{}", self.mid)),
             _ => (format!("tramline-{}", self.mid), format!("slot-{}", self.mid)),
         }
     }

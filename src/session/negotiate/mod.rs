@@ -18,6 +18,7 @@ use crate::session::streams::StreamsConfig;
 use crate::wire::sdp::{Description, Fingerprint, SdpError, to_token};
 
 pub use crate::proto::dtls::DtlsRole;
+pub use answer::is_usable;
 use mline::{Mline, State};
 
 /// Most m-lines our own offers grow to: 60 people with sound and picture, beyond what a browser decodes.
@@ -35,6 +36,19 @@ pub struct Policy {
     pub live_binding: bool,
     /// Receive-only m-lines at the head of our first offer.
     pub slots: &'static [MediaKind],
+    /// What the peer is here for.
+    pub role: Role,
+}
+
+/// What a peer is here for; what its offers say beyond that is answered with no.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// To send and to receive.
+    Participant,
+    /// To send only (RFC 9725 §4.2: WHIP is one-way); `sendrecv` is answered `recvonly`.
+    Publisher,
+    /// To receive only; `sendrecv` is answered `sendonly`. With live binding all it gets is one MediaStream.
+    Viewer,
 }
 
 /// Why a description cannot be used. The negotiation stays as it was.

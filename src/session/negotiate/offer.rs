@@ -47,7 +47,7 @@ impl Negotiation {
         self.give_ssrcs(&mut next);
         self.version += 1;
         let origin = OriginOut { session_id: self.session_id, version: self.version };
-        let sdp = next.write(&self.local, origin, true, self.policy.live_binding);
+        let sdp = next.write(&self.local, origin, true, &self.policy);
         self.pending = Some(next);
         Some(sdp)
     }

@@ -15,13 +15,14 @@ use super::{CANDIDATE_MAX, ID_MAX, ROOM_MAX, TOKEN_MAX};
 use crate::base::format::MediaKind;
 use crate::room::api::{Capabilities, CloseReason, Dialect, JoinError, JoinRequest, Joined, Notice, StreamNames};
 use crate::runtime::clock;
-use crate::session::negotiate::Policy;
+use crate::session::negotiate::{Policy, Role};
 
 const POLICY: Policy = Policy {
     server_offers_first: true,
     server_may_offer: true,
     live_binding: false,
     slots: &[MediaKind::Audio, MediaKind::Video, MediaKind::Video, MediaKind::Audio],
+    role: Role::Participant,
 };
 
 /// Serves a client whose first message was `client_join`.
@@ -78,7 +79,7 @@ fn join(state: &AppState, envelope: &Envelope) -> Result<Joined, Ending> {
                 format!("Sorry, there are no seats left in this voice server ({taken}/{seats}). Try again later.");
             Ending::error(1013, "server full", "server-full", sentence)
         }
-        JoinError::Stopping => seat::refused(&error),
+        JoinError::HasPublisher | JoinError::Stopping => seat::refused(&error),
     })
 }
 

@@ -17,12 +17,18 @@ use crate::room::api::{
     StreamNames, TrackInfo,
 };
 use crate::runtime::clock;
-use crate::session::negotiate::Policy;
+use crate::session::negotiate::{Policy, Role};
 
 /// M-lines a client may name in one `media-state`.
 const SOURCES_MAX: usize = 64;
 
-const POLICY: Policy = Policy { server_offers_first: false, server_may_offer: true, live_binding: false, slots: &[] };
+const POLICY: Policy = Policy {
+    server_offers_first: false,
+    server_may_offer: true,
+    live_binding: false,
+    slots: &[],
+    role: Role::Participant,
+};
 
 /// Serves a client whose first message was `join`.
 pub async fn run(mut socket: Socket, state: AppState, first: Envelope) {

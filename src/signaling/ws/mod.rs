@@ -19,13 +19,13 @@ use self::socket::{Ending, FRAME_MAX, Rate, Socket};
 use super::{AppState, page};
 
 /// Longest room id.
-const ROOM_MAX: usize = 256;
+pub(super) const ROOM_MAX: usize = 256;
 /// Longest id of a user or server, and longest password.
 const ID_MAX: usize = 256;
 /// Longest name for people.
 const NAME_MAX: usize = 256;
 /// Longest token.
-const TOKEN_MAX: usize = 16 << 10;
+pub(super) const TOKEN_MAX: usize = 16 << 10;
 /// Longest candidate line.
 const CANDIDATE_MAX: usize = 4 << 10;
 /// Bytes read from a socket at once. The library's own 128 KiB would be written over, and so be resident, for every

@@ -39,6 +39,7 @@ impl Failure {
 }
 
 /// A place in a room; left when dropped.
+#[must_use]
 pub struct Seat {
     /// The rooms.
     pub control: Arc<Control>,
@@ -112,6 +113,8 @@ fn replies(words: &mut impl Words, seat: &Seat, text: &str) -> Result<Vec<String
 pub fn refused(error: &JoinError) -> Ending {
     match error {
         JoinError::Full { .. } => Ending::error(1013, "server full", "server-full", error.to_string()),
+        // Said to WHIP only; whoever hears it may come back later.
+        JoinError::HasPublisher => Ending::error(1013, "room has a publisher", "has-publisher", error.to_string()),
         JoinError::Stopping => Ending::error(1012, "server stopping", "server-stopping", error.to_string()),
     }
 }

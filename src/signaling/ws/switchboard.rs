@@ -12,9 +12,15 @@ use super::socket::Socket;
 use super::{CANDIDATE_MAX, NAME_MAX, ROOM_MAX, TOKEN_MAX};
 use crate::room::api::{Capabilities, CloseReason, Dialect, JoinRequest, Joined, Notice, StreamNames};
 use crate::runtime::clock;
-use crate::session::negotiate::Policy;
+use crate::session::negotiate::{Policy, Role};
 
-const POLICY: Policy = Policy { server_offers_first: false, server_may_offer: true, live_binding: true, slots: &[] };
+const POLICY: Policy = Policy {
+    server_offers_first: false,
+    server_may_offer: true,
+    live_binding: true,
+    slots: &[],
+    role: Role::Participant,
+};
 
 /// Serves a connection from its first message on.
 pub async fn run(mut socket: Socket, state: AppState) {

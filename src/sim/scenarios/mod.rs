@@ -4,7 +4,9 @@ mod calls;
 mod chaos;
 mod hostile;
 mod networks;
+mod overload;
 mod scripted;
+mod trains;
 
 use std::time::Duration;
 
@@ -14,14 +16,19 @@ use super::world::{World, WorldConfig};
 use crate::base::format::MediaKind;
 use crate::room::api::{Capabilities, Dialect, JoinRequest, StreamNames};
 use crate::runtime::clock;
-use crate::session::negotiate::Policy;
+use crate::session::negotiate::{Policy, Role};
 
 /// Every scenario is played with each of these. A seed that once failed is added here or in its own test.
 const SEEDS: [u64; 3] = [1, 2, 3];
 
 /// The client offers; we may offer what it lacks.
-const CLIENT_OFFERS: Policy =
-    Policy { server_offers_first: false, server_may_offer: true, live_binding: false, slots: &[] };
+const CLIENT_OFFERS: Policy = Policy {
+    server_offers_first: false,
+    server_may_offer: true,
+    live_binding: false,
+    slots: &[],
+    role: Role::Participant,
+};
 /// The client offers once; the tracks behind its m-lines change.
 const LIVE: Policy = Policy { live_binding: true, ..CLIENT_OFFERS };
 /// Gryt's real protocol.
@@ -30,6 +37,7 @@ const SERVER_OFFERS: Policy = Policy {
     server_may_offer: true,
     live_binding: false,
     slots: &[MediaKind::Audio, MediaKind::Video, MediaKind::Video, MediaKind::Audio],
+    role: Role::Participant,
 };
 
 /// An open world.

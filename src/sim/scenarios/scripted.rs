@@ -81,6 +81,24 @@ fn one_worker_and_three_agree_on_what_was_delivered() {
 }
 
 #[test]
+fn a_batch_that_fills_up_changes_nothing() {
+    for (seed, workers) in cases() {
+        let trace = |batch_datagrams| {
+            let mut world =
+                World::new(clock::now(), WorldConfig { seed, workers, batch_datagrams, ..WorldConfig::default() });
+            (0..6).for_each(|_| {
+                scripted(&mut world, "room", config("room", 6));
+            });
+            world.run_for(seconds(5));
+            assert!(world.oracle.rtp_datagrams > 5_000, "{}", world.oracle.rtp_datagrams);
+            assert_eq!(world.oracle.faults, Vec::<String>::new());
+            world.trace
+        };
+        assert_eq!(trace(64), trace(9), "seed {seed} x{workers}");
+    }
+}
+
+#[test]
 fn padding_of_a_publisher_leaves_no_gap() {
     for (seed, workers) in cases() {
         let mut world = world(seed, workers);
@@ -123,6 +141,7 @@ fn without_rtx_the_first_datagram_comes_again_or_nothing() {
                 // Its replay window refuses what it had; on a lossy network this is what was missing.
                 assert_eq!(peer(&mut world, subscriber, |peer| peer.unreadable), 20);
             }
+            assert!(world.reports().any(|report| report.trains.padding_bytes > 0), "padded packets were among them");
             assert_eq!(world.oracle.faults, Vec::<String>::new());
         }
     }

@@ -39,7 +39,7 @@ impl World {
     pub(super) fn wake(&mut self, worker: usize) {
         if self.workers[worker].turn_at.is_none() {
             let lag = Duration::from_nanos(self.rng.random_range(0..=self.config.lag_max.as_nanos() as u64));
-            let at = self.now + lag;
+            let at = self.now.max(self.workers[worker].busy_until) + lag;
             self.workers[worker].turn_at = Some(at);
             self.push(at, Happening::Turn(worker));
         }
@@ -52,6 +52,9 @@ impl World {
         let worker = &mut self.workers[index];
         let mut sent = Vec::new();
         let tx = &mut self.tx;
+        if self.config.is_busy {
+            worker.core.handle_load(now, now - self.start);
+        }
         for command in worker.commands.drain(..) {
             worker.core.apply(now, command, tx);
             flush(tx, &mut sent);
@@ -61,9 +64,13 @@ impl World {
         worker.core.handle_timeout(now, tx);
         for _ in 0..DATAGRAMS_PER_TURN_MAX {
             flush(tx, &mut sent);
+            if worker.core.has_enough_work() {
+                break;
+            }
             let Some(mut inbound) = worker.inbox.pop_front() else { break };
             let path = Path { remote: inbound.from, local: inbound.to };
-            worker.core.handle_datagram(now, RxDatagram { path, bytes: &mut inbound.bytes }, tx);
+            let waited = now.saturating_duration_since(inbound.came_at);
+            worker.core.handle_datagram(now, RxDatagram { path, bytes: &mut inbound.bytes, waited }, tx);
         }
         while !worker.core.forward(now, tx) {
             flush(tx, &mut sent);
@@ -76,6 +83,7 @@ impl World {
             }
             events.push(event);
         }
+        worker.busy_until = now + self.config.send_cost * sent.len() as u32;
         let wakes = worker.core.take_wakes();
         let has_more = !worker.inbox.is_empty() || worker.core.has_lane_items();
         let told_at = now + self.config.lag_max;

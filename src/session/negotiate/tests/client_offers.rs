@@ -6,10 +6,6 @@ use crate::base::format::{Format, H264Profile};
 use crate::wire::rtp_ext::Ext;
 use crate::wire::sdp::Setup;
 
-fn any_key(index: usize) -> Option<TrackKey> {
-    Some(key(100 + index as u32))
-}
-
 #[test]
 fn a_chromium_offer_is_answered_with_the_formats_we_know_in_its_order() {
     let mut peer = negotiation(&CLIENT_ONLY);

@@ -4,22 +4,39 @@ mod browsers;
 mod client_offers;
 mod hostile;
 mod independent;
+mod one_way;
 mod server_offers;
 
 use super::*;
 use crate::wire::sdp::{Fingerprint, HashFunction, Media};
 
-pub(super) const CLIENT_ONLY: Policy =
-    Policy { server_offers_first: false, server_may_offer: false, live_binding: true, slots: &[] };
-pub(super) const NAMED: Policy =
-    Policy { server_offers_first: false, server_may_offer: true, live_binding: false, slots: &[] };
-pub(super) const LIVE_BOTH: Policy =
-    Policy { server_offers_first: false, server_may_offer: true, live_binding: true, slots: &[] };
+pub(super) const CLIENT_ONLY: Policy = Policy {
+    server_offers_first: false,
+    server_may_offer: false,
+    live_binding: true,
+    slots: &[],
+    role: Role::Participant,
+};
+pub(super) const NAMED: Policy = Policy {
+    server_offers_first: false,
+    server_may_offer: true,
+    live_binding: false,
+    slots: &[],
+    role: Role::Participant,
+};
+pub(super) const LIVE_BOTH: Policy = Policy {
+    server_offers_first: false,
+    server_may_offer: true,
+    live_binding: true,
+    slots: &[],
+    role: Role::Participant,
+};
 pub(super) const GRYT: Policy = Policy {
     server_offers_first: true,
     server_may_offer: true,
     live_binding: false,
     slots: &[MediaKind::Audio, MediaKind::Video, MediaKind::Video, MediaKind::Audio],
+    role: Role::Participant,
 };
 
 pub(super) fn negotiation(policy: &Policy) -> Negotiation {
@@ -68,4 +85,8 @@ pub(super) fn pairs(list: &[(&str, u32)]) -> Vec<(String, u32)> {
 /// The direction lines of all m-lines.
 pub(super) fn directions(sdp: &str) -> Vec<&'static str> {
     read(sdp).media.iter().map(|media| if media.disabled { "rejected" } else { media.direction.as_str() }).collect()
+}
+
+pub(super) fn any_key(index: usize) -> Option<TrackKey> {
+    Some(key(100 + index as u32))
 }

@@ -1,0 +1,139 @@
+//! One subscriber's packets of a turn on their way out: admitted, put in order, written.
+//!
+//! Owns: what waits between the first step and the last, in memory that is used again; counts of what left.
+//! Promises: a full batch stops it anywhere, and it goes on exactly there; numbers are noted before the first byte is
+//! written. Forbids: choosing who gets what.
+//!
+//! What limits a subscriber's turn (a pacer) and what is numbered by order of leaving (TWCC) belongs into
+//! [`Departure::write`].
+
+use std::time::Instant;
+
+use crate::base::batch::TxBatch;
+use crate::base::ids::SessionKey;
+use crate::base::train::{TrainLimits, TrainNumbers};
+use crate::forward::order::{Arranger, Due, PACKETS_MAX, Rules};
+use crate::session::discard::{Discard, Discards};
+use crate::session::egress::{Admitted, Egress, Outlet};
+use crate::session::track::{Track, Tracks};
+
+/// See the module.
+#[derive(Debug)]
+pub struct Departure {
+    session: Option<SessionKey>,
+    admitted: Vec<Admitted>,
+    due: Vec<Due>,
+    arranger: Arranger,
+    /// Places of the arranger that are written.
+    written: usize,
+    /// What trains may cost.
+    pub limits: TrainLimits,
+    /// Media packets written.
+    pub packets: u64,
+    /// Trains as they were arranged.
+    pub trains: TrainNumbers,
+}
+
+impl Default for Departure {
+    fn default() -> Self {
+        Self {
+            session: None,
+            admitted: Vec::with_capacity(PACKETS_MAX),
+            due: Vec::with_capacity(PACKETS_MAX),
+            arranger: Arranger::default(),
+            written: 0,
+            limits: TrainLimits::default(),
+            packets: 0,
+            trains: TrainNumbers::default(),
+        }
+    }
+}
+
+impl Departure {
+    /// Whose packets wait to be written, if any do.
+    pub fn session(&self) -> Option<SessionKey> {
+        self.session
+    }
+
+    /// How many more packets find room.
+    pub fn room(&self) -> usize {
+        PACKETS_MAX - self.admitted.len()
+    }
+
+    /// Begins with a subscriber.
+    pub fn begin(&mut self, session: SessionKey) {
+        self.clear();
+        self.session = Some(session);
+    }
+
+    /// Admits one packet of a track to an m-line.
+    pub fn admit(
+        &mut self,
+        now: Instant,
+        (mline, seq): (u16, u64),
+        track: &Track,
+        (egress, outlet): (&mut Egress, &Outlet<'_>),
+    ) -> Result<(), Discard> {
+        let packet = track.history.packet(seq).ok_or(Discard::TooOld)?;
+        let (admitted, due) = egress.admit(now, mline, (track, &packet), outlet)?;
+        self.admitted.push(admitted);
+        self.due.push(due);
+        Ok(())
+    }
+
+    /// Finds the order and the padding of what was admitted.
+    pub fn arrange(&mut self, egress: &mut Egress) {
+        let rules = Rules {
+            padding_percent_max: self.limits.padding_percent_max,
+            ahead_of_audio_bytes_max: egress.ahead_of_audio_bytes_max(),
+        };
+        self.arranger.arrange(&self.due, rules);
+        for place in self.arranger.places().iter().filter(|place| place.padding > 0) {
+            egress.note_padding(&self.admitted[usize::from(place.at)], place.padding);
+        }
+        self.arranger.train_lengths().for_each(|length| self.trains.count(length));
+    }
+
+    /// Writes what is left, in order. `false`: the batch is full, send it and call again.
+    pub fn write(
+        &mut self,
+        tracks: &Tracks,
+        (egress, outlet): (&mut Egress, &Outlet<'_>),
+        discards: &mut Discards,
+        tx: &mut TxBatch,
+    ) -> bool {
+        let mut track: Option<&Track> = None;
+        for place in &self.arranger.places()[self.written..] {
+            if !tx.has_room() {
+                return false;
+            }
+            self.written += 1;
+            let admitted = &self.admitted[usize::from(place.at)];
+            if track.is_none_or(|track| track.key != admitted.track) {
+                track = tracks.track(admitted.track);
+            }
+            let result = match track.and_then(|track| track.history.packet(admitted.seq)) {
+                Some(packet) => egress.write(admitted, place.padding, &packet, outlet, tx),
+                None => Err(Discard::TooOld),
+            };
+            match result {
+                Ok(()) => {
+                    self.packets += 1;
+                    self.trains.padding_bytes += u64::from(place.padding);
+                }
+                Err(discard) => discards.count(discard),
+            }
+        }
+        self.clear();
+        true
+    }
+
+    /// Gives up what is not written.
+    pub fn clear(&mut self) {
+        self.session = None;
+        self.admitted.clear();
+        self.due.clear();
+        self.arranger.clear();
+        self.written = 0;
+    }
+}
