@@ -104,6 +104,7 @@ impl Default for Egress {
 impl Egress {
     /// Obeys a new negotiation. m-lines whose ssrc stays go on with their numbers.
     pub fn configure(&mut self, rng: &mut impl Rng, streams: &StreamsConfig) {
+        self.slots.reserve_exact(streams.mlines.len().saturating_sub(self.slots.len()));
         self.slots.resize_with(streams.mlines.len(), || None);
         for (index, mline) in streams.mlines.iter().enumerate() {
             let old = self.slots[index].take();
