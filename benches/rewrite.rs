@@ -18,8 +18,11 @@ use tramline::wire::rtp_ext::ExtWriter;
 /// Packets of one run, far above the clock's own cost.
 const PACKETS: usize = 10_000;
 
+/// Extension elements, id and value.
+type Elements = &'static [(u8, &'static [u8])];
+
 /// What goes along with the mid: nothing, loudness as in audio, a dependency descriptor as in AV1.
-const EXTS: [(&str, &[(u8, &[u8])]); 3] = [
+const EXTS: [(&str, Elements); 3] = [
     ("mid", &[]),
     ("mid+level", &[(10, &[0x85])]),
     ("mid+level+descriptor", &[(10, &[0x85]), (12, &[0x80, 1, 2, 0x43])]),
@@ -45,7 +48,7 @@ impl Bench {
     }
 }
 
-fn write_exts(block: &mut [u8], others: &[(u8, &[u8])]) -> (u16, usize) {
+fn write_exts(block: &mut [u8], others: Elements) -> (u16, usize) {
     let mut exts = ExtWriter::one_byte(block);
     exts.push(4, b"0");
     for (id, value) in others {

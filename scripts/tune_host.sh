@@ -152,7 +152,7 @@ latency_settings() {
         skip "busy polling, C-states" "only with --low-latency"
         return
     fi
-    setting sysctl net.core.busy_poll "=50" "us that epoll looks at the card before it sleeps; only --io mmsg is woken by epoll"
+    setting sysctl net.core.busy_poll "=50" "us that poll looks at the card before it sleeps; only --io mmsg sleeps in poll"
     local state_dir latency found=none
     for state_dir in /sys/devices/system/cpu/cpu[0-9]*/cpuidle/state*; do
         latency=$(cat "$state_dir/latency" 2>/dev/null) || continue
