@@ -254,7 +254,7 @@ mod tests {
             let ssrc = if is_repair { ssrc + 1 } else { ssrc };
             let fixed = Fixed { marker: false, pt, seq: number as u16, timestamp: 0, ssrc: Ssrc(ssrc) };
             let stamp = Stamp { source: 1, number, sent_ns: 30_000_000 };
-            let frame = Frame { number: 0, is_start: true, is_key: true };
+            let frame = Frame { number: 0, is_start: true, is_key: true, is_bare: false };
             let (header_len, mut plain_len) =
                 write_packet(&mut packet, &fixed, Some((profile, &block)), (stamp, Some(frame)), 200).unwrap();
             let mut index = number;
