@@ -2,6 +2,7 @@
 //!
 //! Owns: plain values. Each dialect translates them to and from its own messages.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::base::format::MediaKind;
@@ -97,7 +98,7 @@ pub struct Joined {
     /// The id others see (a UUID v4, or the user id where the dialect has one).
     pub wire_id: String,
     /// Who was there before.
-    pub others: Vec<PeerInfo>,
+    pub others: Vec<Arc<PeerInfo>>,
     /// Everything the peer must be told from now on; ends after [`Notice::Closed`].
     pub notices: tokio::sync::mpsc::Receiver<Notice>,
 }
@@ -154,13 +155,13 @@ pub enum Notice {
     /// Which track each receiving m-line carries; sent whenever that changed.
     Tracks(Vec<TrackInfo>),
     /// Somebody entered.
-    PeerJoined(PeerInfo),
+    PeerJoined(Arc<PeerInfo>),
     /// Somebody's mute state or name changed.
-    PeerUpdated(PeerInfo),
+    PeerUpdated(Arc<PeerInfo>),
     /// Somebody left.
-    PeerLeft(PeerInfo),
+    PeerLeft(Arc<PeerInfo>),
     /// Who speaks now (dominant speaker), `None` after silence.
-    Speaker(Option<PeerInfo>),
+    Speaker(Option<Arc<PeerInfo>>),
     /// The media path: up, or lost (consent expired) and worth an ICE restart.
     Media(MediaState),
     /// The last notice: the session is over.
@@ -271,7 +272,7 @@ pub struct RoomView {
     /// When it was created.
     pub created_at: SystemTime,
     /// Peers in it.
-    pub peers: Vec<PeerInfo>,
+    pub peers: Vec<Arc<PeerInfo>>,
     /// Published tracks.
     pub tracks: usize,
 }

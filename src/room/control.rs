@@ -1,12 +1,14 @@
 //! The one door from signalling to rooms: the hub behind a lock, its outputs dispatched in order.
 //!
 //! Owns: the hub, the ends of the queues to workers and peers. Promises: calls are short and never wait: a worker's
-//! queue that is full is a counted fault, a peer that does not read is closed.
+//! queue that is full is a counted fault, a peer that does not read is closed. What waits for the pace of the fanout
+//! table leaves when it is due, also when nobody calls: [`Control::run`] sees to it.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender, at, bounded, never, select, tick};
 use tokio::sync::{broadcast, mpsc};
 
 use super::api::{JoinError, JoinRequest, Joined, Notice, PeerControl, PeerUpdate, RequestError, RoomEvent, RoomView};
@@ -21,6 +23,12 @@ use crate::worker::command::{Command, Event};
 const NOTICES_MAX: usize = 1024;
 /// Room events a watcher may leave unread.
 const ROOM_EVENTS_MAX: usize = 1024;
+/// Commands that may wait for a worker: two thousand peers that join, negotiate twice and leave before it takes one.
+pub const COMMANDS_MAX: usize = 8192;
+/// A worker takes its commands each turn: a queue that is full for so long belongs to one that is stuck.
+const COMMAND_WAIT_MAX: Duration = Duration::from_millis(100);
+/// How often deadlines are looked at.
+const TICK: Duration = Duration::from_millis(500);
 
 /// Wakes a worker that sleeps.
 pub type Wake = Box<dyn Fn() + Send + Sync>;
@@ -36,6 +44,8 @@ pub struct WorkerLink {
 struct Inner {
     hub: Hub,
     notices: HashMap<PeerId, mpsc::Sender<Notice>>,
+    /// When outputs that wait are due, as [`Control::run`] knows it.
+    due_at: Option<Instant>,
 }
 
 /// See the module.
@@ -43,13 +53,15 @@ pub struct Control {
     inner: Mutex<Inner>,
     workers: Vec<WorkerLink>,
     events: broadcast::Sender<RoomEvent>,
+    /// Says that something waits that did not when [`Control::run`] went to sleep.
+    nudge: (Sender<()>, Receiver<()>),
 }
 
 impl Control {
     /// A hub with its workers.
     pub fn new(hub: Hub, workers: Vec<WorkerLink>) -> Self {
-        let inner = Mutex::new(Inner { hub, notices: HashMap::new() });
-        Self { inner, workers, events: broadcast::channel(ROOM_EVENTS_MAX).0 }
+        let inner = Mutex::new(Inner { hub, notices: HashMap::new(), due_at: None });
+        Self { inner, workers, events: broadcast::channel(ROOM_EVENTS_MAX).0, nudge: bounded(1) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -65,8 +77,8 @@ impl Control {
     }
 
     fn dispatch(&self, inner: &mut Inner) {
-        let mut woken = 0u64;
-        while let Some(output) = inner.hub.poll_output() {
+        let (now, mut woken) = (clock::now(), 0u64);
+        while let Some(output) = inner.hub.poll_output(now) {
             match output {
                 Output::ToWorker(worker, command) => woken |= self.send(worker, *command),
                 Output::ToPeer(peer, notice) => tell(inner, peer, notice),
@@ -76,6 +88,29 @@ impl Control {
         for (index, worker) in self.workers.iter().enumerate() {
             if woken & (1 << index) != 0 {
                 (worker.wake)();
+            }
+        }
+        let due_at = inner.hub.next_timeout();
+        if std::mem::replace(&mut inner.due_at, due_at) != due_at && due_at.is_some() {
+            // One that is there already says the same.
+            let _ = self.nudge.0.try_send(());
+        }
+    }
+
+    /// Takes the workers' news and looks after deadlines until the workers are gone.
+    pub fn run(&self, events: &Receiver<(WorkerId, Event)>) {
+        let ticks = tick(TICK);
+        loop {
+            let due_at = self.lock().due_at;
+            let due = due_at.map_or_else(never, at);
+            select! {
+                recv(events) -> event => match event {
+                    Ok((worker, event)) => self.handle_event(worker, event),
+                    Err(_) => return,
+                },
+                recv(ticks) -> _ => self.handle_timeout(),
+                recv(due) -> _ => self.dispatch(&mut self.lock()),
+                recv(self.nudge.1) -> _ => {}
             }
         }
     }
@@ -215,9 +250,6 @@ impl Control {
         }
     }
 }
-
-/// A queue holds thousands of commands and a worker takes them each turn: one that is full for so long is stuck.
-const COMMAND_WAIT_MAX: std::time::Duration = std::time::Duration::from_millis(100);
 
 fn tell(inner: &mut Inner, peer: PeerId, notice: Notice) {
     let is_last = matches!(notice, Notice::Closed(_));

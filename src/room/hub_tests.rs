@@ -34,7 +34,7 @@ fn join(hub: &mut Hub, user_id: &str) -> Result<Entered, JoinError> {
 }
 
 fn outputs(hub: &mut Hub) -> Vec<Output> {
-    std::iter::from_fn(|| hub.poll_output()).collect()
+    std::iter::from_fn(|| hub.poll_output(clock::now())).collect()
 }
 
 /// What every worker is told, by name.
@@ -107,7 +107,7 @@ fn the_table_is_published_before_the_first_command() {
     join(&mut hub, "ann").unwrap();
     let track = TrackKey { index: 0, epoch: 0 };
     hub.plan.set(Route { track, home: WorkerId(0), by_worker: Box::new([]) });
-    assert!(hub.poll_output().is_some());
+    assert!(hub.poll_output(clock::now()).is_some());
     assert!(hub.table().load().route(track).is_some());
 }
 

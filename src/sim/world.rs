@@ -366,7 +366,13 @@ impl World {
         let peer = peer.filter_map(|(at, seat)| Some((seat.endpoint.next_timeout()?, at))).min();
         let worker = self.workers.iter().enumerate();
         let worker = worker.filter_map(|(at, worker)| Some((worker.core.next_timeout()?, at))).min();
-        let times = [agenda_at, peer.map(|(at, _)| at), worker.map(|(at, _)| at), Some(self.hub_tick_at)];
+        let times = [
+            agenda_at,
+            peer.map(|(at, _)| at),
+            worker.map(|(at, _)| at),
+            Some(self.hub_tick_at),
+            self.hub.next_timeout(),
+        ];
         let Some(next) = times.into_iter().flatten().min().filter(|next| *next <= end) else { return false };
         self.now = self.now.max(next);
         if agenda_at == Some(next) {
@@ -378,8 +384,10 @@ impl World {
         } else if let Some((_, at)) = peer.filter(|(at, _)| *at == next) {
             self.with_peer(PeerNo(at), |now, endpoint| endpoint.handle_timeout(now));
         } else {
-            self.hub_tick_at = next + HUB_TICK;
-            self.hub.handle_timeout(self.now);
+            if self.hub_tick_at == next {
+                self.hub_tick_at = next + HUB_TICK;
+                self.hub.handle_timeout(self.now);
+            }
             self.dispatch();
         }
         true

@@ -117,7 +117,7 @@ impl World {
 
     /// Carries out what the hub wants, as `room::control` does.
     pub(super) fn dispatch(&mut self) {
-        while let Some(output) = self.hub.poll_output() {
+        while let Some(output) = self.hub.poll_output(self.now) {
             // Our certificate is made anew in each run, and offers name it.
             if !matches!(output, Output::ToPeer(_, Notice::Offer { .. })) {
                 self.note(&format!("{output:?}"));
