@@ -73,6 +73,12 @@ impl Placement {
         self.workers.get(index).map_or(0.0, Load::share)
     }
 
+    /// Peers and subscriptions on each worker.
+    #[cfg(test)]
+    pub(super) fn carried(&self) -> Vec<(usize, usize)> {
+        self.workers.iter().map(|load| (load.peers, load.subscriptions)).collect()
+    }
+
     /// A peer with that many subscriptions is on that worker from now on.
     pub(super) fn enter(&mut self, worker: WorkerId, subscriptions: usize) {
         if let Some(load) = self.workers.get_mut(usize::from(worker.0)) {

@@ -24,7 +24,6 @@ impl Hub {
             .filter(|(mline, track)| !is_current(mline, track))
             .map(|(mline, track)| (*mline, track.key))
             .collect();
-        let mut is_renamed = false;
         for publication in publications {
             let track = peer.tracks.entry(publication.mline).or_insert_with(|| {
                 let (index, epoch) = self.track_keys.take();
@@ -45,8 +44,6 @@ impl Hub {
                     loudness: 0,
                 }
             });
-            is_renamed |=
-                track.is_live && (&track.stream_id, &track.track_id) != (&publication.stream_id, &publication.track_id);
             track.stream_id = publication.stream_id;
             track.track_id = publication.track_id;
         }
@@ -59,9 +56,6 @@ impl Hub {
         self.tell_tracks(id);
         let ended: Vec<TrackKey> = ended.into_iter().map(|(_, key)| key).collect();
         self.withdraw(now, &room, &ended);
-        if is_renamed {
-            self.show(now, id);
-        }
     }
 
     /// Tracks end: subscribers let go first, so that no configuration names a track that is gone.

@@ -15,7 +15,7 @@ use rand::{RngExt, SeedableRng};
 use super::media::{PeerNo, Received};
 use super::net::{Link, LinkConfig, Nat, private_address};
 use super::oracle::Oracle;
-use crate::base::batch::{Path, TxBatch};
+use crate::base::batch::TxBatch;
 use crate::base::ids::{PeerId, WorkerId};
 use crate::crypto::cert::Certificate;
 use crate::crypto::srtp::SrtpKeys;
@@ -28,7 +28,7 @@ use crate::worker::lane::Lanes;
 
 mod server;
 
-/// The media port.
+/// The media port, or the first one's.
 pub const PORT: u16 = 3478;
 /// How often the hub looks at its deadlines.
 const HUB_TICK: Duration = Duration::from_millis(500);
@@ -85,6 +85,8 @@ pub struct WorldConfig {
     pub signalling_delay: Duration,
     /// The server's addresses.
     pub addresses: Vec<IpAddr>,
+    /// Each worker has a port of its own, and the room places peers.
+    pub has_own_ports: bool,
 }
 
 impl Default for WorldConfig {
@@ -95,6 +97,7 @@ impl Default for WorldConfig {
             lag_max: Duration::from_micros(300),
             signalling_delay: Duration::from_millis(20),
             addresses: vec![IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1))],
+            has_own_ports: false,
         }
     }
 }
@@ -103,7 +106,7 @@ impl Default for WorldConfig {
 #[derive(Debug)]
 struct Inbound {
     from: SocketAddr,
-    to: IpAddr,
+    to: SocketAddr,
     bytes: Vec<u8>,
     /// Sent by a peer, not by the test.
     is_genuine: bool,
@@ -112,7 +115,7 @@ struct Inbound {
 #[derive(Debug)]
 enum Happening {
     ToServer(Inbound),
-    ToPeer { from: Path, bytes: Vec<u8> },
+    ToPeer { from: SocketAddr, to: SocketAddr, bytes: Vec<u8> },
     Turn(usize),
     Event(WorkerId, Event),
     Notice(PeerNo, Notice),
@@ -181,7 +184,9 @@ impl World {
         let fingerprint = certificate.fingerprint_sha256();
         #[allow(clippy::unwrap_used, reason = "as above")]
         let dtls = Arc::new(DtlsConfig::new(certificate).unwrap());
-        let addresses = vec![config.addresses.iter().map(|ip| SocketAddr::new(*ip, PORT)).collect()];
+        let ports = PORT..PORT + if config.has_own_ports { config.workers as u16 } else { 1 };
+        let list = |port| config.addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
+        let addresses = ports.map(list).collect();
         let hub_config = HubConfig { seats: 1000, workers: config.workers, addresses, fingerprint };
         let hub = Hub::new(hub_config, StdRng::seed_from_u64(rng.random()));
         let worker = |(index, lanes)| {
@@ -292,12 +297,6 @@ impl World {
         (up.config, down.config) = (config, config);
     }
 
-    /// A datagram that no peer of ours sent arrives at the server now.
-    pub fn inject(&mut self, from: SocketAddr, bytes: Vec<u8>) {
-        let to = self.config.addresses[0];
-        self.push(self.now, Happening::ToServer(Inbound { from, to, bytes, is_genuine: false }));
-    }
-
     /// A peer's books.
     pub fn received(&self, peer: PeerNo) -> &Received {
         self.seats[peer.0].endpoint.received()
@@ -401,12 +400,11 @@ impl World {
     fn happen(&mut self, what: Happening) {
         match what {
             Happening::ToServer(inbound) => self.receive(inbound),
-            Happening::ToPeer { from, bytes } => {
-                let Some(peer) = self.nat.receiver(from.remote).filter(|peer| !self.seats[peer.0].is_gone) else {
+            Happening::ToPeer { from, to, bytes } => {
+                let Some(peer) = self.nat.receiver(to).filter(|peer| !self.seats[peer.0].is_gone) else {
                     self.unreachable += 1;
                     return;
                 };
-                let from = SocketAddr::new(from.local, PORT);
                 self.with_peer(peer, |now, endpoint| endpoint.handle_datagram(now, from, &bytes));
             }
             Happening::Turn(worker) => {
@@ -449,7 +447,7 @@ impl World {
                 }
             }
             Action::Keys(keys) => {
-                let owner = self.worker_of(self.nat.mapped(peer), self.config.addresses[0]);
+                let owner = self.worker_of(self.nat.mapped(peer), SocketAddr::new(self.config.addresses[0], PORT));
                 if let Some(session) = self.hub.session_of(id) {
                     self.workers[owner].core.adopt(self.now, session, &keys);
                     self.wake(owner);
@@ -468,21 +466,6 @@ impl World {
                 Action::Send(to, bytes) => self.send(peer, to, bytes),
                 action => self.push(now + self.config.signalling_delay, Happening::Request(peer, action)),
             }
-        }
-    }
-
-    fn send(&mut self, peer: PeerNo, to: SocketAddr, bytes: Vec<u8>) {
-        let from = self.nat.mapped(peer);
-        if to.port() != PORT || !self.config.addresses.contains(&to.ip()) {
-            self.unreachable += 1;
-            return;
-        }
-        if self.tapped.len() == TAPPED_MAX {
-            self.tapped.pop_front();
-        }
-        self.tapped.push_back((from, bytes.clone()));
-        if let Some(at) = self.seats[peer.0].up.pass(self.now, &mut self.rng, bytes.len()) {
-            self.push(at, Happening::ToServer(Inbound { from, to: to.ip(), bytes, is_genuine: true }));
         }
     }
 }

@@ -259,6 +259,12 @@ impl Negotiation {
         self.wanted.len()
     }
 
+    /// Tracks the peer should receive, in their order.
+    #[cfg(test)]
+    pub fn wanted(&self) -> &[WantedTrack] {
+        &self.wanted
+    }
+
     /// What a worker must obey. `ingress` gives the key under which the room keeps what the peer sends on an m-line.
     pub fn streams(&self, ingress: impl Fn(usize) -> Option<TrackKey>) -> StreamsConfig {
         let config = |(index, mline): (usize, &Mline)| mline.config(ingress(index), &self.wanted_keys);

@@ -4,6 +4,7 @@ mod calls;
 mod chaos;
 mod hostile;
 mod networks;
+mod ranges;
 mod scripted;
 
 use std::time::Duration;
