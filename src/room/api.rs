@@ -153,7 +153,7 @@ pub enum Notice {
         track_count: usize,
     },
     /// Which track each receiving m-line carries; sent whenever that changed.
-    Tracks(Vec<TrackInfo>),
+    Tracks(Arc<[TrackInfo]>),
     /// Somebody entered.
     PeerJoined(Arc<PeerInfo>),
     /// Somebody's mute state or name changed.

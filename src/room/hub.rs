@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use foldhash::fast::RandomState;
 use rand::rngs::StdRng;
 
 use super::api::{Notice, PeerInfo, RoomEvent};
@@ -69,9 +70,9 @@ pub struct Hub {
     pub(super) peers: BTreeMap<PeerId, Peer>,
     /// In order, so that the same causes have the same effects in the same order.
     pub(super) rooms: BTreeMap<String, Room>,
-    pub(super) by_session: HashMap<SessionKey, PeerId>,
+    pub(super) by_session: HashMap<SessionKey, PeerId, RandomState>,
     /// Publisher of each track, and its m-line there.
-    pub(super) publishers: HashMap<TrackKey, (PeerId, usize)>,
+    pub(super) publishers: HashMap<TrackKey, (PeerId, usize), RandomState>,
     pub(super) sessions: KeyPool,
     pub(super) track_keys: KeyPool,
     pub(super) last_peer: u64,
@@ -107,8 +108,8 @@ impl Hub {
             rng,
             peers: BTreeMap::new(),
             rooms: BTreeMap::new(),
-            by_session: HashMap::new(),
-            publishers: HashMap::new(),
+            by_session: HashMap::default(),
+            publishers: HashMap::default(),
             sessions: KeyPool::default(),
             track_keys: KeyPool::default(),
             last_peer: 0,

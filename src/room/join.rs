@@ -57,7 +57,7 @@ impl Hub {
             tracks: BTreeMap::new(),
             sources: HashMap::new(),
             bound: Vec::new(),
-            told: Vec::new(),
+            told: Arc::default(),
             asked_for: 0,
             offered_at: None,
             ignores_offers: false,

@@ -53,7 +53,7 @@ pub(super) struct Peer {
     /// Tracks it receives now, with the m-line.
     pub bound: Vec<(TrackKey, u16)>,
     /// What it was told last about its m-lines.
-    pub told: Vec<TrackInfo>,
+    pub told: Arc<[TrackInfo]>,
     /// The track count of the last [`Notice::NeedsOffer`](super::api::Notice::NeedsOffer).
     pub asked_for: usize,
     /// When our pending offer went out.

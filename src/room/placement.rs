@@ -20,25 +20,27 @@ const SUBSCRIPTION_PACKETS_PER_S: f64 = 100.0;
 /// What a peer lets expect beyond its subscriptions: checks, feedback, and what it is about to receive.
 const PEER_PACKETS_PER_S: f64 = 100.0;
 /// A worker is full for a room that is on it already. The rest is for what its rooms still grow.
-pub(super) const FULL: f64 = 0.7;
+const FULL: f64 = 0.7;
 /// Peers of one room on one worker while another could take them: a burst of ten packets to a hundred peers keeps a core
 /// busy for about a millisecond, and the last of them waits for it.
-pub(super) const ROOM_SHARE: usize = 100;
+const ROOM_SHARE: usize = 100;
 /// A room below this is small: split, it would cost a copy per packet and gain nothing.
-pub(super) const ROOM_SPREAD_MIN: usize = 16;
+const ROOM_SPREAD_MIN: usize = 16;
 
 /// What a worker carries.
 #[derive(Clone, Debug, Default)]
-struct Load {
-    peers: usize,
-    subscriptions: usize,
-    packets_per_s: f64,
+pub(super) struct Load {
+    pub peers: usize,
+    pub subscriptions: usize,
+    /// Forwarded, by the last two reports.
+    pub packets_per_s: f64,
     /// The last report, and the packets forwarded until then.
     reported: Option<(Instant, u64)>,
 }
 
 impl Load {
-    fn share(&self) -> f64 {
+    /// The share of the worker's capacity that this is.
+    pub(super) fn share(&self) -> f64 {
         let expected = PEER_PACKETS_PER_S * self.peers as f64 + SUBSCRIPTION_PACKETS_PER_S * self.subscriptions as f64;
         self.packets_per_s.max(expected) / PACKETS_PER_S_MAX
     }
@@ -47,7 +49,7 @@ impl Load {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Placement {
-    workers: Vec<Load>,
+    pub workers: Vec<Load>,
 }
 
 impl Placement {
@@ -71,12 +73,6 @@ impl Placement {
     /// Share of the worker's capacity in use; 1 is full.
     pub(super) fn load(&self, index: usize) -> f64 {
         self.workers.get(index).map_or(0.0, Load::share)
-    }
-
-    /// Peers and subscriptions on each worker.
-    #[cfg(test)]
-    pub(super) fn carried(&self) -> Vec<(usize, usize)> {
-        self.workers.iter().map(|load| (load.peers, load.subscriptions)).collect()
     }
 
     /// A peer with that many subscriptions is on that worker from now on.
@@ -162,11 +158,11 @@ mod tests {
     #[test]
     fn small_rooms_stay_together_and_share_the_workers_evenly() {
         let mut house = House::new(3, 300);
-        // All at once, peer by peer, and on workers that are far too full.
-        (0..3).for_each(|worker| house.report(worker, 9_000_000));
+        // All at once, peer by peer, until the workers are far too full.
         for _ in 0..4 {
-            (0..300).for_each(|room| house.fill(room, 1, 6));
+            (0..300).for_each(|room| house.fill(room, 1, 1 + room));
         }
+        assert!((0..3).all(|worker| house.placement.load(worker) > FULL));
         assert!((0..300).all(|room| house.workers_of(room) == 1));
         let mut house = House::new(3, 300);
         for room in 0..300 {

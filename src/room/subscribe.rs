@@ -4,6 +4,7 @@
 //! whole list is made anew only when it negotiates or its own rights change.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::api::{Dialect, Notice, Source, StreamNames, TrackInfo};
@@ -112,12 +113,12 @@ impl Hub {
     /// Says which track each receiving m-line carries, when that changed.
     pub(super) fn tell_tracks(&mut self, id: PeerId) {
         let Some(peer) = self.peers.get(&id) else { return };
-        let infos: Vec<TrackInfo> =
+        let infos: Arc<[TrackInfo]> =
             peer.negotiation.bindings().into_iter().filter_map(|(mid, key)| self.track_info(mid, key)).collect();
         if let Some(peer) = self.peers.get_mut(&id)
             && peer.told != infos
         {
-            peer.told.clone_from(&infos);
+            peer.told = Arc::clone(&infos);
             self.tell(id, Notice::Tracks(infos));
         }
     }

@@ -118,6 +118,9 @@ pub struct Publication {
     pub slot: Option<usize>,
 }
 
+/// Keys are ours: nobody can make them collide.
+type Keys = HashSet<TrackKey, foldhash::fast::RandomState>;
+
 /// One peer's negotiation.
 #[derive(Clone, Debug)]
 pub struct Negotiation {
@@ -134,7 +137,7 @@ pub struct Negotiation {
     /// ICE credentials for the next restart.
     fresh_ice: Option<IceCredentials>,
     wanted: Vec<WantedTrack>,
-    wanted_keys: HashSet<TrackKey>,
+    wanted_keys: Keys,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,7 +162,7 @@ impl Negotiation {
             pending: None,
             fresh_ice: None,
             wanted: Vec::new(),
-            wanted_keys: HashSet::default(),
+            wanted_keys: Keys::default(),
         }
     }
 

@@ -268,7 +268,7 @@ mod tests {
             stream_id: "s".into(),
             track_id: "t".into(),
         };
-        let text = Documented.told(Notice::Tracks(vec![info])).unwrap();
+        let text = Documented.told(Notice::Tracks([info].into())).unwrap();
         let told: Value = serde_json::from_str(&text).unwrap();
         let one = json!({"mid": "3", "kind": "video", "source": "screen-audio", "userId": "u", "streamId": "s", "trackId": "t"});
         assert_eq!(told, json!({"event": "tracks", "data": {"tracks": [one]}}));
