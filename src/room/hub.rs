@@ -77,8 +77,10 @@ pub struct Hub {
     pub(super) track_keys: KeyPool,
     pub(super) last_peer: u64,
     pub(super) plan: Plan,
-    /// What is to be done, each with the number of the table that has to be out before.
-    outputs: VecDeque<(u64, Output)>,
+    /// What people are told.
+    notices: VecDeque<Output>,
+    /// What workers are told, each with the number of the table that has to be out before.
+    commands: VecDeque<(u64, Output)>,
     pub(super) placement: Placement,
     pub(super) reports: Vec<WorkerReport>,
     /// Tracks of each worker that were not silent by its last word.
@@ -114,7 +116,8 @@ impl Hub {
             track_keys: KeyPool::default(),
             last_peer: 0,
             plan: Plan::default(),
-            outputs: VecDeque::new(),
+            notices: VecDeque::new(),
+            commands: VecDeque::new(),
             placement: Placement::new(workers),
             reports: vec![WorkerReport::default(); workers],
             loud: vec![Vec::new(); workers],
@@ -135,12 +138,15 @@ impl Hub {
         self.peers.get(&id).map(|peer| peer.session)
     }
 
-    /// What is to be done now, in order. The fanout plan is published before a command that depends on it is handed
-    /// out: a track has no route any more when workers are told to free it, and has one when a subscriber asks for its
-    /// keyframe. As the plan is published at a pace, `None` may also mean not yet; [`Self::next_timeout`] tells.
+    /// What is to be done now: notices in their order, then commands in theirs. The fanout plan is published before a
+    /// command that depends on it is handed out: a track has no route any more when workers are told to free it, and
+    /// has one when a subscriber asks for its keyframe. As the plan is published at a pace, `None` may also mean not
+    /// yet; [`Self::next_timeout`] tells. Notices never wait: an answer, which is returned at once, must not overtake
+    /// an offer that was made before it.
     pub fn poll_output(&mut self, now: Instant) -> Option<Output> {
         let published = self.plan.poll(now);
-        self.outputs.pop_front_if(|(needs, _)| *needs <= published).map(|(_, output)| output)
+        let command = |hub: &mut Self| hub.commands.pop_front_if(|(needs, _)| *needs <= published);
+        self.notices.pop_front().or_else(|| command(self).map(|(_, output)| output))
     }
 
     /// When to call [`Self::poll_output`] at the latest, once it gave nothing.
@@ -181,15 +187,15 @@ impl Hub {
     pub(super) fn tell_room(&mut self, room: &str, except: Option<PeerId>, notice: &Notice) {
         let ids = self.rooms.get(room).map_or(&[][..], |room| &room.peers);
         let others = ids.iter().filter(|id| Some(**id) != except);
-        self.outputs.extend(others.map(|id| (0, Output::ToPeer(*id, notice.clone()))));
+        self.notices.extend(others.map(|id| Output::ToPeer(*id, notice.clone())));
     }
 
     pub(super) fn tell(&mut self, id: PeerId, notice: Notice) {
-        self.outputs.push_back((0, Output::ToPeer(id, notice)));
+        self.notices.push_back(Output::ToPeer(id, notice));
     }
 
     pub(super) fn tell_watchers(&mut self, event: RoomEvent) {
-        self.outputs.push_back((0, Output::ToWatchers(event)));
+        self.notices.push_back(Output::ToWatchers(event));
     }
 
     /// A command for one worker or for all.
@@ -205,7 +211,7 @@ impl Hub {
     fn push_command(&mut self, to: Option<WorkerId>, command: &Command, needs: u64) {
         let (first, count) = to.map_or((0, self.config.workers), |WorkerId(index)| (index, 1));
         let output = |index| Output::ToWorker(WorkerId(first + index), Box::new(command.clone()));
-        self.outputs.extend((0..count as u8).map(|index| (needs, output(index))));
+        self.commands.extend((0..count as u8).map(|index| (needs, output(index))));
     }
 }
 

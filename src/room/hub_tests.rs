@@ -115,6 +115,8 @@ fn what_depends_on_the_table_waits_for_it_and_what_does_not_leaves_at_once() {
     join(&mut hub, "bob").unwrap();
     let told: Vec<_> = std::iter::from_fn(|| hub.poll_output(start)).collect();
     assert_eq!(commands(&told), [(0, "open"), (1, "open")]);
+    let is_told = |output: &Output| matches!(output, Output::ToPeer(to, Notice::PeerJoined(_)) if *to == peer);
+    assert!(told.iter().any(is_told), "people are told at once of what came after");
     assert_eq!(hub.next_timeout(), Some(start + PUBLISH_INTERVAL));
     assert!(hub.poll_output(start + PUBLISH_INTERVAL / 2).is_none() && hub.table().load().route(track).is_some());
     let due = start + PUBLISH_INTERVAL;
