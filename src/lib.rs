@@ -67,6 +67,13 @@
 //! session key and opens the session on *every* worker; the one that the peer's DTLS reaches claims it, and the others
 //! hand on what still reaches them. Nobody is asked on the packet path.
 //!
+//! With a range each worker has a port of its own, and the port in the SDP decides: `room/placement.rs` keeps a room on
+//! one worker until that is too full for it, and only this worker hears of the session.
+//!
+//! Either way a claim makes a route: [`forward::plan`] publishes it with a new table, at most every 5 ms. Commands that
+//! need the table wait for it in the hub, everything else leaves at once; a worker takes commands in portions of about a
+//! millisecond.
+//!
 //! # Where this differs from what one might expect
 //!
 //! - *There is no receive batch.* Datagrams are lent one at a time from the kernel's buffers; media is copied into the

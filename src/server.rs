@@ -17,7 +17,7 @@ use crate::config::{Config, IoDriver, MediaPorts};
 use crate::crypto::cert::Certificate;
 use crate::net::{self, BindAddresses, DriverKind, IoLimits, WakeSource, WorkerSockets};
 use crate::proto::dtls::DtlsConfig;
-use crate::room::control::{Control, WorkerLink};
+use crate::room::control::{COMMANDS_MAX, Control, WorkerLink};
 use crate::room::hub::{Hub, HubConfig};
 use crate::runtime::interfaces;
 use crate::runtime::spawn::{Seat, SpawnOptions, Workers, spawn_workers};
@@ -28,12 +28,8 @@ use crate::worker::command::{Command, Event};
 use crate::worker::core::WorkerCore;
 use crate::worker::lane::Lanes;
 
-/// Commands that may wait for a worker: a burst of a thousand joins.
-const COMMANDS_MAX: usize = 8192;
 /// Events that may wait for control, from all workers.
 const EVENTS_MAX: usize = 8192;
-/// How often control looks at its deadlines.
-const CONTROL_TICK: Duration = Duration::from_millis(500);
 /// Connections the kernel keeps for us while we accept.
 const BACKLOG: u32 = 1024;
 
@@ -45,7 +41,7 @@ pub fn run(config: Config) -> Result<()> {
     let (control, workers, events) = start_workers(&config, driver, sockets, addresses.clone())?;
     let control_thread = std::thread::Builder::new().name("tramline-control".into()).spawn({
         let control = Arc::clone(&control);
-        move || handle_events(&control, &events)
+        move || control.run(&events)
     })?;
     let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("tramline-http").enable_all().build()?;
     let served = runtime.block_on(serve(config, driver, Arc::clone(&control), &addresses, Arc::clone(&workers.ended)));
@@ -97,6 +93,13 @@ fn bind_media(config: &Config) -> Result<Vec<WorkerSockets>> {
         MediaPorts::Single(port) => net::bind_group(addresses, port, config.workers)?,
         MediaPorts::Range { min, max } => net::bind_range(addresses, min..=max, config.workers)?,
     };
+    if sockets.len() < config.workers {
+        tracing::info!(
+            workers = sockets.len(),
+            wanted = config.workers,
+            "each worker needs a port: the range is small"
+        );
+    }
     Ok(sockets)
 }
 
@@ -184,20 +187,6 @@ fn start_workers(
     }
     let workers = spawn_workers(seats, SpawnOptions { driver, limits: IoLimits::default(), is_pinned: true })?;
     Ok((Arc::new(Control::new(hub, links)), workers, events_out))
-}
-
-/// Takes the workers' news until they are gone.
-fn handle_events(control: &Control, events: &Receiver<(WorkerId, Event)>) {
-    let ticks = crossbeam_channel::tick(CONTROL_TICK);
-    loop {
-        crossbeam_channel::select! {
-            recv(events) -> event => match event {
-                Ok((worker, event)) => control.handle_event(worker, event),
-                Err(_) => return,
-            },
-            recv(ticks) -> _ => control.handle_timeout(),
-        }
-    }
 }
 
 async fn serve(

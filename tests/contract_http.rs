@@ -17,6 +17,7 @@ async fn health_speaks_json_and_plain_text() {
     assert_eq!((&body["status"], &body["service"]), (&json!("healthy"), &json!("sfu")));
     assert!(body["timestamp"].as_str().unwrap().ends_with('Z'));
     assert_eq!(body["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!((&body["workers"][0]["peers"], &body["workers"][0]["load"]), (&json!(0), &json!(0.0)));
     let (status, _, body) = server.http("/health", "Accept: text/plain\r\n").await;
     assert_eq!((status, body.as_str()), (200, "ok"));
     let (status, _, body) = server.http("/healthz", "").await;

@@ -257,7 +257,7 @@ fn the_room_keeps_little_of_a_listener() {
         };
         let entered = hub.join(now, SystemTime::UNIX_EPOCH, request).unwrap();
         hub.offer(now, entered.peer, &offer()).unwrap();
-        while hub.poll_output().is_some() {}
+        while hub.poll_output(now).is_some() {}
     };
     join(SESSIONS + 10);
     let start = Heap::now();

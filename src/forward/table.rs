@@ -24,7 +24,7 @@ pub struct Route {
     pub track: TrackKey,
     /// The worker of its publisher.
     pub home: WorkerId,
-    /// Subscribers by worker; the index is the worker's.
+    /// Subscribers by worker, in order; the index is the worker's.
     pub by_worker: Box<[Box<[Subscriber]>]>,
 }
 
@@ -32,6 +32,17 @@ impl Route {
     /// The subscribers that live on `worker`.
     pub fn local(&self, worker: WorkerId) -> &[Subscriber] {
         self.by_worker.get(usize::from(worker.0)).map_or(&[], |subscribers| subscribers)
+    }
+
+    /// The same, to be changed.
+    pub(super) fn local_mut(&mut self, worker: WorkerId) -> &mut Box<[Subscriber]> {
+        let index = usize::from(worker.0);
+        if self.by_worker.len() <= index {
+            let mut by_worker = std::mem::take(&mut self.by_worker).into_vec();
+            by_worker.resize(index + 1, Box::default());
+            self.by_worker = by_worker.into();
+        }
+        &mut self.by_worker[index]
     }
 
     /// Workers other than `worker` that want a copy.
@@ -43,21 +54,64 @@ impl Route {
     }
 }
 
+/// Tracks of one page: a new table costs a reference per page, a change a reference per track of its page.
+const PAGE_TRACKS: usize = 64;
+
+/// Routes of neighbouring tracks; one that did not change is shared with the table before.
+#[derive(Clone, Debug)]
+struct Page([Option<Arc<Route>>; PAGE_TRACKS]);
+
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub struct FanoutTable {
-    /// Index is the track's; routes that did not change are shared with the table before.
-    routes: Vec<Option<Arc<Route>>>,
+    /// The track's index is page and place.
+    pages: Vec<Arc<Page>>,
+    #[cfg(test)]
+    _probe: probe::Probe,
 }
 
 impl FanoutTable {
-    /// A table of these routes, placed by their tracks' index.
-    pub fn new(routes: Vec<Option<Arc<Route>>>) -> Self {
-        Self { routes }
-    }
-
     /// The route of a track; `None` when nobody wants it or the key is stale.
     pub fn route(&self, track: TrackKey) -> Option<&Route> {
-        self.routes.get(track.index as usize)?.as_deref().filter(|route| route.track == track)
+        let (page, place) = place(track);
+        self.pages.get(page)?.0[place].as_deref().filter(|route| route.track == track)
+    }
+
+    /// Where a track's route lies. The page is copied first if another table has it, too.
+    pub(super) fn slot_mut(&mut self, track: TrackKey) -> &mut Option<Arc<Route>> {
+        let (page, place) = place(track);
+        while self.pages.len() <= page {
+            self.pages.push(Arc::new(Page([const { None }; PAGE_TRACKS])));
+        }
+        &mut Arc::make_mut(&mut self.pages[page]).0[place]
+    }
+}
+
+fn place(track: TrackKey) -> (usize, usize) {
+    let index = track.index as usize;
+    (index / PAGE_TRACKS, index % PAGE_TRACKS)
+}
+
+/// Tells when a thread that must only read frees a table.
+#[cfg(test)]
+pub(super) mod probe {
+    use std::cell::Cell;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// Tables freed by readers.
+    pub static FREED_BY_READERS: AtomicUsize = AtomicUsize::new(0);
+
+    thread_local! {
+        /// This thread stands for a worker.
+        pub static IS_READER: Cell<bool> = const { Cell::new(false) };
+    }
+
+    #[derive(Clone, Debug, Default)]
+    pub struct Probe;
+
+    impl Drop for Probe {
+        fn drop(&mut self) {
+            FREED_BY_READERS.fetch_add(usize::from(IS_READER.get()), Ordering::Relaxed);
+        }
     }
 }

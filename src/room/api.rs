@@ -2,6 +2,7 @@
 //!
 //! Owns: plain values. Each dialect translates them to and from its own messages.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::base::format::MediaKind;
@@ -114,7 +115,7 @@ pub struct Joined {
     /// The id others see (a UUID v4, or the user id where the dialect has one).
     pub wire_id: String,
     /// Who was there before.
-    pub others: Vec<PeerInfo>,
+    pub others: Vec<Arc<PeerInfo>>,
     /// Everything the peer must be told from now on; ends after [`Notice::Closed`].
     pub notices: tokio::sync::mpsc::Receiver<Notice>,
 }
@@ -169,15 +170,15 @@ pub enum Notice {
         track_count: usize,
     },
     /// Which track each receiving m-line carries; sent whenever that changed.
-    Tracks(Vec<TrackInfo>),
+    Tracks(Arc<[TrackInfo]>),
     /// Somebody entered.
-    PeerJoined(PeerInfo),
+    PeerJoined(Arc<PeerInfo>),
     /// Somebody's mute state or name changed.
-    PeerUpdated(PeerInfo),
+    PeerUpdated(Arc<PeerInfo>),
     /// Somebody left.
-    PeerLeft(PeerInfo),
+    PeerLeft(Arc<PeerInfo>),
     /// Who speaks now (dominant speaker), `None` after silence.
-    Speaker(Option<PeerInfo>),
+    Speaker(Option<Arc<PeerInfo>>),
     /// The media path: up, or lost (consent expired) and worth an ICE restart.
     Media(MediaState),
     /// The last notice: the session is over.
@@ -291,7 +292,7 @@ pub struct RoomView {
     /// When it was created.
     pub created_at: SystemTime,
     /// Peers in it.
-    pub peers: Vec<PeerInfo>,
+    pub peers: Vec<Arc<PeerInfo>>,
     /// Published tracks.
     pub tracks: usize,
 }

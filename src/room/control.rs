@@ -1,12 +1,14 @@
 //! The one door from signalling to rooms: the hub behind a lock, its outputs dispatched in order.
 //!
 //! Owns: the hub, the ends of the queues to workers and peers. Promises: calls are short and never wait: a worker's
-//! queue that is full is a counted fault, a peer that does not read is closed.
+//! queue that is full is a counted fault, a peer that does not read is closed. What waits for the pace of the fanout
+//! table leaves when it is due, also when nobody calls: [`Control::run`] sees to it.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender, at, bounded, never, select, tick};
 use tokio::sync::{broadcast, mpsc};
 
 use super::api::{JoinError, JoinRequest, Joined, Notice, PeerControl, PeerUpdate, RequestError, RoomEvent, RoomView};
@@ -21,6 +23,12 @@ use crate::worker::command::{Command, Event};
 const NOTICES_MAX: usize = 1024;
 /// Room events a watcher may leave unread.
 const ROOM_EVENTS_MAX: usize = 1024;
+/// Commands that may wait for a worker: two thousand peers that join and negotiate twice before it takes one.
+pub const COMMANDS_MAX: usize = 8192;
+/// A worker takes its commands each turn: a queue that is full for so long belongs to one that is stuck.
+const COMMAND_WAIT_MAX: Duration = Duration::from_millis(100);
+/// How often deadlines are looked at.
+const TICK: Duration = Duration::from_millis(500);
 
 /// Wakes a worker that sleeps.
 pub type Wake = Box<dyn Fn() + Send + Sync>;
@@ -36,6 +44,8 @@ pub struct WorkerLink {
 struct Inner {
     hub: Hub,
     notices: HashMap<PeerId, mpsc::Sender<Notice>>,
+    /// When outputs that wait are due, as [`Control::run`] knows it.
+    due_at: Option<Instant>,
 }
 
 /// See the module.
@@ -43,13 +53,15 @@ pub struct Control {
     inner: Mutex<Inner>,
     workers: Vec<WorkerLink>,
     events: broadcast::Sender<RoomEvent>,
+    /// Says that something waits that did not when [`Control::run`] went to sleep.
+    nudge: (Sender<()>, Receiver<()>),
 }
 
 impl Control {
     /// A hub with its workers.
     pub fn new(hub: Hub, workers: Vec<WorkerLink>) -> Self {
-        let inner = Mutex::new(Inner { hub, notices: HashMap::new() });
-        Self { inner, workers, events: broadcast::channel(ROOM_EVENTS_MAX).0 }
+        let inner = Mutex::new(Inner { hub, notices: HashMap::new(), due_at: None });
+        Self { inner, workers, events: broadcast::channel(ROOM_EVENTS_MAX).0, nudge: bounded(1) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -65,8 +77,8 @@ impl Control {
     }
 
     fn dispatch(&self, inner: &mut Inner) {
-        let mut woken = 0u64;
-        while let Some(output) = inner.hub.poll_output() {
+        let (now, mut woken) = (clock::now(), 0u64);
+        while let Some(output) = inner.hub.poll_output(now) {
             match output {
                 Output::ToWorker(worker, command) => woken |= self.send(worker, *command),
                 Output::ToPeer(peer, notice) => tell(inner, peer, notice),
@@ -76,6 +88,29 @@ impl Control {
         for (index, worker) in self.workers.iter().enumerate() {
             if woken & (1 << index) != 0 {
                 (worker.wake)();
+            }
+        }
+        let due_at = inner.hub.next_timeout();
+        if std::mem::replace(&mut inner.due_at, due_at) != due_at && due_at.is_some() {
+            // One that is there already says the same.
+            let _ = self.nudge.0.try_send(());
+        }
+    }
+
+    /// Takes the workers' news and looks after deadlines until the workers are gone.
+    pub fn run(&self, events: &Receiver<(WorkerId, Event)>) {
+        let ticks = tick(TICK);
+        loop {
+            let due_at = self.lock().due_at;
+            let due = due_at.map_or_else(never, at);
+            select! {
+                recv(events) -> event => match event {
+                    Ok((worker, event)) => self.handle_event(worker, event),
+                    Err(_) => return,
+                },
+                recv(ticks) -> _ => self.handle_timeout(),
+                recv(due) -> _ => self.dispatch(&mut self.lock()),
+                recv(self.nudge.1) -> _ => {}
             }
         }
     }
@@ -171,6 +206,11 @@ impl Control {
         self.lock().hub.debug_rooms()
     }
 
+    /// What each worker carries.
+    pub fn workers(&self) -> serde_json::Value {
+        self.lock().hub.workers()
+    }
+
     /// `/debug/peers`.
     pub fn debug_peers(&self) -> serde_json::Value {
         self.lock().hub.debug_peers()
@@ -221,9 +261,6 @@ impl Control {
     }
 }
 
-/// A queue holds thousands of commands and a worker takes them each turn: one that is full for so long is stuck.
-const COMMAND_WAIT_MAX: std::time::Duration = std::time::Duration::from_millis(100);
-
 fn tell(inner: &mut Inner, peer: PeerId, notice: Notice) {
     let is_last = matches!(notice, Notice::Closed(_));
     let Some(sender) = inner.notices.get(&peer) else { return };
@@ -233,5 +270,94 @@ fn tell(inner: &mut Inner, peer: PeerId, notice: Notice) {
         inner.hub.handle_slow_peer(clock::now(), peer);
     } else if is_last {
         inner.notices.remove(&peer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::super::api::{Capabilities, Dialect, StreamNames};
+    use super::super::hub::HubConfig;
+    use super::*;
+    use crate::base::ids::TrackKey;
+    use crate::forward::plan::SharedTable;
+    use crate::session::negotiate::{Policy, Role};
+
+    const WORKERS: usize = 4;
+    /// A hang is turned into a failure after this; nothing depends on its length.
+    const WATCHDOG: Duration = Duration::from_secs(60);
+    const OFFER: &str = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\n\
+        c=IN IP4 0.0.0.0\r\na=ice-ufrag:F7gI\r\na=ice-pwd:x9cml/YzichV2+XlhiMu8gKw\r\na=fingerprint:sha-256 \
+        AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB\r\n\
+        a=setup:actpass\r\na=mid:0\r\na=sendrecv\r\na=rtcp-mux\r\na=rtpmap:111 opus/48000/2\r\n";
+
+    fn control() -> (Control, Vec<Receiver<Command>>) {
+        let fingerprint = crate::crypto::cert::Certificate::generate().unwrap().fingerprint_sha256();
+        let addresses = vec![vec!["192.0.2.1:3478".parse().unwrap()]];
+        let config = HubConfig { seats: 10_000, workers: WORKERS, addresses, fingerprint };
+        let (commands, queues): (Vec<_>, Vec<_>) = (0..WORKERS).map(|_| bounded(COMMANDS_MAX)).unzip();
+        let link = |commands| WorkerLink { commands, wake: Box::new(|| {}) };
+        let hub = Hub::new(config, StdRng::seed_from_u64(1));
+        (Control::new(hub, commands.into_iter().map(link).collect()), queues)
+    }
+
+    fn join(control: &Control, room: usize) -> Joined {
+        let request = JoinRequest {
+            room: format!("room {room}"),
+            user_id: None,
+            display_name: "somebody".into(),
+            dialect: Dialect::GrytDocumented,
+            policy: Policy {
+                server_offers_first: false,
+                server_may_offer: true,
+                live_binding: false,
+                slots: &[],
+                role: Role::Participant,
+            },
+            stream_names: StreamNames::Publisher,
+            capabilities: Capabilities::ALL,
+        };
+        control.join(request).unwrap()
+    }
+
+    #[test]
+    fn two_thousand_joins_fit_the_queues_of_workers_that_take_nothing() {
+        let (control, queues) = control();
+        let mut peers = Vec::new();
+        for number in 0..2000 {
+            let joined = join(&control, number / 100);
+            control.offer(joined.peer, OFFER).unwrap();
+            control.offer(joined.peer, OFFER).unwrap();
+            assert!(queues.iter().all(|queue| !queue.is_full()), "after {number}");
+            // Kept: who does not read its notices is closed.
+            peers.push(joined);
+        }
+    }
+
+    #[test]
+    fn what_waits_for_the_pace_leaves_without_another_call() {
+        let (control, queues) = control();
+        let control = Arc::new(control);
+        let (events, events_out) = bounded(9);
+        let runner = std::thread::spawn({
+            let control = Arc::clone(&control);
+            move || control.run(&events_out)
+        });
+        let table: SharedTable = control.lock().hub.table();
+        // Each round is too early for the table of the one before, unless the machine sleeps.
+        for index in 0..20 {
+            let track = TrackKey { index, epoch: 0 };
+            control.with(|hub| hub.open_and_free(track));
+            let mut commands = std::iter::from_fn(|| queues[0].recv_timeout(WATCHDOG).ok());
+            let freed = commands.find(|command| matches!(command, Command::CloseTrack { .. }));
+            assert!(freed.is_some());
+            assert!(table.load().route(track).is_none());
+        }
+        drop(events);
+        runner.join().unwrap();
     }
 }

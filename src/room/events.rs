@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::api::{CloseReason, Dialect, MediaState, Notice};
-use super::hub::{Hub, Output};
+use super::hub::Hub;
 use crate::base::ids::{PeerId, SessionKey, WorkerId};
 use crate::worker::command::{Event, WorkerReport};
 
@@ -18,12 +18,11 @@ impl Hub {
         match event {
             Event::Claimed { session } => {
                 let Some(id) = peer_of(session) else { return };
-                if let Some(peer) = self.peers.get_mut(&id) {
-                    peer.owner = Some(worker);
-                    let tracks: Vec<_> = peer.tracks.values().map(|track| track.key).collect();
-                    let bound: Vec<_> = peer.bound.iter().map(|(track, _)| *track).collect();
-                    tracks.into_iter().chain(bound).for_each(|track| self.route(track));
-                }
+                let Some(peer) = self.peers.get_mut(&id) else { return };
+                let before = peer.worker();
+                peer.owner = Some(worker);
+                self.settle(id, before, Some(worker));
+                self.route(id);
             }
             Event::Connected { session, suite } => {
                 tracing::debug!(peer = ?peer_of(session), worker = worker.0, %suite, "media is up");
@@ -38,7 +37,7 @@ impl Hub {
             }
             Event::TrackLive { track } => self.handle_live(now, track),
             Event::Levels(levels) => self.handle_levels(now, worker, &levels),
-            Event::Report(report) => self.handle_report(worker, *report),
+            Event::Report(report) => self.handle_report(now, worker, *report),
             Event::PublicAddress(address) => self.handle_public_address(address),
             // The answer may have come to another worker than the one that asked.
             Event::PublicAddressUnknown if self.knows_public_address => {}
@@ -59,7 +58,7 @@ impl Hub {
             && let Some(peer) = self.peers.get_mut(&id)
             && peer.media.replace(state) != Some(state)
         {
-            self.outputs.push_back(Output::ToPeer(id, Notice::Media(state)));
+            self.tell(id, Notice::Media(state));
         }
     }
 
@@ -72,7 +71,8 @@ impl Hub {
         }
     }
 
-    fn handle_report(&mut self, worker: WorkerId, report: WorkerReport) {
+    fn handle_report(&mut self, now: Instant, worker: WorkerId, report: WorkerReport) {
+        self.placement.handle_report(now, worker, report.packets_forwarded);
         for session in &report.sessions {
             let peer = self.by_session.get(&session.session).and_then(|id| self.peers.get_mut(id));
             if let Some(peer) = peer {
@@ -86,6 +86,7 @@ impl Hub {
 
     /// Deadlines; call about once a second.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.plan.free_retired();
         let late: Vec<_> = self
             .peers
             .values()

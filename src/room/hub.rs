@@ -4,16 +4,20 @@
 //! changes nothing. Forbids: sockets, tasks, clocks; the simulator drives the very same hub.
 //!
 //! Its methods lie beside this file: `join` (coming and going), `requests` (what peers ask), `events` (what workers
-//! tell), `publish` (tracks and configurations), `subscribe` (who receives what), `views` (for people).
+//! tell), `publish` (tracks and configurations), `subscribe` (who receives what), `voices` (who speaks), `views` (for
+//! people).
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
 
+use foldhash::fast::RandomState;
 use rand::rngs::StdRng;
 
 use super::api::{Notice, PeerInfo, RoomEvent};
-use super::peer::Peer;
+use super::peer::{Peer, Track};
+use super::placement::Placement;
 use crate::base::ids::{KeyPool, PeerId, SessionKey, TrackKey, WorkerId};
 use crate::forward::plan::{Plan, SharedTable};
 use crate::forward::speaker::DominantSpeaker;
@@ -48,8 +52,11 @@ pub enum Output {
 #[derive(Debug)]
 pub(super) struct Room {
     pub created_at: SystemTime,
-    /// In order of joining.
+    /// In order of joining, which is the order of ids.
     pub peers: Vec<PeerId>,
+    pub by_user: HashMap<String, PeerId>,
+    /// Peers by the worker they live on.
+    pub by_worker: Vec<usize>,
     pub speaker: DominantSpeaker<PeerId>,
     /// Who spoke, latest first.
     pub speakers: Vec<PeerId>,
@@ -63,15 +70,21 @@ pub struct Hub {
     pub(super) peers: BTreeMap<PeerId, Peer>,
     /// In order, so that the same causes have the same effects in the same order.
     pub(super) rooms: BTreeMap<String, Room>,
-    pub(super) by_session: HashMap<SessionKey, PeerId>,
-    /// Publisher of each track.
-    pub(super) publishers: HashMap<TrackKey, PeerId>,
+    pub(super) by_session: HashMap<SessionKey, PeerId, RandomState>,
+    /// Publisher of each track, and its m-line there.
+    pub(super) publishers: HashMap<TrackKey, (PeerId, usize), RandomState>,
     pub(super) sessions: KeyPool,
     pub(super) track_keys: KeyPool,
     pub(super) last_peer: u64,
     pub(super) plan: Plan,
-    pub(super) outputs: VecDeque<Output>,
+    /// What people are told.
+    notices: VecDeque<Output>,
+    /// What workers are told, each with the number of the table that has to be out before.
+    commands: VecDeque<(u64, Output)>,
+    pub(super) placement: Placement,
     pub(super) reports: Vec<WorkerReport>,
+    /// Tracks of each worker that were not silent by its last word.
+    pub(super) loud: Vec<Vec<TrackKey>>,
     pub(super) self_checked: Vec<bool>,
     pub(super) knows_public_address: bool,
     pub(super) is_stopping: bool,
@@ -85,7 +98,7 @@ pub struct Entered {
     /// The id others see.
     pub wire_id: String,
     /// Who was there before.
-    pub others: Vec<PeerInfo>,
+    pub others: Vec<Arc<PeerInfo>>,
 }
 
 impl Hub {
@@ -97,14 +110,17 @@ impl Hub {
             rng,
             peers: BTreeMap::new(),
             rooms: BTreeMap::new(),
-            by_session: HashMap::new(),
-            publishers: HashMap::new(),
+            by_session: HashMap::default(),
+            publishers: HashMap::default(),
             sessions: KeyPool::default(),
             track_keys: KeyPool::default(),
             last_peer: 0,
             plan: Plan::default(),
-            outputs: VecDeque::new(),
+            notices: VecDeque::new(),
+            commands: VecDeque::new(),
+            placement: Placement::new(workers),
             reports: vec![WorkerReport::default(); workers],
+            loud: vec![Vec::new(); workers],
             self_checked: vec![false; workers],
             knows_public_address: false,
             is_stopping: false,
@@ -122,11 +138,20 @@ impl Hub {
         self.peers.get(&id).map(|peer| peer.session)
     }
 
-    /// What is to be done, in order. The fanout plan is published before the first of it is handed out: a track
-    /// has no route any more when workers are told to free it, and has one when a subscriber asks for its keyframe.
-    pub fn poll_output(&mut self) -> Option<Output> {
-        self.plan.publish();
-        self.outputs.pop_front()
+    /// What is to be done now: notices in their order, then commands in theirs. The fanout plan is published before a
+    /// command that depends on it is handed out: a track has no route any more when workers are told to free it, and
+    /// has one when a subscriber asks for its keyframe. As the plan is published at a pace, `None` may also mean not
+    /// yet; [`Self::next_timeout`] tells. Notices never wait: an answer, which is returned at once, must not overtake
+    /// an offer that was made before it.
+    pub fn poll_output(&mut self, now: Instant) -> Option<Output> {
+        let published = self.plan.poll(now);
+        let command = |hub: &mut Self| hub.commands.pop_front_if(|(needs, _)| *needs <= published);
+        self.notices.pop_front().or_else(|| command(self).map(|(_, output)| output))
+    }
+
+    /// When to call [`Self::poll_output`] at the latest, once it gave nothing.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.plan.next_timeout()
     }
 
     /// Whether every worker's socket answered.
@@ -140,7 +165,13 @@ impl Hub {
     }
 
     pub(super) fn find(&self, room: &str, user_id: &str) -> Option<PeerId> {
-        self.room_peers(room).find(|peer| peer.info.user_id == user_id).map(|peer| peer.info.peer)
+        self.rooms.get(room)?.by_user.get(user_id).copied()
+    }
+
+    pub(super) fn track(&self, key: TrackKey) -> Option<(&Peer, &Track)> {
+        let (publisher, mline) = self.publishers.get(&key)?;
+        let publisher = self.peers.get(publisher)?;
+        Some((publisher, publisher.tracks.get(mline).filter(|track| track.key == key)?))
     }
 
     pub(super) fn room_ids(&self, room: &str) -> Vec<PeerId> {
@@ -158,22 +189,35 @@ impl Hub {
     }
 
     /// Tells everybody in the room but one.
-    pub(super) fn tell(&mut self, room: &str, except: PeerId, notice: &Notice) {
-        for id in self.listeners(room).into_iter().filter(|id| *id != except) {
-            self.outputs.push_back(Output::ToPeer(id, notice.clone()));
-        }
+    pub(super) fn tell_room(&mut self, room: &str, except: Option<PeerId>, notice: &Notice) {
+        let ids = self.rooms.get(room).map_or(&[][..], |room| &room.peers);
+        let hears = |id: &PeerId| self.peers.get(id).is_some_and(|peer| peer.dialect.has_socket());
+        let others = ids.iter().filter(|id| Some(**id) != except && hears(id));
+        self.notices.extend(others.map(|id| Output::ToPeer(*id, notice.clone())));
     }
 
-    /// Peers that hear of their room.
-    pub(super) fn listeners(&self, room: &str) -> Vec<PeerId> {
-        self.room_peers(room).filter(|peer| peer.dialect.has_socket()).map(|peer| peer.info.peer).collect()
+    pub(super) fn tell(&mut self, id: PeerId, notice: Notice) {
+        self.notices.push_back(Output::ToPeer(id, notice));
     }
 
-    /// A command for the owner of a session, or for all workers while it has none.
-    pub(super) fn command(&mut self, owner: Option<WorkerId>, command: &Command) {
-        let all = 0..self.config.workers as u8;
-        let to = owner.map_or_else(|| all.map(WorkerId).collect(), |owner| vec![owner]);
-        self.outputs.extend(to.into_iter().map(|worker| Output::ToWorker(worker, Box::new(command.clone()))));
+    pub(super) fn tell_watchers(&mut self, event: RoomEvent) {
+        self.notices.push_back(Output::ToWatchers(event));
+    }
+
+    /// A command for one worker or for all.
+    pub(super) fn command(&mut self, to: Option<WorkerId>, command: &Command) {
+        self.push_command(to, command, 0);
+    }
+
+    /// A command that must not come before the workers read the plan as it is now.
+    pub(super) fn command_after_plan(&mut self, to: Option<WorkerId>, command: &Command) {
+        self.push_command(to, command, self.plan.version());
+    }
+
+    fn push_command(&mut self, to: Option<WorkerId>, command: &Command, needs: u64) {
+        let (first, count) = to.map_or((0, self.config.workers), |WorkerId(index)| (index, 1));
+        let output = |index| Output::ToWorker(WorkerId(first + index), Box::new(command.clone()));
+        self.commands.extend((0..count as u8).map(|index| (needs, output(index))));
     }
 }
 

@@ -1,14 +1,14 @@
 //! Rooms without media: who is in, who is told, and what workers must do.
 
-use rand::SeedableRng;
+use rand::{RngExt, SeedableRng};
 
-use super::super::api::{Capabilities, CloseReason, Dialect, JoinError, JoinRequest, StreamNames};
+use super::super::api::{Capabilities, CloseReason, Dialect, JoinError, JoinRequest, PeerControl, StreamNames};
 use super::*;
-use crate::base::ids::TrackKey;
 use crate::crypto::srtp::SrtpSuite;
-use crate::forward::table::Route;
+use crate::forward::plan::PUBLISH_INTERVAL;
+use crate::forward::table::Subscriber;
 use crate::runtime::clock;
-use crate::session::negotiate::{Policy, Role};
+use crate::session::negotiate::{Policy, Role, WantedTrack};
 use crate::worker::command::Event;
 
 fn hub(seats: usize) -> Hub {
@@ -40,7 +40,7 @@ fn join(hub: &mut Hub, user_id: &str) -> Result<Entered, JoinError> {
 }
 
 fn outputs(hub: &mut Hub) -> Vec<Output> {
-    std::iter::from_fn(|| hub.poll_output()).collect()
+    std::iter::from_fn(|| hub.poll_output(clock::now())).collect()
 }
 
 /// What every worker is told, by name.
@@ -108,13 +108,212 @@ fn new_credentials_reach_every_worker_also_when_one_owns_the_session() {
 }
 
 #[test]
-fn the_table_is_published_before_the_first_command() {
-    let mut hub = hub(9);
-    join(&mut hub, "ann").unwrap();
+fn what_depends_on_the_table_waits_for_it_and_what_does_not_leaves_at_once() {
+    let (mut hub, start) = (hub(9), clock::now());
     let track = TrackKey { index: 0, epoch: 0 };
-    hub.plan.set(Route { track, home: WorkerId(0), by_worker: Box::new([]) });
-    assert!(hub.poll_output().is_some());
-    assert!(hub.table().load().route(track).is_some());
+    hub.plan.open(track, WorkerId(0));
+    assert!(hub.poll_output(start).is_none());
+    assert!(hub.table().load().route(track).is_some(), "after a quiet time at once");
+    let peer = join(&mut hub, "ann").unwrap().peer;
+    hub.plan.remove(track);
+    hub.command_after_plan(Some(WorkerId(0)), &Command::CloseTrack { track });
+    hub.renegotiate(start, peer).unwrap();
+    join(&mut hub, "bob").unwrap();
+    let told: Vec<_> = std::iter::from_fn(|| hub.poll_output(start)).collect();
+    assert_eq!(commands(&told), [(0, "open"), (1, "open")]);
+    let is_told = |output: &Output| matches!(output, Output::ToPeer(to, Notice::PeerJoined(_)) if *to == peer);
+    assert!(told.iter().any(is_told), "people are told at once of what came after");
+    assert_eq!(hub.next_timeout(), Some(start + PUBLISH_INTERVAL));
+    assert!(hub.poll_output(start + PUBLISH_INTERVAL / 2).is_none() && hub.table().load().route(track).is_some());
+    let due = start + PUBLISH_INTERVAL;
+    let first = hub.poll_output(due);
+    assert!(matches!(first, Some(Output::ToWorker(_, command)) if matches!(*command, Command::CloseTrack { .. })));
+    assert!(hub.table().load().route(track).is_none());
+    let told: Vec<_> = std::iter::from_fn(|| hub.poll_output(due)).collect();
+    assert_eq!(commands(&told), [(0, "open"), (1, "open")]);
+    assert_eq!(hub.next_timeout(), None);
+}
+
+#[test]
+fn who_publishes_nothing_concerns_nobody_elses_media() {
+    let mut room = Crowd::new(1);
+    let publisher = room.enter("ann", &["audio", "video"], 0);
+    let listener = room.enter("bob", &[], 2);
+    room.take();
+    let newcomer = room.enter("eve", &[], 2);
+    room.hub.leave(room.now, newcomer);
+    let told = room.take();
+    let concerned = |output: &Output| match output {
+        Output::ToWorker(_, command) => matches!(**command, Command::Configure { session, .. }
+            if [publisher, listener].map(|peer| room.hub.peers[&peer].session).contains(&session)),
+        Output::ToPeer(to, Notice::PeerJoined(_) | Notice::PeerLeft(_)) => *to == newcomer,
+        Output::ToPeer(to, _) => *to != newcomer,
+        Output::ToWatchers(_) => false,
+    };
+    let concerned: Vec<_> = told.iter().filter(|output| concerned(output)).collect();
+    assert!(concerned.is_empty(), "{concerned:?}");
+}
+
+#[test]
+fn who_received_a_track_is_told_of_its_end_once_and_before_it_is_freed() {
+    let mut room = Crowd::new(1);
+    let publisher = room.enter("ann", &["audio", "video"], 0);
+    let listeners = ["bob", "eve"].map(|user| room.enter(user, &[], 2));
+    let listeners = listeners.map(|listener| room.hub.peers[&listener].session);
+    room.take();
+    room.hub.leave(room.now, publisher);
+    let told = room.take();
+    let place = |matches: &dyn Fn(&Command) -> bool| -> Vec<usize> {
+        let here = |output: &Output| matches!(output, Output::ToWorker(_, command) if matches(command));
+        told.iter().enumerate().filter(|(_, output)| here(output)).map(|(at, _)| at).collect()
+    };
+    let freed = place(&|command| matches!(command, Command::CloseTrack { .. }));
+    assert_eq!(freed.len(), 4, "two tracks on two workers");
+    for listener in listeners {
+        let told = place(&|command| matches!(command, Command::Configure { session, .. } if *session == listener));
+        assert!(told.len() == 1 && told[0] < freed[0], "{told:?} {freed:?}");
+    }
+}
+
+/// What was changed step by step is what would be made anew: wishes, m-lines, routes, what workers carry.
+#[test]
+fn step_by_step_leads_where_a_fresh_look_would() {
+    for seed in 0..6 {
+        let mut room = Crowd::new(seed);
+        let kinds: [&[&str]; 3] = [&[], &["audio"], &["audio", "video"]];
+        for step in 0..120 {
+            let peers: Vec<PeerId> = room.hub.peers.keys().copied().collect();
+            match room.dice.random_range(0..10) {
+                0..4 if peers.len() < 12 => {
+                    let (kinds, lines) = (kinds[room.dice.random_range(0..3)], room.dice.random_range(0..5));
+                    let user_id = format!("user {}", room.dice.random_range(0..15));
+                    room.enter(&user_id, kinds, lines);
+                }
+                4..6 if !peers.is_empty() => {
+                    let peer = peers[room.dice.random_range(0..peers.len())];
+                    room.hub.leave(room.now, peer);
+                }
+                6..9 => room.speak(),
+                _ if !peers.is_empty() => {
+                    let user_id = room.hub.peers[&peers[room.dice.random_range(0..peers.len())]].info.user_id.clone();
+                    let change = PeerControl { deafened: Some(room.dice.random_bool(0.5)), ..PeerControl::default() };
+                    room.hub.control_user(room.now, "room", &user_id, change);
+                }
+                _ => {}
+            }
+            room.take();
+            room.check(&format!("seed {seed} step {step}"));
+        }
+    }
+}
+
+impl Hub {
+    /// A route that comes and goes, for the tests of who drives a hub: two tables, and a command that needs the second.
+    pub(in crate::room) fn open_and_free(&mut self, track: TrackKey) {
+        self.plan.open(track, WorkerId(0));
+        self.plan.publish();
+        self.plan.remove(track);
+        self.command_after_plan(None, &Command::CloseTrack { track });
+    }
+}
+
+/// A room in which people come with media.
+struct Crowd {
+    hub: Hub,
+    now: Instant,
+    dice: StdRng,
+}
+
+impl Crowd {
+    fn new(seed: u64) -> Self {
+        Self { hub: hub(99), now: clock::now(), dice: StdRng::seed_from_u64(seed) }
+    }
+
+    /// Somebody comes who publishes these kinds and can receive so many tracks of each; media comes up.
+    fn enter(&mut self, user_id: &str, kinds: &[&str], lines: usize) -> PeerId {
+        let policy = Policy { live_binding: self.dice.random_bool(0.5), ..request(user_id).policy };
+        let request = JoinRequest { policy, ..request(user_id) };
+        let peer = self.hub.join(self.now, clock::wall(), request).unwrap().peer;
+        let sending = kinds.iter().map(|kind| (*kind, "sendonly"));
+        let receiving = ["audio", "video"].repeat(lines).into_iter().map(|kind| (kind, "recvonly"));
+        let lines: Vec<_> = sending.chain(receiving).collect();
+        if lines.is_empty() {
+            return peer;
+        }
+        self.hub.offer(self.now, peer, &offer(&lines)).unwrap();
+        let (session, worker) = (self.hub.peers[&peer].session, WorkerId(self.dice.random_range(0..2)));
+        self.hub.handle_event(self.now, worker, Event::Claimed { session });
+        let tracks: Vec<_> = self.hub.peers[&peer].tracks.values().map(|track| track.key).collect();
+        for track in tracks {
+            self.hub.handle_event(self.now, worker, Event::TrackLive { track });
+        }
+        peer
+    }
+
+    /// A worker hears somebody.
+    fn speak(&mut self) {
+        let worker = WorkerId(self.dice.random_range(0..2));
+        let here = self.hub.peers.values().filter(|peer| peer.owner == Some(worker));
+        let levels =
+            here.flat_map(|peer| peer.tracks.values()).map(|track| (track.key, self.dice.random_range(60..127)));
+        let levels = Event::Levels(levels.collect());
+        self.hub.handle_event(self.now, worker, levels);
+    }
+
+    /// All outputs, a while later.
+    fn take(&mut self) -> Vec<Output> {
+        self.now += PUBLISH_INTERVAL;
+        std::iter::from_fn(|| self.hub.poll_output(self.now)).collect()
+    }
+
+    fn check(&mut self, when: &str) {
+        let hub = &mut self.hub;
+        let (table, ids) = (hub.table().load_full(), hub.peers.keys().copied().collect::<Vec<_>>());
+        let keys = |wanted: &[WantedTrack]| wanted.iter().map(|track| track.key).collect::<Vec<_>>();
+        for id in &ids {
+            let wanted = hub.wanted(*id);
+            let negotiation = &mut hub.peers.get_mut(id).unwrap().negotiation;
+            assert_eq!(keys(negotiation.wanted()), keys(&wanted), "{when}");
+            assert!(!negotiation.set_wanted(&wanted), "{when}: {id} would get other tracks");
+        }
+        for key in hub.publishers.keys() {
+            let route = table.route(*key).unwrap_or_else(|| panic!("{when}: {key:?} has no route"));
+            for worker in [WorkerId(0), WorkerId(1)] {
+                let here = hub.peers.values().filter(|peer| peer.owner == Some(worker));
+                let bound =
+                    here.flat_map(|peer| peer.bound.iter().map(|(track, mline)| (*track, peer.session, *mline)));
+                let bound = bound.filter(|(track, ..)| track == key);
+                let mut all: Vec<_> = bound.map(|(_, session, mline)| Subscriber { session, mline }).collect();
+                all.sort();
+                assert_eq!(route.local(worker), all, "{when}: {key:?}");
+            }
+        }
+        let carried = [WorkerId(0), WorkerId(1)].map(|worker| {
+            let here: Vec<_> = hub.peers.values().filter(|peer| peer.worker() == Some(worker)).collect();
+            (here.len(), here.iter().map(|peer| peer.bound.len()).sum())
+        });
+        let loads = hub.placement.workers.iter().map(|load| (load.peers, load.subscriptions));
+        assert_eq!(loads.collect::<Vec<_>>(), carried, "{when}");
+        if let Some(room) = hub.rooms.get("room") {
+            assert_eq!(room.by_worker, carried.map(|(peers, _)| peers), "{when}");
+            assert_eq!((&room.peers, room.by_user.len()), (&ids, ids.len()), "{when}");
+        }
+    }
+}
+
+fn offer(lines: &[(&str, &str)]) -> String {
+    let mids: Vec<String> = (0..lines.len()).map(|mid| mid.to_string()).collect();
+    let mut sdp = format!("v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE {}\r\n", mids.join(" "));
+    for ((kind, direction), mid) in lines.iter().zip(&mids) {
+        let (pt, map) = if *kind == "audio" { (111, "opus/48000/2") } else { (96, "VP8/90000") };
+        let fingerprint = ["AB"; 32].join(":");
+        sdp += &format!(
+            "m={kind} 9 UDP/TLS/RTP/SAVPF {pt}\r\nc=IN IP4 0.0.0.0\r\na=ice-ufrag:F7gI\r\na=ice-pwd:x9cml/YzichV2+XlhiMu8gKw\r\n\
+             a=fingerprint:sha-256 {fingerprint}\r\na=setup:actpass\r\na=mid:{mid}\r\na={direction}\r\na=rtcp-mux\r\n\
+             a=rtpmap:{pt} {map}\r\n"
+        );
+    }
+    sdp
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime};
 use rand::{Rng, RngExt};
 
 use super::api::{CloseReason, Dialect, JoinError, JoinRequest, Notice, PeerInfo, RoomEvent};
-use super::hub::{Entered, Hub, Output, Room};
+use super::hub::{Entered, Hub, Room};
 use super::peer::Peer;
 use crate::base::ids::{PeerId, SessionKey, WorkerId};
 use crate::forward::speaker::DominantSpeaker;
@@ -41,9 +41,11 @@ impl Hub {
         let wire_id = if request.dialect == Dialect::Switchboard { uuid } else { user_id.clone() };
         let display_name = request.display_name;
         let info = PeerInfo { peer: id, wire_id, user_id, display_name, audio_muted: false, video_muted: false };
-        let (session, placed, local) = self.open_session(id);
+        let info = Arc::new(info);
+        self.enter_room(wall, &request.room, &info);
+        let (session, placed, local) = self.open_session(&request.room, id);
         let peer = Peer {
-            info: info.clone(),
+            info: Arc::clone(&info),
             room: request.room.clone(),
             dialect: request.dialect,
             stream_names: request.stream_names,
@@ -59,39 +61,70 @@ impl Hub {
             tracks: BTreeMap::new(),
             sources: HashMap::new(),
             bound: Vec::new(),
-            told: Vec::new(),
+            told: Arc::default(),
             asked_for: 0,
             offered_at: None,
             ignores_offers: false,
             silent_s: 0.0,
         };
         self.by_session.insert(session, id);
-        let others = self.others(&request.room, id);
-        if request.dialect.is_announced() {
-            self.tell(&request.room, id, &Notice::PeerJoined(info.clone()));
-        }
         self.peers.insert(id, peer);
-        let room = self.rooms.entry(request.room.clone()).or_insert_with(|| Room {
-            created_at: wall,
-            peers: Vec::new(),
-            speaker: DominantSpeaker::default(),
-            speakers: Vec::new(),
-        });
-        room.peers.push(id);
-        let entered = Entered { peer: id, wire_id: info.wire_id, others };
+        self.settle(id, None, placed);
+        let others = self.room_peers(&request.room).filter(|peer| peer.info.peer != id && peer.dialect.is_announced());
+        let others = others.map(|peer| Arc::clone(&peer.info)).collect();
         if request.dialect.is_announced() {
-            let event = RoomEvent::PeerJoined { room: request.room, user_id: info.user_id };
-            self.outputs.push_back(Output::ToWatchers(event));
+            self.tell_room(&request.room, Some(id), &Notice::PeerJoined(Arc::clone(&info)));
+            self.tell_watchers(RoomEvent::PeerJoined { room: request.room, user_id: info.user_id.clone() });
         }
         self.subscribe(now, id);
-        Ok(entered)
+        Ok(Entered { peer: id, wire_id: info.wire_id.clone(), others })
+    }
+
+    fn enter_room(&mut self, wall: SystemTime, room: &str, info: &PeerInfo) {
+        if !self.rooms.contains_key(room) {
+            let room_made = Room {
+                created_at: wall,
+                peers: Vec::new(),
+                by_user: HashMap::new(),
+                by_worker: vec![0; self.config.workers],
+                speaker: DominantSpeaker::default(),
+                speakers: Vec::new(),
+            };
+            self.rooms.insert(room.to_owned(), room_made);
+        }
+        if let Some(room) = self.rooms.get_mut(room) {
+            room.peers.push(info.peer);
+            room.by_user.insert(info.user_id.clone(), info.peer);
+        }
+    }
+
+    /// The peer counts for another worker from now on.
+    pub(super) fn settle(&mut self, id: PeerId, from: Option<WorkerId>, to: Option<WorkerId>) {
+        let Some(peer) = self.peers.get(&id) else { return };
+        self.account(&peer.room.clone(), peer.bound.len(), from, to);
+    }
+
+    fn account(&mut self, room: &str, subscriptions: usize, from: Option<WorkerId>, to: Option<WorkerId>) {
+        if from == to {
+            return;
+        }
+        let Some(room) = self.rooms.get_mut(room) else { return };
+        if let Some(worker) = from {
+            self.placement.leave(worker, subscriptions);
+            room.by_worker[usize::from(worker.0)] -= 1;
+        }
+        if let Some(worker) = to {
+            self.placement.enter(worker, subscriptions);
+            room.by_worker[usize::from(worker.0)] += 1;
+        }
     }
 
     /// The media session of a new peer: workers answer its checks from here on.
-    fn open_session(&mut self, id: PeerId) -> (SessionKey, Option<WorkerId>, LocalTransport) {
+    fn open_session(&mut self, room: &str, id: PeerId) -> (SessionKey, Option<WorkerId>, LocalTransport) {
         let (index, epoch) = self.sessions.take();
         let session = SessionKey { index, epoch };
-        let placed = (self.config.addresses.len() > 1).then(|| self.least_loaded());
+        let by_worker = self.rooms.get(room).map_or(&[][..], |room| &room.by_worker);
+        let placed = (self.config.addresses.len() > 1).then(|| self.placement.choose(by_worker));
         let credentials = LocalCredentials::generate(&mut self.rng);
         let local = LocalTransport {
             ufrag: credentials.ufrag().as_str().to_owned(),
@@ -101,46 +134,50 @@ impl Hub {
             cname: CNAME.to_owned(),
         };
         let ticket = Arc::new(Ticket::new(session, id));
-        self.command(None, &Command::Open { ticket, credentials });
+        self.command(placed, &Command::Open { ticket, credentials });
         (session, placed, local)
-    }
-
-    fn others(&self, room: &str, except: PeerId) -> Vec<PeerInfo> {
-        let others = self.room_peers(room).filter(|peer| peer.info.peer != except && peer.dialect.is_announced());
-        others.map(|peer| peer.info.clone()).collect()
     }
 
     /// A peer goes.
     pub fn leave(&mut self, now: Instant, id: PeerId) {
+        let Some(peer) = self.peers.get(&id) else { return };
+        let (room, worker, subscriptions) = (peer.room.clone(), peer.worker(), peer.bound.len());
+        self.account(&room, subscriptions, worker, None);
+        self.unroute(id);
         let Some(peer) = self.peers.remove(&id) else { return };
         self.by_session.remove(&peer.session);
-        self.command(None, &Command::Close { session: peer.session });
+        self.command_after_plan(peer.placed, &Command::Close { session: peer.session });
         self.sessions.give_back(peer.session.index);
-        for (track, _) in &peer.bound {
-            self.route(*track);
-        }
-        for track in peer.tracks.values() {
-            self.end_track(track.key);
-        }
-        if let Some(room) = self.rooms.get_mut(&peer.room) {
-            room.peers.retain(|other| *other != id);
-            room.speakers.retain(|other| *other != id);
-            if room.peers.is_empty() {
-                self.rooms.remove(&peer.room);
-            }
-        }
+        let was_speaker = self.leave_room(&peer);
         if peer.dialect.is_announced() {
-            self.tell(&peer.room, id, &Notice::PeerLeft(peer.info.clone()));
-            let event = RoomEvent::PeerLeft { room: peer.room.clone(), user_id: peer.info.user_id.clone() };
-            self.outputs.push_back(Output::ToWatchers(event));
+            self.tell_room(&room, None, &Notice::PeerLeft(Arc::clone(&peer.info)));
+            self.tell_watchers(RoomEvent::PeerLeft { room: room.clone(), user_id: peer.info.user_id.clone() });
         }
-        if !self.is_stopping {
-            self.subscribe_room(now, &peer.room);
+        let tracks: Vec<_> = peer.tracks.values().map(|track| track.key).collect();
+        self.withdraw(now, &room, &tracks);
+        if was_speaker && !self.is_stopping {
+            self.compare_voices(now, &room);
         }
     }
 
+    /// Whether it was the room's speaker.
+    fn leave_room(&mut self, peer: &Peer) -> bool {
+        let id = peer.info.peer;
+        let Some(room) = self.rooms.get_mut(&peer.room) else { return false };
+        if let Ok(at) = room.peers.binary_search(&id) {
+            room.peers.remove(at);
+        }
+        room.speakers.retain(|other| *other != id);
+        room.by_user.remove(&peer.info.user_id);
+        let was_speaker = room.speaker.current() == Some(id);
+        if room.peers.is_empty() {
+            self.rooms.remove(&peer.room);
+        }
+        was_speaker
+    }
+
     pub(super) fn close(&mut self, now: Instant, id: PeerId, reason: CloseReason) {
-        self.outputs.push_back(Output::ToPeer(id, Notice::Closed(reason)));
+        self.tell(id, Notice::Closed(reason));
         self.leave(now, id);
     }
 
@@ -162,11 +199,6 @@ impl Hub {
     fn candidates(&self, placed: Option<WorkerId>) -> Vec<SocketAddr> {
         let list = placed.map_or(0, |worker| usize::from(worker.0));
         self.config.addresses.get(list).cloned().unwrap_or_default()
-    }
-
-    fn least_loaded(&self) -> WorkerId {
-        let load = |worker: &u8| self.peers.values().filter(|peer| peer.placed == Some(WorkerId(*worker))).count();
-        WorkerId((0..self.config.workers as u8).min_by_key(load).unwrap_or(0))
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a room knows of one peer.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::api::{Capabilities, Dialect, MediaState, PeerInfo, Source, StreamNames, TrackInfo};
@@ -29,7 +30,7 @@ pub(super) struct Track {
 /// A peer in a room.
 #[derive(Debug)]
 pub(super) struct Peer {
-    pub info: PeerInfo,
+    pub info: Arc<PeerInfo>,
     pub room: String,
     pub dialect: Dialect,
     pub stream_names: StreamNames,
@@ -42,7 +43,7 @@ pub(super) struct Peer {
     pub session: SessionKey,
     /// The worker that owns the session, once claimed.
     pub owner: Option<WorkerId>,
-    /// The worker whose port was announced, where each has its own.
+    /// The worker whose port was announced, where each has its own: then no other hears of the session.
     pub placed: Option<WorkerId>,
     pub media: Option<MediaState>,
     /// By m-line.
@@ -52,7 +53,7 @@ pub(super) struct Peer {
     /// Tracks it receives now, with the m-line.
     pub bound: Vec<(TrackKey, u16)>,
     /// What it was told last about its m-lines.
-    pub told: Vec<TrackInfo>,
+    pub told: Arc<[TrackInfo]>,
     /// The track count of the last [`Notice::NeedsOffer`](super::api::Notice::NeedsOffer).
     pub asked_for: usize,
     /// When our pending offer went out.
@@ -64,6 +65,11 @@ pub(super) struct Peer {
 }
 
 impl Peer {
+    /// The worker it counts for.
+    pub fn worker(&self) -> Option<WorkerId> {
+        self.owner.or(self.placed)
+    }
+
     /// What one of its tracks shows.
     pub fn source_of(&self, track: &Track) -> Source {
         let by_slot = [Source::Microphone, Source::Camera, Source::Screen, Source::ScreenAudio];

@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::hub::Hub;
 use super::peer::Track;
 use crate::base::ids::{PeerId, TrackKey};
+use crate::forward::table::Subscriber;
 use crate::worker::command::Command;
 
 impl Hub {
@@ -27,7 +28,10 @@ impl Hub {
             let track = peer.tracks.entry(publication.mline).or_insert_with(|| {
                 let (index, epoch) = self.track_keys.take();
                 let key = TrackKey { index, epoch };
-                self.publishers.insert(key, id);
+                self.publishers.insert(key, (id, publication.mline));
+                if let Some(owner) = peer.owner {
+                    self.plan.open(key, owner);
+                }
                 Track {
                     key,
                     id: format!("t-{index}-{epoch}"),
@@ -50,18 +54,21 @@ impl Hub {
         self.configure(id);
         self.subscribe(now, id);
         self.tell_tracks(id);
-        if !ended.is_empty() {
-            // Subscribers let go first, so that no configuration names a track that is gone.
-            self.subscribe_room(now, &room);
-            ended.into_iter().for_each(|(_, key)| self.end_track(key));
-        }
+        let ended: Vec<TrackKey> = ended.into_iter().map(|(_, key)| key).collect();
+        self.withdraw(now, &room, &ended);
     }
 
-    pub(super) fn end_track(&mut self, key: TrackKey) {
-        self.publishers.remove(&key);
-        self.plan.remove(key);
-        self.command(None, &Command::CloseTrack { track: key });
-        self.track_keys.give_back(key.index);
+    /// Tracks end: subscribers let go first, so that no configuration names a track that is gone.
+    pub(super) fn withdraw(&mut self, now: Instant, room: &str, tracks: &[TrackKey]) {
+        if !tracks.is_empty() && !self.is_stopping {
+            self.room_ids(room).into_iter().for_each(|id| self.unwant(now, id, tracks));
+        }
+        for key in tracks {
+            self.publishers.remove(key);
+            self.plan.remove(*key);
+            self.command_after_plan(None, &Command::CloseTrack { track: *key });
+            self.track_keys.give_back(key.index);
+        }
     }
 
     /// What the session must obey now.
@@ -74,15 +81,47 @@ impl Hub {
             Some((track, index as u16))
         });
         let before = std::mem::replace(&mut peer.bound, bound.collect());
-        let changed: Vec<TrackKey> = before
-            .iter()
-            .filter(|entry| !peer.bound.contains(entry))
-            .chain(peer.bound.iter().filter(|entry| !before.contains(entry)))
-            .map(|(track, _)| *track)
-            .collect();
+        let (session, placed, owner) = (peer.session, peer.placed, peer.owner);
         let remote = peer.negotiation.remote().cloned().map(Arc::new);
-        let (session, owner) = (peer.session, peer.owner);
-        self.command(owner, &Command::Configure { session, remote, streams: Arc::new(streams) });
-        changed.into_iter().for_each(|track| self.route(track));
+        let configure = Command::Configure { session, remote, streams: Arc::new(streams) };
+        if let Some(worker) = peer.worker() {
+            self.placement.resubscribe(worker, before.len(), peer.bound.len());
+        }
+        if before == peer.bound {
+            return self.command(owner.or(placed), &configure);
+        }
+        if let Some(owner) = owner {
+            let subscriber = |mline| Subscriber { session, mline };
+            // Both are in the order of m-lines.
+            let is_in = |list: &[(TrackKey, u16)], entry: &(TrackKey, u16)| {
+                list.binary_search_by_key(&entry.1, |(_, mline)| *mline).is_ok_and(|at| list[at].0 == entry.0)
+            };
+            for (track, mline) in before.iter().filter(|entry| !is_in(&peer.bound, entry)) {
+                self.plan.unsubscribe(*track, owner, subscriber(*mline));
+            }
+            for (track, mline) in peer.bound.iter().filter(|entry| !is_in(&before, entry)) {
+                self.plan.subscribe(*track, owner, subscriber(*mline));
+            }
+        }
+        self.command_after_plan(owner.or(placed), &configure);
+    }
+
+    /// A worker owns the peer now: what it publishes and receives has a route from here on.
+    pub(super) fn route(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.get(&id) else { return };
+        let Some(owner) = peer.owner else { return };
+        peer.tracks.values().for_each(|track| self.plan.open(track.key, owner));
+        for (track, mline) in &peer.bound {
+            self.plan.subscribe(*track, owner, Subscriber { session: peer.session, mline: *mline });
+        }
+    }
+
+    /// It receives nothing any more.
+    pub(super) fn unroute(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.get(&id) else { return };
+        let Some(owner) = peer.owner else { return };
+        for (track, mline) in &peer.bound {
+            self.plan.unsubscribe(*track, owner, Subscriber { session: peer.session, mline: *mline });
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! What peers and the control plane ask of a room. A refused request changes nothing.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::api::{CloseReason, Dialect, MediaState, Notice, PeerControl, PeerUpdate, RequestError};
@@ -30,9 +31,9 @@ impl Hub {
         peer.offered_at = None;
         peer.asked_for = 0;
         if is_restart {
-            let session = peer.session;
+            let (session, placed) = (peer.session, peer.placed);
             // Checks with them come over a path that is new, so maybe to another worker than the owner.
-            self.command(None, &Command::Restart { session, credentials });
+            self.command(placed, &Command::Restart { session, credentials });
         }
         self.handle_negotiated(now, id);
         Ok(answer)
@@ -69,9 +70,9 @@ impl Hub {
         if peer.media.is_some() && (is_lost || asks_for_restart) {
             peer.negotiation.drop_pending_offer();
             peer.negotiation.ice_restart(credentials.ufrag().as_str().to_owned(), credentials.pwd().to_owned());
-            let session = peer.session;
+            let (session, placed) = (peer.session, peer.placed);
             // Checks with them come over a path that is new, so maybe to another worker than the owner.
-            self.command(None, &Command::Restart { session, credentials });
+            self.command(placed, &Command::Restart { session, credentials });
         }
         self.make_offer(now, id);
         Ok(())
@@ -81,9 +82,10 @@ impl Hub {
     pub fn update(&mut self, now: Instant, id: PeerId, update: PeerUpdate) -> Result<(), RequestError> {
         let peer = self.peers.get_mut(&id).ok_or(RequestError::Gone)?;
         let before = peer.info.clone();
-        peer.info.audio_muted = update.audio_muted.unwrap_or(peer.info.audio_muted);
-        peer.info.video_muted = update.video_muted.unwrap_or(peer.info.video_muted);
-        peer.info.display_name = update.display_name.unwrap_or_else(|| peer.info.display_name.clone());
+        let info = Arc::make_mut(&mut peer.info);
+        info.audio_muted = update.audio_muted.unwrap_or(info.audio_muted);
+        info.video_muted = update.video_muted.unwrap_or(info.video_muted);
+        info.display_name = update.display_name.unwrap_or_else(|| info.display_name.clone());
         let mids: Vec<String> = peer.tracks.values().map(|track| track.mid.clone()).collect();
         let known = update.sources.into_iter().filter(|(mid, _)| mids.contains(mid));
         let changed: Vec<_> = known.filter(|(mid, source)| peer.sources.get(mid) != Some(source)).collect();
@@ -91,7 +93,7 @@ impl Hub {
         peer.sources.extend(changed);
         let (room, info) = (peer.room.clone(), peer.info.clone());
         if info != before {
-            self.tell(&room, id, &Notice::PeerUpdated(info));
+            self.tell_room(&room, Some(id), &Notice::PeerUpdated(info));
         }
         if has_new_sources {
             self.handle_negotiated(now, id);

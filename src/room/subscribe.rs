@@ -1,13 +1,17 @@
-//! Who receives what: subscriptions, routes, and what peers are told about them.
+//! Who receives what: subscriptions, and what peers are told about them.
+//!
+//! Promises: what changes one track touches each peer of the room once, and nobody whom it does not concern; a peer's
+//! whole list is made anew only when it negotiates or its own rights change.
 
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::api::{Dialect, Notice, Source, StreamNames, TrackInfo};
-use super::hub::{Hub, Output};
+use super::hub::{Hub, Room};
 use super::peer::{Peer, Track};
 use crate::base::format::MediaKind;
-use crate::base::ids::{PeerId, TrackKey, WorkerId};
-use crate::forward::table::{Route, Subscriber};
+use crate::base::ids::{PeerId, TrackKey};
 use crate::session::negotiate::WantedTrack;
 
 impl Hub {
@@ -15,14 +19,12 @@ impl Hub {
     pub(super) fn wanted(&self, id: PeerId) -> Vec<WantedTrack> {
         let Some(me) = self.peers.get(&id) else { return Vec::new() };
         let Some(room) = self.rooms.get(&me.room) else { return Vec::new() };
-        let quiet = room.peers.iter().filter(|other| !room.speakers.contains(other));
+        let spoke: HashSet<PeerId> = room.speakers.iter().copied().collect();
+        let quiet = room.peers.iter().filter(|other| !spoke.contains(other));
         let order = room.speakers.iter().chain(quiet).filter(|other| **other != id);
         let publishers = order.filter_map(|other| self.peers.get(other));
         let tracks = publishers.flat_map(|publisher| publisher.tracks.values().map(move |track| (publisher, track)));
-        tracks
-            .filter(|(publisher, track)| track.is_live && is_allowed(me, publisher, track))
-            .map(|(publisher, track)| wanted_track(me.stream_names, publisher, track))
-            .collect()
+        tracks.filter_map(|(publisher, track)| wanted_track(me, publisher, track)).collect()
     }
 
     pub(super) fn subscribe_room(&mut self, now: Instant, room: &str) {
@@ -33,7 +35,48 @@ impl Hub {
     pub(super) fn subscribe(&mut self, now: Instant, id: PeerId) {
         let wanted = self.wanted(id);
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        if peer.negotiation.set_wanted(&wanted) {
+        let is_changed = peer.negotiation.set_wanted(&wanted);
+        self.handle_wanted(now, id, is_changed);
+    }
+
+    /// A publisher's tracks are there, or have another place in the order than before.
+    pub(super) fn show(&mut self, now: Instant, publisher: PeerId) {
+        let Some(room) = self.peers.get(&publisher).map(|publisher| publisher.room.clone()) else { return };
+        self.room_ids(&room).into_iter().filter(|id| *id != publisher).for_each(|id| self.want(now, id, publisher));
+    }
+
+    fn want(&mut self, now: Instant, id: PeerId, publisher: PeerId) {
+        let (Some(me), Some(publisher)) = (self.peers.get(&id), self.peers.get(&publisher)) else { return };
+        let tracks = publisher
+            .tracks
+            .iter()
+            .filter_map(|(mline, track)| Some(((publisher.info.peer, *mline), wanted_track(me, publisher, track)?)));
+        let tracks: Vec<_> = tracks.collect();
+        let Some(room) = self.rooms.get(&me.room) else { return };
+        let Some(me) = self.peers.get_mut(&id).filter(|_| !tracks.is_empty()) else { return };
+        let mut is_changed = false;
+        for (place, track) in tracks {
+            let mine = rank(room, place);
+            let is_before = |other| self.publishers.get(&other).is_some_and(|place| rank(room, *place) < mine);
+            is_changed |= me.negotiation.want(&track, is_before);
+        }
+        self.handle_wanted(now, id, is_changed);
+    }
+
+    /// Tracks end; whoever had not wanted them is not touched.
+    pub(super) fn unwant(&mut self, now: Instant, id: PeerId, tracks: &[TrackKey]) {
+        let Some(me) = self.peers.get_mut(&id) else { return };
+        let tracks: Vec<_> = tracks.iter().filter(|key| me.negotiation.wants(**key)).collect();
+        if tracks.is_empty() {
+            return;
+        }
+        let is_changed = tracks.into_iter().fold(false, |is_changed, key| me.negotiation.unwant(*key) | is_changed);
+        self.handle_wanted(now, id, is_changed);
+    }
+
+    /// The peer's wishes are others than before, and maybe what its m-lines carry.
+    fn handle_wanted(&mut self, now: Instant, id: PeerId, is_changed: bool) {
+        if is_changed {
             self.configure(id);
             self.tell_tracks(id);
         }
@@ -43,7 +86,7 @@ impl Hub {
     /// Where tracks wait for what only SDP can give: our offer, or the wish that the client offers.
     fn ask_for_mlines(&mut self, now: Instant, id: PeerId) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        if peer.negotiation.needs_offer() && !peer.ignores_offers {
+        if !peer.ignores_offers && peer.negotiation.needs_offer() {
             if !peer.negotiation.has_pending_offer() {
                 self.make_offer(now, id);
             }
@@ -54,7 +97,7 @@ impl Hub {
         if is_client && waiting > 0 && peer.asked_for < peer.negotiation.wanted_count() {
             peer.asked_for = peer.negotiation.wanted_count();
             let notice = Notice::NeedsOffer { track_count: peer.asked_for };
-            self.outputs.push_back(Output::ToPeer(id, notice));
+            self.tell(id, notice);
         }
     }
 
@@ -63,20 +106,20 @@ impl Hub {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         if let Some(sdp) = peer.negotiation.create_offer() {
             peer.offered_at = Some(now);
-            self.outputs.push_back(Output::ToPeer(id, Notice::Offer { sdp }));
+            self.tell(id, Notice::Offer { sdp });
         }
     }
 
     /// Says which track each receiving m-line carries, when that changed.
     pub(super) fn tell_tracks(&mut self, id: PeerId) {
         let Some(peer) = self.peers.get(&id).filter(|peer| peer.dialect.has_socket()) else { return };
-        let infos: Vec<TrackInfo> =
+        let infos: Arc<[TrackInfo]> =
             peer.negotiation.bindings().into_iter().filter_map(|(mid, key)| self.track_info(mid, key)).collect();
         if let Some(peer) = self.peers.get_mut(&id)
             && peer.told != infos
         {
-            peer.told.clone_from(&infos);
-            self.outputs.push_back(Output::ToPeer(id, Notice::Tracks(infos)));
+            peer.told = Arc::clone(&infos);
+            self.tell(id, Notice::Tracks(infos));
         }
     }
 
@@ -93,69 +136,20 @@ impl Hub {
         })
     }
 
-    pub(super) fn track(&self, key: TrackKey) -> Option<(&Peer, &Track)> {
-        let publisher = self.peers.get(self.publishers.get(&key)?)?;
-        let track = publisher.tracks.values().find(|track| track.key == key)?;
-        Some((publisher, track))
-    }
-
-    /// Compiles a track's route anew.
-    pub(super) fn route(&mut self, key: TrackKey) {
-        let Some((publisher, _)) = self.track(key) else { return self.plan.remove(key) };
-        let Some(home) = publisher.owner else { return self.plan.remove(key) };
-        let mut by_worker = vec![Vec::new(); self.config.workers];
-        for peer in self.room_peers(&publisher.room) {
-            let Some(WorkerId(owner)) = peer.owner else { continue };
-            let mlines = peer.bound.iter().filter(|(track, _)| *track == key).map(|(_, mline)| *mline);
-            if let Some(subscribers) = by_worker.get_mut(usize::from(owner)) {
-                subscribers.extend(mlines.map(|mline| Subscriber { session: peer.session, mline }));
-            }
-        }
-        let by_worker = by_worker.into_iter().map(Vec::into_boxed_slice).collect();
-        self.plan.set(Route { track: key, home, by_worker });
-    }
-
     /// A track's first media came: now it is worth a subscription.
     pub(super) fn handle_live(&mut self, now: Instant, key: TrackKey) {
-        let Some(publisher) = self.publishers.get(&key).and_then(|id| self.peers.get_mut(id)) else { return };
-        let Some(track) = publisher.tracks.values_mut().find(|track| track.key == key) else { return };
+        let Some((publisher, mline)) = self.publishers.get(&key).copied() else { return };
+        let track = self.peers.get_mut(&publisher).and_then(|publisher| publisher.tracks.get_mut(&mline));
+        let Some(track) = track.filter(|track| track.key == key) else { return };
         track.is_live = true;
-        let room = publisher.room.clone();
-        self.subscribe_room(now, &room);
+        self.show(now, publisher);
     }
+}
 
-    /// Loudness of a worker's tracks; those not named are silent.
-    pub(super) fn handle_levels(&mut self, now: Instant, worker: WorkerId, levels: &[(TrackKey, u8)]) {
-        for peer in self.peers.values_mut().filter(|peer| peer.owner == Some(worker)) {
-            for track in peer.tracks.values_mut() {
-                track.loudness = levels.iter().find(|(key, _)| *key == track.key).map_or(0, |(_, loudness)| *loudness);
-            }
-        }
-        let rooms: Vec<String> = self.rooms.keys().cloned().collect();
-        rooms.into_iter().for_each(|room| self.compare_voices(now, &room));
-    }
-
-    fn compare_voices(&mut self, now: Instant, room: &str) {
-        let voice = |peer: &Peer| {
-            let speech = peer.tracks.values().filter(|track| peer.source_of(track) != Source::ScreenAudio);
-            (peer.info.peer, speech.map(|track| track.loudness).max().unwrap_or(0))
-        };
-        let voices: Vec<(PeerId, u8)> = self.room_peers(room).map(voice).collect();
-        let Some(state) = self.rooms.get_mut(room) else { return };
-        if !state.speaker.update(voices.iter().copied()) {
-            return;
-        }
-        let speaker = state.speaker.current();
-        if let Some(speaker) = speaker {
-            state.speakers.retain(|other| *other != speaker);
-            state.speakers.insert(0, speaker);
-        }
-        let info = speaker.and_then(|speaker| self.peers.get(&speaker)).map(|peer| peer.info.clone());
-        for id in self.listeners(room) {
-            self.outputs.push_back(Output::ToPeer(id, Notice::Speaker(info.clone())));
-        }
-        self.subscribe_room(now, room);
-    }
+/// A publisher's place in the order of a room, and that of its m-line.
+fn rank(room: &Room, (publisher, mline): (PeerId, usize)) -> (usize, PeerId, usize) {
+    let spoke = room.speakers.iter().position(|speaker| *speaker == publisher);
+    (spoke.unwrap_or(usize::MAX), publisher, mline)
 }
 
 fn is_allowed(me: &Peer, publisher: &Peer, track: &Track) -> bool {
@@ -164,10 +158,14 @@ fn is_allowed(me: &Peer, publisher: &Peer, track: &Track) -> bool {
     !(is_silenced || is_audio && me.is_deafened || me.hidden.contains(&publisher.info.user_id))
 }
 
-fn wanted_track(names: StreamNames, publisher: &Peer, track: &Track) -> WantedTrack {
-    let (stream_id, track_id) = match names {
+/// The track as this peer should receive it, if it should.
+fn wanted_track(me: &Peer, publisher: &Peer, track: &Track) -> Option<WantedTrack> {
+    if !track.is_live || !is_allowed(me, publisher, track) {
+        return None;
+    }
+    let (stream_id, track_id) = match me.stream_names {
         StreamNames::Publisher => (track.stream_id.clone(), track.track_id.clone()),
         StreamNames::PeerId => (publisher.info.wire_id.clone(), track.id.clone()),
     };
-    WantedTrack { key: track.key, kind: track.kind, stream_id, track_id }
+    Some(WantedTrack { key: track.key, kind: track.kind, stream_id, track_id })
 }

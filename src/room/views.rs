@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::api::{MediaState, RoomView};
 use super::hub::Hub;
 use super::peer::{Peer, Track};
+use super::placement::Load;
 use crate::session::stats::{EgressReport, IngressReport};
 use crate::telemetry::{RoomRow, Snapshot};
 use crate::worker::command::SessionReport;
@@ -26,7 +27,12 @@ impl Hub {
     /// `/debug/rooms`.
     pub fn debug_rooms(&self) -> Value {
         let view = |room: RoomView| {
+            let by_worker = self.rooms.get(&room.id).map_or(&[][..], |room| &room.by_worker).iter().enumerate();
+            let workers = by_worker.filter(|(_, peers)| **peers > 0).map(|(worker, peers)| {
+                json!({"worker": worker, "peers": peers, "load": rounded(self.placement.load(worker))})
+            });
             json!({
+                "workers": workers.collect::<Vec<_>>(),
                 "id": room.id,
                 "createdAt": rfc3339(room.created_at),
                 "peers": room.peers.iter().map(|peer| &peer.user_id).collect::<Vec<_>>(),
@@ -34,6 +40,20 @@ impl Hub {
             })
         };
         self.rooms().into_iter().map(view).collect()
+    }
+
+    /// What each worker carries, and the share of its capacity that it is (see `placement`).
+    pub fn workers(&self) -> Value {
+        let view = |(worker, load): (usize, &Load)| {
+            json!({
+                "worker": worker,
+                "load": rounded(load.share()),
+                "peers": load.peers,
+                "subscriptions": load.subscriptions,
+                "packetsPerSecond": load.packets_per_s.round(),
+            })
+        };
+        self.placement.workers.iter().enumerate().map(view).collect()
     }
 
     /// `/debug/peers`.
@@ -156,7 +176,9 @@ impl Hub {
 
     fn session_report(&self, peer: &Peer) -> Option<&SessionReport> {
         let report = self.reports.get(usize::from(peer.owner?.0))?;
-        report.sessions.iter().find(|session| session.session == peer.session)
+        // Workers tell of their sessions in the order of their tables.
+        let at = report.sessions.binary_search_by_key(&peer.session.index, |session| session.session.index).ok()?;
+        report.sessions.get(at).filter(|session| session.session == peer.session)
     }
 
     fn ingress_report(&self, publisher: &Peer, track: &Track) -> Option<&IngressReport> {
@@ -166,6 +188,10 @@ impl Hub {
     fn egress_report(&self, peer: &Peer, mline: u16) -> Option<&EgressReport> {
         self.session_report(peer)?.egress.iter().find(|egress| egress.mline == mline)
     }
+}
+
+fn rounded(share: f64) -> f64 {
+    (share * 1000.0).round() / 1000.0
 }
 
 fn rfc3339(at: std::time::SystemTime) -> String {

@@ -11,9 +11,6 @@ use crate::net::IoCounters;
 use crate::worker::command::{Command, Event, IoNumbers};
 use crate::worker::core::WorkerCore;
 
-/// Commands taken per turn: a join storm must not hold up media.
-const COMMANDS_PER_TURN_MAX: usize = 64;
-
 /// See the module.
 pub struct Worker {
     core: WorkerCore,
@@ -45,9 +42,7 @@ impl Worker {
 
 impl Turn for Worker {
     fn handle_commands(&mut self, now: Instant, tx: &mut TxBatch) {
-        for command in self.commands.try_iter().take(COMMANDS_PER_TURN_MAX) {
-            self.core.apply(now, command, tx);
-        }
+        self.core.handle_commands(now, || self.commands.try_recv().ok(), tx);
     }
 
     fn handle_lanes(&mut self, now: Instant, tx: &mut TxBatch) {

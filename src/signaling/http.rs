@@ -34,6 +34,7 @@ pub async fn health(State(state): State<AppState>, headers: HeaderMap) -> Respon
         "timestamp": timestamp,
         "rooms": counters.rooms,
         "peers": counters.peers,
+        "workers": state.control.workers(),
     });
     (code, Json(body)).into_response()
 }

@@ -5,7 +5,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -15,7 +15,7 @@ use rand::{RngExt, SeedableRng};
 use super::media::{PeerNo, Received};
 use super::net::{Link, LinkConfig, Nat, private_address};
 use super::oracle::Oracle;
-use crate::base::batch::{Path, TxBatch};
+use crate::base::batch::TxBatch;
 use crate::base::ids::{PeerId, WorkerId};
 use crate::crypto::cert::Certificate;
 use crate::crypto::srtp::SrtpKeys;
@@ -31,7 +31,7 @@ mod server;
 
 pub use config::WorldConfig;
 
-/// The media port.
+/// The media port, or the first one's.
 pub const PORT: u16 = 3478;
 /// How often the hub looks at its deadlines.
 const HUB_TICK: Duration = Duration::from_millis(500);
@@ -77,7 +77,7 @@ pub trait Endpoint {
 #[derive(Debug)]
 struct Inbound {
     from: SocketAddr,
-    to: IpAddr,
+    to: SocketAddr,
     bytes: Vec<u8>,
     /// When it came to the server's socket.
     came_at: Instant,
@@ -88,7 +88,7 @@ struct Inbound {
 #[derive(Debug)]
 enum Happening {
     ToServer(Inbound),
-    ToPeer { from: Path, bytes: Vec<u8> },
+    ToPeer { from: SocketAddr, to: SocketAddr, bytes: Vec<u8> },
     Turn(usize),
     Event(WorkerId, Event),
     Notice(PeerNo, Notice),
@@ -159,7 +159,9 @@ impl World {
         let fingerprint = certificate.fingerprint_sha256();
         #[allow(clippy::unwrap_used, reason = "as above")]
         let dtls = Arc::new(DtlsConfig::new(certificate).unwrap());
-        let addresses = vec![config.addresses.iter().map(|ip| SocketAddr::new(*ip, PORT)).collect()];
+        let ports = PORT..PORT + if config.has_own_ports { config.workers as u16 } else { 1 };
+        let list = |port| config.addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
+        let addresses = ports.map(list).collect();
         let hub_config = HubConfig { seats: 1000, workers: config.workers, addresses, fingerprint };
         let hub = Hub::new(hub_config, StdRng::seed_from_u64(rng.random()));
         let worker = |(index, lanes)| {
@@ -272,12 +274,6 @@ impl World {
         (up.config, down.config) = (config, config);
     }
 
-    /// A datagram that no peer of ours sent arrives at the server now.
-    pub fn inject(&mut self, from: SocketAddr, bytes: Vec<u8>) {
-        let to = self.config.addresses[0];
-        self.push(self.now, Happening::ToServer(Inbound { from, to, bytes, came_at: self.now, is_genuine: false }));
-    }
-
     /// A peer's books.
     pub fn received(&self, peer: PeerNo) -> &Received {
         self.seats[peer.0].endpoint.received()
@@ -347,7 +343,13 @@ impl World {
         let worker = self.workers.iter().enumerate();
         let worker =
             worker.filter_map(|(at, worker)| Some((worker.core.next_timeout()?.max(worker.busy_until), at))).min();
-        let times = [agenda_at, peer.map(|(at, _)| at), worker.map(|(at, _)| at), Some(self.hub_tick_at)];
+        let times = [
+            agenda_at,
+            peer.map(|(at, _)| at),
+            worker.map(|(at, _)| at),
+            Some(self.hub_tick_at),
+            self.hub.next_timeout(),
+        ];
         let Some(next) = times.into_iter().flatten().min().filter(|next| *next <= end) else { return false };
         self.now = self.now.max(next);
         if agenda_at == Some(next) {
@@ -359,8 +361,10 @@ impl World {
         } else if let Some((_, at)) = peer.filter(|(at, _)| *at == next) {
             self.with_peer(PeerNo(at), |now, endpoint| endpoint.handle_timeout(now));
         } else {
-            self.hub_tick_at = next + HUB_TICK;
-            self.hub.handle_timeout(self.now);
+            if self.hub_tick_at == next {
+                self.hub_tick_at = next + HUB_TICK;
+                self.hub.handle_timeout(self.now);
+            }
             self.dispatch();
         }
         true
@@ -374,12 +378,11 @@ impl World {
     fn happen(&mut self, what: Happening) {
         match what {
             Happening::ToServer(inbound) => self.receive(inbound),
-            Happening::ToPeer { from, bytes } => {
-                let Some(peer) = self.nat.receiver(from.remote).filter(|peer| !self.seats[peer.0].is_gone) else {
+            Happening::ToPeer { from, to, bytes } => {
+                let Some(peer) = self.nat.receiver(to).filter(|peer| !self.seats[peer.0].is_gone) else {
                     self.unreachable += 1;
                     return;
                 };
-                let from = SocketAddr::new(from.local, PORT);
                 self.with_peer(peer, |now, endpoint| endpoint.handle_datagram(now, from, &bytes));
             }
             Happening::Turn(worker) => {
@@ -427,7 +430,7 @@ impl World {
                 }
             }
             Action::Keys(keys) => {
-                let owner = self.worker_of(self.nat.mapped(peer), self.config.addresses[0]);
+                let owner = self.worker_of(self.nat.mapped(peer), SocketAddr::new(self.config.addresses[0], PORT));
                 if let Some(session) = self.hub.session_of(id) {
                     self.workers[owner].core.adopt(self.now, session, &keys);
                     self.wake(owner);
@@ -446,21 +449,6 @@ impl World {
                 Action::Send(to, bytes) => self.send(peer, to, bytes),
                 action => self.push(now + self.config.signalling_delay, Happening::Request(peer, action)),
             }
-        }
-    }
-
-    fn send(&mut self, peer: PeerNo, to: SocketAddr, bytes: Vec<u8>) {
-        let from = self.nat.mapped(peer);
-        if to.port() != PORT || !self.config.addresses.contains(&to.ip()) {
-            self.unreachable += 1;
-            return;
-        }
-        if self.tapped.len() == TAPPED_MAX {
-            self.tapped.pop_front();
-        }
-        self.tapped.push_back((from, bytes.clone()));
-        if let Some(at) = self.seats[peer.0].up.pass(self.now, &mut self.rng, bytes.len()) {
-            self.push(at, Happening::ToServer(Inbound { from, to: to.ip(), bytes, came_at: at, is_genuine: true }));
         }
     }
 }

@@ -100,6 +100,28 @@ pub enum Command {
     Stop,
 }
 
+/// Work of the commands taken in one turn, in units of about 15 µs: a join storm holds up media for a millisecond.
+pub const COMMAND_WORK_PER_TURN: usize = 64;
+/// m-lines of a configuration that are one unit of work.
+const MLINES_PER_UNIT: usize = 4;
+/// Units of work that the memory of a track costs when it comes or goes: a mebibyte of pages.
+const TRACK_UNITS: usize = 8;
+
+impl Command {
+    /// What it costs at most, roughly: a session's m-lines are compared one by one, and each track that it publishes
+    /// gets its history.
+    pub fn work(&self) -> usize {
+        match self {
+            Self::Configure { streams, .. } => {
+                let tracks = streams.mlines.iter().flatten().filter(|mline| mline.ingress.is_some());
+                1 + streams.mlines.len() / MLINES_PER_UNIT + TRACK_UNITS * tracks.count()
+            }
+            Self::CloseTrack { .. } => TRACK_UNITS,
+            _ => 1,
+        }
+    }
+}
+
 /// Worker to control.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -216,4 +238,48 @@ pub struct SessionReport {
     pub ingress: Vec<IngressReport>,
     /// What it receives.
     pub egress: Vec<EgressReport>,
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{SeedableRng, rngs::StdRng};
+
+    use super::*;
+    use crate::base::batch::TxBatch;
+    use crate::base::format::MediaKind;
+    use crate::base::ids::Mid;
+    use crate::crypto::cert::Certificate;
+    use crate::forward::plan::Plan;
+    use crate::proto::dtls::DtlsConfig;
+    use crate::runtime::clock;
+    use crate::session::streams::{IngressConfig, MlineConfig};
+    use crate::worker::core::WorkerCore;
+    use crate::worker::lane::Lanes;
+
+    /// How many such commands are taken in one turn.
+    fn taken(command: &Command) -> usize {
+        let dtls = Arc::new(DtlsConfig::new(Arc::new(Certificate::generate().unwrap())).unwrap());
+        let lanes = Lanes::mesh(1).pop().unwrap();
+        let mut core = WorkerCore::new(WorkerId(0), StdRng::seed_from_u64(1), dtls, Plan::default().shared(), lanes);
+        let mut taken = 0;
+        let next = || {
+            taken += 1;
+            (taken <= 1000).then(|| command.clone())
+        };
+        core.handle_commands(clock::now(), next, &mut TxBatch::with_capacity(16));
+        taken
+    }
+
+    #[test]
+    fn a_storm_of_commands_is_taken_in_portions_by_what_they_cost() {
+        let session = SessionKey { index: 0, epoch: 0 };
+        assert_eq!(taken(&Command::Close { session }), COMMAND_WORK_PER_TURN);
+        let ingress = Some(IngressConfig { track: TrackKey { index: 0, epoch: 0 }, ssrcs: Vec::new() });
+        let mid = Mid::new(b"0").unwrap();
+        let mline =
+            MlineConfig { mid, kind: MediaKind::Video, exts: Vec::new(), payloads: Vec::new(), ingress, egress: None };
+        let streams = Arc::new(StreamsConfig { mlines: vec![Some(mline.clone()), Some(mline)], ext_mixed: true });
+        let configure = Command::Configure { session, remote: None, streams };
+        assert_eq!(taken(&configure), COMMAND_WORK_PER_TURN.div_ceil(1 + 2 * TRACK_UNITS));
+    }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 
-use super::command::{Command, Event, IoNumbers};
+use super::command::{COMMAND_WORK_PER_TURN, Command, Event, IoNumbers};
 use super::departure::Departure;
 use super::forward::Work;
 use super::hold::Hold;
@@ -115,6 +115,17 @@ impl WorkerCore {
     pub fn set_train_limits(&mut self, limits: TrainLimits) {
         self.departure.limits = limits;
         self.hold = Hold::new(limits.hold_max);
+    }
+
+    /// Obeys control for about a millisecond; what there is no time for stays where `next` takes it from.
+    pub fn handle_commands(&mut self, now: Instant, mut next: impl FnMut() -> Option<Command>, tx: &mut TxBatch) {
+        let mut done = 0;
+        while done < COMMAND_WORK_PER_TURN
+            && let Some(command) = next()
+        {
+            done += command.work();
+            self.apply(now, command, tx);
+        }
     }
 
     /// Obeys control.

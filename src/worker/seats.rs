@@ -83,7 +83,9 @@ impl Seats {
     pub fn close(&mut self, key: SessionKey) -> Option<Box<Seat>> {
         self.seat_mut(key)?;
         let mut seat = self.seats.get_mut(key.index as usize)?.take()?;
-        self.by_ufrag.retain(|_, of| *of != key);
+        for ufrag in seat.ice().ufrags() {
+            self.by_ufrag.remove(&ufrag);
+        }
         let by_remote = &mut self.by_remote;
         for path in seat.ice().paths() {
             if by_remote.get(&path.remote) == Some(&key) {

@@ -151,6 +151,11 @@ impl IceLite {
         &self.credentials
     }
 
+    /// The ufrags that are accepted: one, or two while a restart is under way.
+    pub fn ufrags(&self) -> impl Iterator<Item = Ufrag> {
+        std::iter::once(&self.credentials).chain(&self.previous).map(LocalCredentials::ufrag)
+    }
+
     /// The credentials of `ufrag`, while they are accepted.
     pub fn credentials_for(&self, ufrag: Ufrag) -> Option<&LocalCredentials> {
         std::iter::once(&self.credentials).chain(&self.previous).find(|credentials| credentials.ufrag() == ufrag)

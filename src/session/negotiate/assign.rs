@@ -2,7 +2,9 @@
 //!
 //! Promises: a track stays where it is while it is wanted and has its turn; only what changes moves.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+
+use foldhash::fast::RandomState;
 
 use super::mline::{Mline, State};
 use super::{Negotiation, OFFERED_MLINES_MAX, WantedTrack};
@@ -27,6 +29,13 @@ pub(super) fn live(state: &mut State, wanted: &[WantedTrack]) {
             mline.bound = waiting.next().cloned();
         }
     }
+}
+
+/// Live binding: a new track takes a free m-line. `false`: there is none, and [`live`] says who has to make room.
+pub(super) fn live_one(state: &mut State, track: &WantedTrack) -> bool {
+    let free = |mline: &&mut Mline| mline.kind == Some(track.kind) && mline.is_sendable() && mline.bound.is_none();
+    let mline = state.mlines.iter_mut().find(free);
+    mline.is_some_and(|mline| mline.bound.replace(track.clone()).is_none())
 }
 
 /// By description: tracks stay, m-lines whose track is gone are free, and free m-lines that `usable` says can be used
@@ -83,10 +92,22 @@ pub(super) fn offer_would_change(base: &State, negotiation: &Negotiation) -> boo
     if policy.live_binding {
         return has_room(base) && KINDS.into_iter().any(|kind| missing_live(base, wanted, kind) > 0);
     }
-    let mut next = base.clone();
-    let left = described(&mut next, wanted, can_offer_to_send);
-    let changed = next.mlines.iter().map(|mline| &mline.bound).ne(base.mlines.iter().map(|mline| &mline.bound));
-    changed || (!left.is_empty() && has_room(base))
+    let by_key: HashMap<TrackKey, &WantedTrack, RandomState> = wanted.iter().map(|track| (track.key, track)).collect();
+    let mut placed: HashSet<TrackKey, RandomState> = HashSet::default();
+    let mut bound = base.mlines.iter().filter_map(|mline| Some((mline, mline.bound.as_ref()?)));
+    // What `described` would change, without making it: this is asked for every peer of a room when a track comes.
+    let stays = |(mline, track): (&Mline, &WantedTrack)| {
+        can_offer_to_send(mline) && by_key.get(&track.key) == Some(&track) && placed.insert(track.key)
+    };
+    if !bound.all(stays) {
+        return true;
+    }
+    let has_place = KINDS.map(|kind| {
+        let is_free = |mline: &Mline| mline.kind == Some(kind) && mline.bound.is_none() && can_offer_to_send(mline);
+        has_room(base) || base.mlines.iter().any(is_free)
+    });
+    let waits = |track: &&WantedTrack| !placed.contains(&track.key) && !base.refused.contains(&track.key);
+    wanted.iter().filter(waits).any(|track| has_place[track.kind as usize])
 }
 
 /// An offer of ours may say that we send here.

@@ -1,8 +1,6 @@
 //! One m-line of a peer, and all of them.
 
-use std::collections::HashSet;
-
-use super::{IceCredentials, LocalTransport, Policy, Publication, RemoteTransport, Role, WantedTrack};
+use super::{IceCredentials, Keys, LocalTransport, Policy, Publication, RemoteTransport, Role, WantedTrack};
 use crate::base::format::MediaKind;
 use crate::base::ids::{Mid, Ssrc, TrackKey};
 use crate::proto::dtls::DtlsRole;
@@ -162,12 +160,12 @@ impl Mline {
     }
 
     /// The track it carries, if that is still wanted.
-    pub(super) fn carried(&self, wanted: &HashSet<TrackKey>) -> Option<TrackKey> {
+    pub(super) fn carried(&self, wanted: &Keys) -> Option<TrackKey> {
         let key = self.bound.as_ref().filter(|_| self.is_sendable())?.key;
         wanted.contains(&key).then_some(key)
     }
 
-    pub(super) fn config(&self, ingress: Option<TrackKey>, wanted: &HashSet<TrackKey>) -> Option<MlineConfig> {
+    pub(super) fn config(&self, ingress: Option<TrackKey>, wanted: &Keys) -> Option<MlineConfig> {
         let kind = self.kind.filter(|_| self.live)?;
         let egress = self.egress.filter(|_| self.is_sendable());
         Some(MlineConfig {

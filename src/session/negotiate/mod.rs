@@ -106,6 +106,15 @@ pub struct WantedTrack {
     pub track_id: String,
 }
 
+impl WantedTrack {
+    /// What another peer named goes into this peer's SDP: one token each.
+    fn in_tokens(&self) -> Self {
+        let stream_id = to_token(&self.stream_id).unwrap_or_else(|| "-".into());
+        let track_id = to_token(&self.track_id).unwrap_or_else(|| "track".into());
+        Self { stream_id, track_id, ..*self }
+    }
+}
+
 /// A track the peer publishes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Publication {
@@ -123,6 +132,9 @@ pub struct Publication {
     pub slot: Option<usize>,
 }
 
+/// Keys are ours: nobody can make them collide.
+type Keys = HashSet<TrackKey, foldhash::fast::RandomState>;
+
 /// One peer's negotiation.
 #[derive(Clone, Debug)]
 pub struct Negotiation {
@@ -139,7 +151,7 @@ pub struct Negotiation {
     /// ICE credentials for the next restart.
     fresh_ice: Option<IceCredentials>,
     wanted: Vec<WantedTrack>,
-    wanted_keys: HashSet<TrackKey>,
+    wanted_keys: Keys,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,7 +176,7 @@ impl Negotiation {
             pending: None,
             fresh_ice: None,
             wanted: Vec::new(),
-            wanted_keys: HashSet::default(),
+            wanted_keys: Keys::default(),
         }
     }
 
@@ -180,10 +192,7 @@ impl Negotiation {
         self.wanted.clear();
         for track in wanted {
             if self.wanted_keys.insert(track.key) {
-                // What another peer named goes into this peer's SDP: one token each.
-                let stream_id = to_token(&track.stream_id).unwrap_or_else(|| "-".into());
-                let track_id = to_token(&track.track_id).unwrap_or_else(|| "track".into());
-                self.wanted.push(WantedTrack { stream_id, track_id, ..*track });
+                self.wanted.push(track.in_tokens());
             }
         }
         let keys = &self.wanted_keys;
@@ -191,6 +200,45 @@ impl Negotiation {
         if self.policy.live_binding {
             assign::live(&mut self.state, &self.wanted);
         }
+        before != self.carried(&self.state).collect::<Vec<_>>()
+    }
+
+    /// One more track that the peer should receive, or a known one that has another name or place: behind those that
+    /// `is_before` says. Returns whether [`Self::streams`] changed now.
+    pub fn want(&mut self, track: &WantedTrack, is_before: impl Fn(TrackKey) -> bool) -> bool {
+        let is_new = self.wanted_keys.insert(track.key);
+        if !is_new {
+            self.wanted.retain(|known| known.key != track.key);
+        }
+        let at = self.wanted.partition_point(|other| is_before(other.key));
+        self.wanted.insert(at, track.in_tokens());
+        if !self.policy.live_binding {
+            // It may still lie on an m-line from before.
+            return is_new && self.carried(&self.state).any(|(_, key)| key == track.key);
+        }
+        is_new && assign::live_one(&mut self.state, &self.wanted[at]) || self.rebind()
+    }
+
+    /// A track that the peer should not receive any more. Returns whether [`Self::streams`] changed now.
+    pub fn unwant(&mut self, key: TrackKey) -> bool {
+        let was_carried = self.carried(&self.state).any(|(_, carried)| carried == key);
+        self.wanted_keys.remove(&key);
+        self.wanted.retain(|known| known.key != key);
+        self.state.refused.retain(|refused| *refused != key);
+        if self.policy.live_binding && was_carried {
+            assign::live(&mut self.state, &self.wanted);
+        }
+        was_carried
+    }
+
+    /// Whether the peer should receive that track.
+    pub fn wants(&self, key: TrackKey) -> bool {
+        self.wanted_keys.contains(&key)
+    }
+
+    fn rebind(&mut self) -> bool {
+        let before: Vec<_> = self.carried(&self.state).collect();
+        assign::live(&mut self.state, &self.wanted);
         before != self.carried(&self.state).collect::<Vec<_>>()
     }
 
@@ -226,6 +274,12 @@ impl Negotiation {
     /// Tracks the peer could receive, had it enough m-lines.
     pub fn wanted_count(&self) -> usize {
         self.wanted.len()
+    }
+
+    /// Tracks the peer should receive, in their order.
+    #[cfg(test)]
+    pub fn wanted(&self) -> &[WantedTrack] {
+        &self.wanted
     }
 
     /// What a worker must obey. `ingress` gives the key under which the room keeps what the peer sends on an m-line.

@@ -85,7 +85,7 @@ fn join(state: &AppState, envelope: &Envelope) -> Result<(Joined, String), Failu
         capabilities: claims.map_or(Capabilities::ALL, |claims| claims.capabilities),
     };
     let joined = state.control.join(request).map_err(|error| Failure::End(seat::refused(&error)))?;
-    let peers: Vec<Value> = joined.others.iter().map(person).collect();
+    let peers: Vec<Value> = joined.others.iter().map(|info| person(info)).collect();
     let user_id = user_id.unwrap_or_else(|| joined.wire_id.clone());
     let welcome = envelope::object("joined", json!({"roomId": room, "userId": user_id, "peers": peers}));
     Ok((joined, welcome))
@@ -130,7 +130,7 @@ impl Words for Documented {
             Notice::PeerJoined(info) => ("user-joined", person(&info)),
             Notice::PeerUpdated(info) => ("user-updated", person(&info)),
             Notice::PeerLeft(info) => ("user-left", json!({"userId": info.user_id})),
-            Notice::Speaker(info) => ("speaker", json!({"userId": info.map(|info| info.user_id)})),
+            Notice::Speaker(info) => ("speaker", json!({"userId": info.map(|info| info.user_id.clone())})),
             Notice::Media(MediaState::Connected) => ("media", json!({"state": "connected"})),
             Notice::Media(MediaState::Disconnected) => ("media", json!({"state": "disconnected"})),
             Notice::Closed(_) => return None,
@@ -274,7 +274,7 @@ mod tests {
             stream_id: "s".into(),
             track_id: "t".into(),
         };
-        let text = Documented.told(Notice::Tracks(vec![info])).unwrap();
+        let text = Documented.told(Notice::Tracks([info].into())).unwrap();
         let told: Value = serde_json::from_str(&text).unwrap();
         let one = json!({"mid": "3", "kind": "video", "source": "screen-audio", "userId": "u", "streamId": "s", "trackId": "t"});
         assert_eq!(told, json!({"event": "tracks", "data": {"tracks": [one]}}));

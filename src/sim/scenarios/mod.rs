@@ -5,6 +5,7 @@ mod chaos;
 mod hostile;
 mod networks;
 mod overload;
+mod ranges;
 mod scripted;
 mod trains;
 

@@ -20,6 +20,8 @@ pub struct WorldConfig {
     pub signalling_delay: Duration,
     /// The server's addresses.
     pub addresses: Vec<IpAddr>,
+    /// Each worker has a port of its own, and the room places peers.
+    pub has_own_ports: bool,
     /// What trains may cost.
     pub trains: TrainLimits,
     /// The workers are told that they have no time to spare.
@@ -37,6 +39,7 @@ impl Default for WorldConfig {
             send_cost: Duration::ZERO,
             signalling_delay: Duration::from_millis(20),
             addresses: vec![IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1))],
+            has_own_ports: false,
             trains: TrainLimits::default(),
             is_busy: false,
             batch_datagrams: 64,

@@ -1,11 +1,11 @@
 //! The server's half of the world: which worker hears a datagram, its turns, what leaves it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use rand::RngExt;
 
-use super::{Happening, Inbound, World};
+use super::{Happening, Inbound, PORT, TAPPED_MAX, World};
 use crate::base::batch::{Path, RxDatagram, TxBatch};
 use crate::base::ids::WorkerId;
 use crate::room::api::Notice;
@@ -21,14 +21,41 @@ const TURNS_AT_ONCE_MAX: u32 = 10_000;
 
 impl World {
     /// The kernel chooses a socket of the port's group by a hash of the addresses.
-    pub(super) fn worker_of(&self, from: SocketAddr, to: IpAddr) -> usize {
-        (hash_of(format!("{} {from} {to}", self.config.seed).as_bytes()) % self.workers.len() as u64) as usize
+    pub(super) fn worker_of(&self, from: SocketAddr, to: SocketAddr) -> usize {
+        if self.config.has_own_ports {
+            return usize::from(to.port() - PORT);
+        }
+        let hash = hash_of(format!("{} {from} {}", self.config.seed, to.ip()).as_bytes());
+        (hash % self.workers.len() as u64) as usize
+    }
+
+    /// A datagram that no peer of ours sent arrives at the server now.
+    pub fn inject(&mut self, from: SocketAddr, bytes: Vec<u8>) {
+        let to = SocketAddr::new(self.config.addresses[0], PORT);
+        self.push(self.now, Happening::ToServer(Inbound { from, to, bytes, came_at: self.now, is_genuine: false }));
+    }
+
+    /// A peer sends a datagram.
+    pub(super) fn send(&mut self, peer: PeerNo, to: SocketAddr, bytes: Vec<u8>) {
+        let from = self.nat.mapped(peer);
+        let ports = if self.config.has_own_ports { self.workers.len() as u16 } else { 1 };
+        if !(PORT..PORT + ports).contains(&to.port()) || !self.config.addresses.contains(&to.ip()) {
+            self.unreachable += 1;
+            return;
+        }
+        if self.tapped.len() == TAPPED_MAX {
+            self.tapped.pop_front();
+        }
+        self.tapped.push_back((from, bytes.clone()));
+        if let Some(at) = self.seats[peer.0].up.pass(self.now, &mut self.rng, bytes.len()) {
+            self.push(at, Happening::ToServer(Inbound { from, to, bytes, came_at: at, is_genuine: true }));
+        }
     }
 
     pub(super) fn receive(&mut self, inbound: Inbound) {
         // RFC 8489 §5: a Binding request begins so.
         if inbound.is_genuine && inbound.bytes.starts_with(&[0, 1]) {
-            self.oracle.handle_check(inbound.from, inbound.to);
+            self.oracle.handle_check(inbound.from, inbound.to.ip());
         }
         self.oracle.handle_inbound(inbound.from, inbound.bytes.len());
         let worker = self.worker_of(inbound.from, inbound.to);
@@ -68,7 +95,7 @@ impl World {
                 break;
             }
             let Some(mut inbound) = worker.inbox.pop_front() else { break };
-            let path = Path { remote: inbound.from, local: inbound.to };
+            let path = Path { remote: inbound.from, local: inbound.to.ip() };
             let waited = now.saturating_duration_since(inbound.came_at);
             worker.core.handle_datagram(now, RxDatagram { path, bytes: &mut inbound.bytes, waited }, tx);
         }
@@ -90,7 +117,7 @@ impl World {
         for event in events {
             self.push(told_at, Happening::Event(WorkerId(index as u8), event));
         }
-        sent.into_iter().for_each(|(path, bytes)| self.leave_server(path, bytes));
+        sent.into_iter().for_each(|(path, bytes)| self.leave_server(index, path, bytes));
         for other in (0..self.workers.len()).filter(|other| wakes & (1 << other) != 0) {
             self.wake(other);
         }
@@ -107,13 +134,14 @@ impl World {
         assert!(self.workers[index].turns_at_once.1 < TURNS_AT_ONCE_MAX, "worker {index} spins; next timeout {next:?}");
     }
 
-    pub(super) fn leave_server(&mut self, path: Path, bytes: Vec<u8>) {
+    pub(super) fn leave_server(&mut self, worker: usize, path: Path, bytes: Vec<u8>) {
         let peer = self.nat.owner(path.remote);
         self.oracle.handle_outbound(path, peer, &bytes);
         self.note(&format!("{path:?} {}", hash_of(&bytes)));
         let Some(peer) = peer else { return };
         if let Some(at) = self.seats[peer.0].down.pass(self.now, &mut self.rng, bytes.len()) {
-            self.push(at, Happening::ToPeer { from: path, bytes });
+            let port = PORT + if self.config.has_own_ports { worker as u16 } else { 0 };
+            self.push(at, Happening::ToPeer { from: SocketAddr::new(path.local, port), to: path.remote, bytes });
         }
     }
 
@@ -125,7 +153,7 @@ impl World {
 
     /// Carries out what the hub wants, as `room::control` does.
     pub(super) fn dispatch(&mut self) {
-        while let Some(output) = self.hub.poll_output() {
+        while let Some(output) = self.hub.poll_output(self.now) {
             // Our certificate is made anew in each run, and offers name it.
             if !matches!(output, Output::ToPeer(_, Notice::Offer { .. })) {
                 self.note(&format!("{output:?}"));
