@@ -42,6 +42,9 @@ pub trait Driver: Sized {
     /// Whether a datagram is queued.
     fn has_datagram(&self) -> bool;
 
+    /// Whether more has come than is queued, as far as that can be seen without entering the kernel.
+    fn has_more(&mut self) -> bool;
+
     /// What was done so far.
     fn counters(&self) -> IoCounters;
 

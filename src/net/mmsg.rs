@@ -163,6 +163,11 @@ impl Driver for MmsgDriver {
         self.inboxes.iter().flatten().any(|inbox| !inbox.is_empty())
     }
 
+    fn has_more(&mut self) -> bool {
+        // What waited when recvmmsg was called is queued; what came since nobody sees.
+        false
+    }
+
     fn counters(&self) -> IoCounters {
         self.counters
     }

@@ -85,8 +85,13 @@ impl Ring {
 
     /// Whether an enter would do anything: submissions are queued or deferred work waits.
     pub(super) fn has_work(&mut self) -> bool {
+        !self.uring.submission().is_empty() || self.has_deferred()
+    }
+
+    /// Whether the kernel has work for us that it does at the next enter: completions of what came meanwhile.
+    pub(super) fn has_deferred(&mut self) -> bool {
         let queue = self.uring.submission();
-        !queue.is_empty() || queue.taskrun() || queue.cq_overflow()
+        queue.taskrun() || queue.cq_overflow()
     }
 
     /// The next completion, taken out of the queue.

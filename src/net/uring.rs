@@ -176,6 +176,10 @@ impl Driver for UdpDriver {
         self.receiver.has_datagram()
     }
 
+    fn has_more(&mut self) -> bool {
+        self.ring.has_deferred()
+    }
+
     fn counters(&self) -> IoCounters {
         self.counters
     }

@@ -61,6 +61,7 @@ pub fn run<T: Turn, D: Driver>(core: &mut T, io: &mut D, wakers: &[Waker]) -> io
     let mut tx = TxBatch::with_capacity(BATCH_DATAGRAMS_MAX);
     let mut noted = clock::now();
     let mut load_noted = noted;
+    let mut is_put_off = false;
     loop {
         let (now, wall) = (clock::now(), clock::wall());
         if now.saturating_duration_since(load_noted) >= LOAD_INTERVAL {
@@ -80,6 +81,7 @@ pub fn run<T: Turn, D: Driver>(core: &mut T, io: &mut D, wakers: &[Waker]) -> io
         core.handle_timeout(now, &mut tx);
 
         // 4 datagrams
+        let mut has_read = false;
         for _ in 0..DATAGRAMS_PER_TURN_MAX {
             make_room(io, &mut tx)?;
             if core.has_enough_work()
@@ -87,10 +89,13 @@ pub fn run<T: Turn, D: Driver>(core: &mut T, io: &mut D, wakers: &[Waker]) -> io
             {
                 break;
             }
+            has_read = true;
         }
 
-        // 5 forward and flush
-        while !core.forward(now, &mut tx) {
+        // 5 forward and flush. What comes while a burst is read belongs to it: it is read first, once, so that all of it
+        // leaves in the same trains.
+        is_put_off = has_read && !is_put_off && !core.is_stopped() && io.has_more();
+        while !is_put_off && !core.forward(now, &mut tx) {
             send(io, &mut tx)?;
         }
         wake_others(core.take_wakes(), wakers);
@@ -105,7 +110,11 @@ pub fn run<T: Turn, D: Driver>(core: &mut T, io: &mut D, wakers: &[Waker]) -> io
         }
 
         // 6 wait: the rest of the batch goes out with the same kernel entry
-        wait(core, io, &tx)?;
+        if is_put_off {
+            io.send_and_wait(&tx, Duration::ZERO)?;
+        } else {
+            wait(core, io, &tx)?;
+        }
         tx.clear();
     }
 }
@@ -156,12 +165,13 @@ mod tests {
     use std::net::{SocketAddr, UdpSocket};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    use std::time::SystemTime;
 
     use crossbeam_channel::{Receiver, Sender, bounded};
 
     use crate::base::batch::Path;
     use crate::base::ids::WorkerId;
-    use crate::net::{BindAddresses, DriverKind, IoLimits, WakeSource, bind_group};
+    use crate::net::{BindAddresses, DriverKind, IoLimits, OpenError, WakeSource, WorkerSockets, bind_group};
     use crate::runtime::spawn::{Seat, SpawnOptions, Workers, spawn_workers};
 
     /// Hangs are turned into failures after this; nothing depends on its length.
@@ -372,6 +382,76 @@ mod tests {
         let (turns, enters) = (shared.turns.load(Ordering::SeqCst), shared.enters.load(Ordering::SeqCst));
         // The last one, which stops the worker, sends and does not wait.
         assert!(turns > 0 && enters <= turns + 1, "{enters} in {turns}");
+    }
+
+    /// A kernel that brings one group of datagrams per wait, and notes what it is given to send.
+    struct Scripted {
+        ready: VecDeque<usize>,
+        queued: usize,
+        sent: Vec<usize>,
+        wake: WakeSource,
+    }
+
+    impl Driver for Scripted {
+        fn open(_: WorkerSockets, wake: WakeSource, _: IoLimits) -> Result<Self, OpenError> {
+            Ok(Self { ready: VecDeque::new(), queued: 0, sent: Vec::new(), wake })
+        }
+
+        fn receive<R>(&mut self, _: SystemTime, read: impl FnOnce(RxDatagram<'_>) -> R) -> Option<R> {
+            self.queued = self.queued.checked_sub(1)?;
+            let path = Path { remote: ([127, 0, 0, 1], 9).into(), local: [127, 0, 0, 1].into() };
+            Some(read(RxDatagram::fresh(path, &mut [7])))
+        }
+
+        fn send(&mut self, batch: &TxBatch) -> io::Result<()> {
+            self.sent.extend(Some(batch.entries().len()).filter(|count| *count > 0));
+            Ok(())
+        }
+
+        fn send_and_wait(&mut self, batch: &TxBatch, _: Duration) -> io::Result<()> {
+            self.send(batch)?;
+            self.queued += self.ready.pop_front().ok_or(io::ErrorKind::UnexpectedEof)?;
+            Ok(())
+        }
+
+        fn has_datagram(&self) -> bool {
+            self.queued > 0
+        }
+
+        fn has_more(&mut self) -> bool {
+            self.ready.front().is_some_and(|count| *count > 0)
+        }
+
+        fn counters(&self) -> IoCounters {
+            IoCounters::default()
+        }
+
+        fn wake_source(&self) -> &WakeSource {
+            &self.wake
+        }
+
+        fn port(&self) -> u16 {
+            0
+        }
+    }
+
+    #[test]
+    fn what_comes_while_a_burst_is_read_leaves_with_it_and_is_waited_for_once() {
+        let mut core = Echo {
+            commands: bounded(1).1,
+            next: None,
+            heard: VecDeque::new(),
+            wakes: 0,
+            timers_due: VecDeque::new(),
+            is_stopped: false,
+            copies: 1,
+            was_full: false,
+            shared: Arc::default(),
+        };
+        let groups = [1, 9, 0, 1, 1, 1, 1, 0];
+        let mut io = Scripted { ready: groups.into(), queued: 0, sent: Vec::new(), wake: WakeSource::new().unwrap() };
+        assert!(run(&mut core, &mut io, &[]).is_err(), "the script has an end");
+        assert_eq!(io.sent, [10, 2, 2]);
     }
 
     #[test]
