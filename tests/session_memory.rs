@@ -4,6 +4,7 @@
 //!
 //! prints the figures: heap bytes as the allocator rounds them, aws-lc's included. The limits asserted are those that
 //! tuning.md names.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod heap_support;
 
@@ -24,6 +25,7 @@ use tramline::proto::dtls::{Dtls, DtlsConfig, DtlsOutput, DtlsRole};
 use tramline::proto::ice::LocalCredentials;
 use tramline::room::api::{Capabilities, Dialect, JoinRequest, StreamNames};
 use tramline::room::hub::{Hub, HubConfig};
+use tramline::runtime::clock;
 use tramline::session::negotiate::{Policy, RemoteTransport, Role};
 use tramline::session::peer::Session;
 use tramline::wire::rtcp::{ReportBlock, write_receiver_report};
@@ -57,7 +59,7 @@ impl Bench {
         let lanes = Lanes::mesh(1).pop().unwrap();
         let core = WorkerCore::new(WorkerId(0), StdRng::seed_from_u64(1), dtls, plan.shared(), lanes);
         let (tx, rng) = (TxBatch::with_capacity(256), StdRng::seed_from_u64(2));
-        Self { core, tx, now: Instant::now(), server, client, rng, plan }
+        Self { core, tx, now: clock::now(), server, client, rng, plan }
     }
 
     fn open(&mut self, peer: &Peer) {
@@ -238,7 +240,7 @@ fn the_room_keeps_little_of_a_listener() {
         fingerprint: certificate.fingerprint_sha256(),
     };
     let mut hub = Hub::new(config, StdRng::seed_from_u64(1));
-    let now = Instant::now();
+    let now = clock::now();
     let mut join = |index: u32| {
         let request = JoinRequest {
             room: format!("room {}", index / 10),

@@ -17,11 +17,6 @@ use crate::proto::keyframe::KeyframeRequester;
 /// busy worker holds for the next turn is less.
 const FRESH_MAX: usize = 1024;
 
-/// Video that waited longer for its turn is left out: a worker so far behind would only fall back further, and what it
-/// sends would come too late to be shown.
-pub const VIDEO_WAIT_MAX: Duration = Duration::from_millis(50);
-/// Audio is a small part of the work, so it is kept far longer; beyond this nobody plays it.
-pub const AUDIO_WAIT_MAX: Duration = Duration::from_millis(200);
 /// Without a recognisable keyframe for so long, left-out video goes on anyway: end-to-end encryption may hide it.
 const SHED_MAX: Duration = Duration::from_secs(5);
 
@@ -87,14 +82,10 @@ impl Track {
         }
     }
 
-    /// Whether a packet that `waited` so long for its turn goes further. A worker that cannot keep up leaves out what is
-    /// late, video first, so that the rest stays fresh; video goes on with a keyframe.
-    pub fn admit(&mut self, now: Instant, waited: Duration, meta: &PacketMeta) -> Result<(), Discard> {
-        if self.kind == MediaKind::Audio {
-            return if waited > AUDIO_WAIT_MAX { Err(Discard::Overload) } else { Ok(()) };
-        }
-        if waited > VIDEO_WAIT_MAX {
-            self.shed_since.get_or_insert(now);
+    /// Whether a packet goes further that may be `too_late`. Once video was left out, it goes on with a keyframe.
+    pub fn admit(&mut self, now: Instant, too_late: bool, meta: &PacketMeta) -> Result<(), Discard> {
+        if too_late {
+            self.shed_since = (self.kind == MediaKind::Video).then(|| self.shed_since.unwrap_or(now));
             return Err(Discard::Overload);
         }
         let Some(since) = self.shed_since else { return Ok(()) };
@@ -173,9 +164,6 @@ mod tests {
     use crate::base::format::Format;
     use crate::runtime::clock;
 
-    const FRESH: Duration = Duration::ZERO;
-    const LATE: Duration = Duration::from_millis(60);
-
     fn track(kind: MediaKind) -> Track {
         Track::new(TrackKey { index: 0, epoch: 0 }, kind)
     }
@@ -185,28 +173,28 @@ mod tests {
     }
 
     #[test]
-    fn late_video_is_left_out_until_a_keyframe_comes_in_time() {
+    fn after_a_gap_video_goes_on_with_a_keyframe() {
         let (mut track, now) = (track(MediaKind::Video), clock::now());
-        assert_eq!(track.admit(now, FRESH, &meta(false)), Ok(()));
-        assert_eq!(track.admit(now, LATE, &meta(true)), Err(Discard::Overload), "late is late");
-        assert_eq!(track.admit(now, FRESH, &meta(false)), Err(Discard::AwaitsKeyframe));
-        assert_eq!(track.admit(now, FRESH, &meta(true)), Ok(()));
-        assert_eq!(track.admit(now, FRESH, &meta(false)), Ok(()));
+        assert_eq!(track.admit(now, false, &meta(false)), Ok(()));
+        assert_eq!(track.admit(now, true, &meta(true)), Err(Discard::Overload), "late is late");
+        assert_eq!(track.admit(now, false, &meta(false)), Err(Discard::AwaitsKeyframe));
+        assert_eq!(track.admit(now, false, &meta(true)), Ok(()));
+        assert_eq!(track.admit(now, false, &meta(false)), Ok(()));
     }
 
     #[test]
     fn a_keyframe_that_cannot_be_seen_is_not_waited_for_for_ever() {
         let (mut track, now) = (track(MediaKind::Video), clock::now());
-        assert!(track.admit(now, LATE, &meta(false)).is_err());
-        assert!(track.admit(now + SHED_MAX - LATE, FRESH, &meta(false)).is_err());
-        assert_eq!(track.admit(now + SHED_MAX, FRESH, &meta(false)), Ok(()));
+        assert!(track.admit(now, true, &meta(false)).is_err());
+        assert!(track.admit(now + SHED_MAX / 2, true, &meta(false)).is_err());
+        assert!(track.admit(now + SHED_MAX - Duration::from_millis(1), false, &meta(false)).is_err());
+        assert_eq!(track.admit(now + SHED_MAX, false, &meta(false)), Ok(()));
     }
 
     #[test]
-    fn audio_is_kept_longer_and_waits_for_nothing() {
+    fn audio_waits_for_nothing() {
         let (mut track, now) = (track(MediaKind::Audio), clock::now());
-        assert_eq!(track.admit(now, LATE, &meta(false)), Ok(()));
-        assert_eq!(track.admit(now, Duration::from_millis(201), &meta(false)), Err(Discard::Overload));
-        assert_eq!(track.admit(now, FRESH, &meta(false)), Ok(()));
+        assert_eq!(track.admit(now, true, &meta(false)), Err(Discard::Overload));
+        assert_eq!(track.admit(now, false, &meta(false)), Ok(()));
     }
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 
+use super::backlog::Backlog;
 use super::command::{COMMAND_WORK_PER_TURN, Command, Event, IoNumbers};
 use super::departure::Departure;
 use super::forward::Work;
@@ -64,6 +65,7 @@ pub struct WorkerCore {
     /// What one subscriber gets, on its way out.
     pub(super) departure: Departure,
     pub(super) hold: Hold,
+    backlog: Backlog,
     /// Tracks whose wish for a keyframe waits.
     pub(super) keyframes: Vec<TrackKey>,
     effects: RtcpEffects,
@@ -97,6 +99,7 @@ impl WorkerCore {
             done: (0, 0),
             departure: Departure::default(),
             hold: Hold::new(TrainLimits::default().hold_max),
+            backlog: Backlog::default(),
             keyframes: Vec::new(),
             effects: RtcpEffects::default(),
             questions: Questions::default(),
@@ -182,6 +185,7 @@ impl WorkerCore {
 
     /// One UDP datagram from a socket.
     pub fn handle_datagram(&mut self, now: Instant, datagram: RxDatagram<'_>, tx: &mut TxBatch) {
+        self.backlog.handle_datagram(now, datagram.waited);
         if let Err(discard) = self.demux(now, datagram, false, tx) {
             self.discards.count(discard);
         }
@@ -250,7 +254,8 @@ impl WorkerCore {
         if media.is_first {
             self.events.push_back(Event::TrackLive { track: media.track });
         }
-        let admitted = track.admit(now, waited, &media.packet.meta);
+        let too_late = self.backlog.is_too_late(now, waited, media.kind);
+        let admitted = track.admit(now, too_late, &media.packet.meta);
         let (key_of_track, is_video) = (media.track, media.kind == MediaKind::Video);
         let is_first_of_turn = track.fresh.is_empty();
         let is_kept = admitted.is_ok() && track.insert(media.packet);

@@ -1,5 +1,6 @@
 //! All state of one core: sessions, tracks, timers, lanes. Told the time, without sockets.
 
+mod backlog;
 pub mod command;
 pub mod core;
 pub mod departure;
