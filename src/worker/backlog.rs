@@ -12,8 +12,8 @@ const WAIT_MAX: Duration = Duration::from_millis(50);
 /// A worker that was late for so long in one go is not catching up. What was only a pause of the machine is read in a
 /// fraction of that, and receivers have buffers for it.
 const LATE_MAX: Duration = Duration::from_millis(250);
-/// Audio is a small part of the work, so it is kept while it may still be played.
-const AUDIO_WAIT_MAX: Duration = Duration::from_millis(200);
+/// Audio is a small part of the work, so it is kept as long as a conversation bears it (ITU-T G.114: 400 ms one way).
+const AUDIO_WAIT_MAX: Duration = Duration::from_millis(400);
 
 /// See the module.
 #[derive(Debug, Default)]

@@ -2,9 +2,9 @@
 
 use super::*;
 
-/// A machine so slow that twelve cameras watched by twelve are half too much for it.
+/// A machine so slow that twelve cameras watched by twelve are too much for it.
 fn slow_world(seed: u64, workers: usize) -> World {
-    let config = WorldConfig { seed, workers, send_cost: Duration::from_micros(120), ..WorldConfig::default() };
+    let config = WorldConfig { seed, workers, send_cost: Duration::from_micros(100), ..WorldConfig::default() };
     World::new(clock::now(), config)
 }
 
