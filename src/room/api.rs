@@ -107,6 +107,9 @@ pub struct JoinRequest {
     pub capabilities: Capabilities,
 }
 
+/// What a peer is told. Boxed: the queue takes its memory 32 places at a time, and most peers are told little.
+pub type Notices = tokio::sync::mpsc::Receiver<Box<Notice>>;
+
 /// A successful join.
 #[derive(Debug)]
 pub struct Joined {
@@ -117,7 +120,7 @@ pub struct Joined {
     /// Who was there before.
     pub others: Vec<Arc<PeerInfo>>,
     /// Everything the peer must be told from now on; ends after [`Notice::Closed`].
-    pub notices: tokio::sync::mpsc::Receiver<Notice>,
+    pub notices: Notices,
 }
 
 /// A peer as others see it.

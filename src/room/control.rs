@@ -43,7 +43,7 @@ pub struct WorkerLink {
 
 struct Inner {
     hub: Hub,
-    notices: HashMap<PeerId, mpsc::Sender<Notice>>,
+    notices: HashMap<PeerId, mpsc::Sender<Box<Notice>>>,
     /// When outputs that wait are due, as [`Control::run`] knows it.
     due_at: Option<Instant>,
 }
@@ -264,7 +264,7 @@ impl Control {
 fn tell(inner: &mut Inner, peer: PeerId, notice: Notice) {
     let is_last = matches!(notice, Notice::Closed(_));
     let Some(sender) = inner.notices.get(&peer) else { return };
-    if sender.try_send(notice).is_err() {
+    if sender.try_send(Box::new(notice)).is_err() {
         tracing::debug!(%peer, "does not read its notices");
         inner.notices.remove(&peer);
         inner.hub.handle_slow_peer(clock::now(), peer);

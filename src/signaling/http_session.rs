@@ -19,14 +19,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, post};
 use axum::{Json, Router};
 use serde_json::json;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::auth::registry::Refusal;
 use super::ws::seat::Seat;
 use super::ws::{ROOM_MAX, TOKEN_MAX};
 use super::{AppState, whep, whip};
-use crate::room::api::{Capabilities, JoinError, JoinRequest, MediaState, Notice, RequestError};
+use crate::room::api::{Capabilities, JoinError, JoinRequest, MediaState, Notice, Notices, RequestError};
 use crate::runtime::clock;
 use crate::session::negotiate::is_usable;
 use crate::wire::sdp::{Description, SDP_BYTES_MAX};
@@ -209,7 +209,7 @@ fn ice_id(answer: &str) -> &str {
 async fn attend(
     sessions: Arc<Sessions>,
     (endpoint, number): (Endpoint, u128),
-    mut notices: mpsc::Receiver<Notice>,
+    mut notices: Notices,
     connect_wait: Duration,
 ) {
     if timeout(connect_wait, media_turns(&mut notices, MediaState::Connected)).await == Ok(true) {
@@ -220,10 +220,10 @@ async fn attend(
 }
 
 /// Waits for a state of the media; `false` when the peer has left the room first.
-async fn media_turns(notices: &mut mpsc::Receiver<Notice>, wanted: MediaState) -> bool {
+async fn media_turns(notices: &mut Notices, wanted: MediaState) -> bool {
     loop {
-        match notices.recv().await {
-            Some(Notice::Media(state)) if state == wanted => return true,
+        match notices.recv().await.as_deref() {
+            Some(Notice::Media(state)) if *state == wanted => return true,
             Some(Notice::Closed(_)) | None => return false,
             Some(_) => {}
         }

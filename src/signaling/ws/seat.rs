@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
 
 use super::socket::{Ending, Incoming, SDP_MAX, Socket};
 use crate::base::ids::PeerId;
-use crate::room::api::{CloseReason, JoinError, Notice, RequestError};
+use crate::room::api::{CloseReason, JoinError, Notice, Notices, RequestError};
 use crate::room::control::Control;
 use crate::session::negotiate::NegotiateError;
 
@@ -68,14 +67,14 @@ impl Drop for Seat {
 }
 
 /// Serves the peer until either side ends it.
-pub async fn serve(mut socket: Socket, seat: Seat, mut notices: mpsc::Receiver<Notice>, mut words: impl Words) {
+pub async fn serve(mut socket: Socket, seat: Seat, mut notices: Notices, mut words: impl Words) {
     let ending = loop {
         let said = tokio::select! {
             incoming = socket.next() => match incoming {
                 Incoming::Text(text) => replies(&mut words, &seat, &text),
                 Incoming::End(ending) => Err(ending),
             },
-            notice = notices.recv() => match notice {
+            notice = notices.recv() => match notice.map(|notice| *notice) {
                 Some(Notice::Closed(reason)) => {
                     let _ = words.closed(reason).map(|word| socket.send(word));
                     Err(Ending::of(reason))
