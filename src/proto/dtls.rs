@@ -109,7 +109,8 @@ pub enum DtlsOutput {
 /// One session's DTLS. After each `handle_*` and `close`, call `poll` until it returns `None`.
 pub struct Dtls {
     /// Gone once the machine has failed or ended.
-    machine: Option<dimpl::Dtls>,
+    /// Boxed: it is by far the largest part of a session, and would make the rest of it share its size class.
+    machine: Option<Box<dimpl::Dtls>>,
     role: DtlsRole,
     expected: Fingerprint,
     peer_verified: bool,
@@ -129,7 +130,7 @@ impl Dtls {
         let mut machine = dimpl::Dtls::new_12(Arc::clone(&config.inner), config.certificate.to_dimpl(), now);
         machine.set_active(role == DtlsRole::Client);
         let mut dtls = Self {
-            machine: Some(machine),
+            machine: Some(Box::new(machine)),
             role,
             expected,
             peer_verified: false,

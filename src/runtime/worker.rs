@@ -11,18 +11,23 @@ use crate::net::IoCounters;
 use crate::worker::command::{Command, Event, IoNumbers};
 use crate::worker::core::WorkerCore;
 
+/// Portions of commands taken while a turn's datagrams are read, besides the one before them.
+const LATE_PORTIONS_MAX: usize = 4;
+
 /// See the module.
 pub struct Worker {
     core: WorkerCore,
     id: WorkerId,
     commands: Receiver<Command>,
     events: Sender<(WorkerId, Event)>,
+    /// Of [`LATE_PORTIONS_MAX`], in this turn.
+    late_portions: usize,
 }
 
 impl Worker {
     /// Joins a core and its queues.
     pub fn new(id: WorkerId, core: WorkerCore, commands: Receiver<Command>, events: Sender<(WorkerId, Event)>) -> Self {
-        Self { core, id, commands, events }
+        Self { core, id, commands, events, late_portions: 0 }
     }
 
     /// Tells control what is new; what finds no room waits in the core for the next turn.
@@ -42,6 +47,7 @@ impl Worker {
 
 impl Turn for Worker {
     fn handle_commands(&mut self, now: Instant, tx: &mut TxBatch) {
+        self.late_portions = 0;
         self.core.handle_commands(now, || self.commands.try_recv().ok(), tx);
     }
 
@@ -54,6 +60,12 @@ impl Turn for Worker {
     }
 
     fn handle_datagram(&mut self, now: Instant, datagram: RxDatagram<'_>, tx: &mut TxBatch) {
+        // A peer's first check may overtake the command that opens its session, as both were under way when the turn
+        // began; refused it would come again only half a second later (RFC 8489 §6.2.1).
+        if self.late_portions < LATE_PORTIONS_MAX && !self.commands.is_empty() {
+            self.late_portions += 1;
+            self.core.handle_commands(now, || self.commands.try_recv().ok(), tx);
+        }
         self.core.handle_datagram(now, datagram, tx);
     }
 
@@ -116,5 +128,55 @@ impl Turn for Worker {
                 ("tx_other", io.tx_other),
             ],
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use crossbeam_channel::bounded;
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::*;
+    use crate::base::batch::Path;
+    use crate::base::ids::{PeerId, SessionKey};
+    use crate::crypto::cert::Certificate;
+    use crate::forward::plan::Plan;
+    use crate::proto::dtls::DtlsConfig;
+    use crate::proto::ice::LocalCredentials;
+    use crate::runtime::clock;
+    use crate::wire::stun::BindingRequest;
+    use crate::worker::command::Ticket;
+    use crate::worker::lane::Lanes;
+
+    #[test]
+    fn a_check_that_overtakes_its_session_is_answered() {
+        let dtls = Arc::new(DtlsConfig::new(Arc::new(Certificate::generate().unwrap())).unwrap());
+        let lanes = Lanes::mesh(1).pop().unwrap();
+        let core = WorkerCore::new(WorkerId(0), StdRng::seed_from_u64(1), dtls, Plan::default().shared(), lanes);
+        let ((commands, queue), (events, _told)) = (bounded(8), bounded(8));
+        let mut worker = Worker::new(WorkerId(0), core, queue, events);
+        let (now, mut tx) = (clock::now(), TxBatch::with_capacity(8));
+        worker.handle_commands(now, &mut tx);
+
+        let credentials = LocalCredentials::generate(&mut StdRng::seed_from_u64(2));
+        let ticket = Arc::new(Ticket::new(SessionKey { index: 0, epoch: 0 }, PeerId(1)));
+        commands.send(Command::Open { ticket, credentials: credentials.clone() }).unwrap();
+        let username = format!("{}:peer", credentials.ufrag());
+        let check = BindingRequest {
+            transaction_id: [1; 12],
+            username: Some(username.as_bytes()),
+            key: Some(credentials.key()),
+            has_fingerprint: true,
+            ..BindingRequest::default()
+        };
+        let mut bytes = [0; 256];
+        let len = check.write_to(&mut bytes).unwrap();
+        let path = Path { remote: ([192, 0, 2, 9], 9).into(), local: [192, 0, 2, 1].into() };
+        worker.handle_datagram(now, RxDatagram::fresh(path, &mut bytes[..len]), &mut tx);
+        let answers: Vec<_> = tx.entries().iter().map(|entry| &tx.bytes(entry)[..2]).collect();
+        assert_eq!(answers, [[1, 1]], "a success response (RFC 8489 §5)");
     }
 }
