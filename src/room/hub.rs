@@ -79,7 +79,9 @@ pub struct Hub {
     pub(super) plan: Plan,
     /// What people are told.
     notices: VecDeque<Output>,
-    /// What workers are told, each with the number of the table that has to be out before.
+    /// What workers are told about sessions that none of them owns yet.
+    openings: VecDeque<Output>,
+    /// What workers are told else, each with the number of the table that has to be out before.
     commands: VecDeque<(u64, Output)>,
     pub(super) placement: Placement,
     pub(super) reports: Vec<WorkerReport>,
@@ -117,6 +119,7 @@ impl Hub {
             last_peer: 0,
             plan: Plan::default(),
             notices: VecDeque::new(),
+            openings: VecDeque::new(),
             commands: VecDeque::new(),
             placement: Placement::new(workers),
             reports: vec![WorkerReport::default(); workers],
@@ -138,15 +141,17 @@ impl Hub {
         self.peers.get(&id).map(|peer| peer.session)
     }
 
-    /// What is to be done now: notices in their order, then commands in theirs. The fanout plan is published before a
+    /// What is to be done now: notices in their order, then what opens sessions, then all other commands. The fanout plan is published before a
     /// command that depends on it is handed out: a track has no route any more when workers are told to free it, and
     /// has one when a subscriber asks for its keyframe. As the plan is published at a pace, `None` may also mean not
     /// yet; [`Self::next_timeout`] tells. Notices never wait: an answer, which is returned at once, must not overtake
-    /// an offer that was made before it.
+    /// an offer that was made before it. Openings never wait either: a peer's first check and ClientHello follow its
+    /// answer at once, and what comes before its session is known is lost for half a second.
     pub fn poll_output(&mut self, now: Instant) -> Option<Output> {
         let published = self.plan.poll(now);
         let command = |hub: &mut Self| hub.commands.pop_front_if(|(needs, _)| *needs <= published);
-        self.notices.pop_front().or_else(|| command(self).map(|(_, output)| output))
+        let at_once = self.notices.pop_front().or_else(|| self.openings.pop_front());
+        at_once.or_else(|| command(self).map(|(_, output)| output))
     }
 
     /// When to call [`Self::poll_output`] at the latest, once it gave nothing.
@@ -214,11 +219,21 @@ impl Hub {
         self.push_command(to, command, self.plan.version());
     }
 
-    fn push_command(&mut self, to: Option<WorkerId>, command: &Command, needs: u64) {
-        let (first, count) = to.map_or((0, self.config.workers), |WorkerId(index)| (index, 1));
-        let output = |index| Output::ToWorker(WorkerId(first + index), Box::new(command.clone()));
-        self.commands.extend((0..count as u8).map(|index| (needs, output(index))));
+    /// What a session without an owner begins with; nothing of the plan concerns it. It overtakes what waits, also the
+    /// end of the session that had its key's index before: whoever opens the new one ends the old.
+    pub(super) fn opening(&mut self, to: Option<WorkerId>, command: &Command) {
+        self.openings.extend(copies(self.config.workers, to, command));
     }
+
+    fn push_command(&mut self, to: Option<WorkerId>, command: &Command, needs: u64) {
+        self.commands.extend(copies(self.config.workers, to, command).map(|output| (needs, output)));
+    }
+}
+
+/// A command for one worker or for each.
+fn copies(workers: usize, to: Option<WorkerId>, command: &Command) -> impl Iterator<Item = Output> {
+    let (first, count) = to.map_or((0, workers), |WorkerId(index)| (index, 1));
+    (0..count as u8).map(move |index| Output::ToWorker(WorkerId(first + index), Box::new(command.clone())))
 }
 
 #[cfg(test)]

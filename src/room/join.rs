@@ -134,7 +134,7 @@ impl Hub {
             cname: CNAME.to_owned(),
         };
         let ticket = Arc::new(Ticket::new(session, id));
-        self.command(placed, &Command::Open { ticket, credentials });
+        self.opening(placed, &Command::Open { ticket, credentials });
         (session, placed, local)
     }
 

@@ -87,23 +87,22 @@ impl Hub {
         if let Some(worker) = peer.worker() {
             self.placement.resubscribe(worker, before.len(), peer.bound.len());
         }
+        let Some(owner) = owner else { return self.opening(placed, &configure) };
         if before == peer.bound {
-            return self.command(owner.or(placed), &configure);
+            return self.command(Some(owner), &configure);
         }
-        if let Some(owner) = owner {
-            let subscriber = |mline| Subscriber { session, mline };
-            // Both are in the order of m-lines.
-            let is_in = |list: &[(TrackKey, u16)], entry: &(TrackKey, u16)| {
-                list.binary_search_by_key(&entry.1, |(_, mline)| *mline).is_ok_and(|at| list[at].0 == entry.0)
-            };
-            for (track, mline) in before.iter().filter(|entry| !is_in(&peer.bound, entry)) {
-                self.plan.unsubscribe(*track, owner, subscriber(*mline));
-            }
-            for (track, mline) in peer.bound.iter().filter(|entry| !is_in(&before, entry)) {
-                self.plan.subscribe(*track, owner, subscriber(*mline));
-            }
+        let subscriber = |mline| Subscriber { session, mline };
+        // Both are in the order of m-lines.
+        let is_in = |list: &[(TrackKey, u16)], entry: &(TrackKey, u16)| {
+            list.binary_search_by_key(&entry.1, |(_, mline)| *mline).is_ok_and(|at| list[at].0 == entry.0)
+        };
+        for (track, mline) in before.iter().filter(|entry| !is_in(&peer.bound, entry)) {
+            self.plan.unsubscribe(*track, owner, subscriber(*mline));
         }
-        self.command_after_plan(owner.or(placed), &configure);
+        for (track, mline) in peer.bound.iter().filter(|entry| !is_in(&before, entry)) {
+            self.plan.subscribe(*track, owner, subscriber(*mline));
+        }
+        self.command_after_plan(Some(owner), &configure);
     }
 
     /// A worker owns the peer now: what it publishes and receives has a route from here on.

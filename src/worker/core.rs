@@ -135,6 +135,10 @@ impl WorkerCore {
     pub fn apply(&mut self, now: Instant, command: Command, tx: &mut TxBatch) {
         match command {
             Command::Open { ticket, credentials } => {
+                // The end of the former session with this index may still be under way.
+                if let Some(former) = self.seats.tenant(ticket.session.index) {
+                    self.close(former, tx);
+                }
                 let state = State::Waiting(Box::new(IceLite::new(now, credentials)));
                 self.seats.open(Seat { ticket, state, remote: None, streams: None });
             }

@@ -307,4 +307,22 @@ mod tests {
         core.handle_lanes(now, &mut tx);
         assert!(other.poll().is_none(), "what the owner sent here does not go back");
     }
+
+    #[test]
+    fn who_opens_a_session_ends_the_one_that_had_its_place() {
+        let (mut core, _other) = two_cores(Plan::default().shared());
+        let (now, mut tx) = (clock::now(), TxBatch::with_capacity(8));
+        let mut rng = StdRng::seed_from_u64(1);
+        let [former, latter] = [0, 1].map(|epoch| SessionKey { index: 0, epoch });
+        let ufrags = [former, latter].map(|session| {
+            let (ticket, credentials) =
+                (Arc::new(Ticket::new(session, PeerId(1))), LocalCredentials::generate(&mut rng));
+            let ufrag = credentials.ufrag();
+            core.apply(now, Command::Open { ticket, credentials }, &mut tx);
+            ufrag
+        });
+        assert_eq!(ufrags.map(|ufrag| core.seats.by_ufrag(ufrag)), [None, Some(latter)]);
+        core.apply(now, Command::Close { session: former }, &mut tx);
+        assert_eq!(core.seats.by_ufrag(ufrags[1]), Some(latter), "the old end comes too late to matter");
+    }
 }

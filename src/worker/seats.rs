@@ -79,6 +79,11 @@ impl Seats {
         self.seats[index] = Some(seat);
     }
 
+    /// Whose place the index is now.
+    pub fn tenant(&self, index: u32) -> Option<SessionKey> {
+        self.seats.get(index as usize)?.as_ref().map(|seat| seat.ticket.session)
+    }
+
     /// Removes a session from everywhere.
     pub fn close(&mut self, key: SessionKey) -> Option<Box<Seat>> {
         self.seat_mut(key)?;
