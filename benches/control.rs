@@ -136,16 +136,18 @@ fn answer(offer: &str) -> String {
     lines.map(|line| ours(line) + "\r\n").collect()
 }
 
+/// The client offers; we may offer what it lacks.
+const CLIENT_OFFERS: Policy = Policy {
+    server_offers_first: false,
+    server_may_offer: true,
+    live_binding: false,
+    slots: &[],
+    role: Role::Participant,
+};
+
 /// One publisher and `subscribers` that come and go.
 fn one_to_many(subscribers: usize) {
-    let policy = Policy {
-        server_offers_first: false,
-        server_may_offer: true,
-        live_binding: false,
-        slots: &[],
-        role: Role::Participant,
-    };
-    let mut scene = Scene::new(policy);
+    let mut scene = Scene::new(CLIENT_OFFERS);
     scene.enter(0, &[("audio", "sendonly"), ("video", "sendonly")]);
     let lines = [("audio", "recvonly"), ("video", "recvonly")];
     let peers: Vec<PeerId> = (1..=subscribers).map(|user| scene.enter(user, &lines)).collect();
@@ -154,14 +156,7 @@ fn one_to_many(subscribers: usize) {
 
 /// Everybody has m-lines for everybody, comes with sound and picture, and goes.
 fn meeting(people: usize) {
-    let policy = Policy {
-        server_offers_first: false,
-        server_may_offer: false,
-        live_binding: true,
-        slots: &[],
-        role: Role::Participant,
-    };
-    let mut scene = Scene::new(policy);
+    let mut scene = Scene::new(Policy { server_may_offer: false, live_binding: true, ..CLIENT_OFFERS });
     let own = [("audio", "sendonly"), ("video", "sendonly")];
     let others = [("audio", "recvonly"), ("video", "recvonly")].repeat(people - 1);
     let lines = [&own[..], &others].concat();
@@ -171,14 +166,7 @@ fn meeting(people: usize) {
 
 /// Everybody comes with two m-lines and is offered the others' tracks one by one.
 fn offered_meeting(people: usize) {
-    let policy = Policy {
-        server_offers_first: false,
-        server_may_offer: true,
-        live_binding: false,
-        slots: &[],
-        role: Role::Participant,
-    };
-    let mut scene = Scene::new(policy);
+    let mut scene = Scene::new(CLIENT_OFFERS);
     let lines = [("audio", "sendrecv"), ("video", "sendrecv")];
     let peers: Vec<PeerId> = (0..people).map(|user| scene.enter(user, &lines)).collect();
     peers.into_iter().for_each(|peer| scene.leave(peer));

@@ -71,8 +71,8 @@
 //! one worker until that is too full for it, and only this worker hears of the session.
 //!
 //! Either way a claim makes a route: [`forward::plan`] publishes it with a new table, at most every 5 ms. Commands that
-//! need the table wait for it in the hub, everything else leaves at once; a worker takes commands in portions of about a
-//! millisecond.
+//! need the table wait for it in the hub, and those behind them too; notices and what opens a session leave at once. A worker
+//! takes commands in portions of about a millisecond.
 //!
 //! # Where this differs from what one might expect
 //!
@@ -83,6 +83,9 @@
 //!   how much padding where it may be asked for it byte by byte.
 //! - *Keys are given out by control.* A key is an index and an epoch, valid on all workers, so tables need no hashing and
 //!   a late message to a peer that has gone reaches nobody.
+//! - *A turn may be put off.* What comes while a burst is read is read first, once, and leaves in the same trains.
+//! - *A worker that stays behind leaves something out.* Datagrams say how long they waited in the kernel; `worker/backlog.rs`
+//!   gives up late video, much later audio, and [`session::track`] lets video go on with a keyframe.
 //! - *No pacer, no bandwidth estimate, no layers yet*: what is received is sent at once. Layers will be chosen where packets
 //!   are admitted, the pacer will sit where they are written.
 //!

@@ -86,6 +86,7 @@ impl WorkerCore {
         for key in &self.dirty {
             let Some(track) = self.tracks.track_mut(*key) else { continue };
             let Some(route) = table.route(*key) else {
+                track.fanout = 0;
                 track.fresh.iter().for_each(|_| self.discards.count(Discard::NoSubscriber));
                 continue;
             };
