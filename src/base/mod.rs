@@ -5,6 +5,7 @@
 
 pub mod batch;
 pub mod format;
+pub mod frame;
 pub mod ids;
 pub mod seq;
 pub mod train;

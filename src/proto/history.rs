@@ -5,6 +5,7 @@
 //! Forbids: keys, ssrcs, anything of a subscriber.
 
 use crate::base::format::Format;
+use crate::base::frame::FrameMarks;
 use crate::base::ids::Ssrc;
 
 /// Bytes of one video track: 2 s at 4 Mbit/s, far beyond the round trip that makes a retransmission useful.
@@ -29,8 +30,10 @@ pub struct PacketMeta {
     pub marker: bool,
     /// What the payload is.
     pub format: Format,
-    /// A decoder may start here.
-    pub keyframe_start: bool,
+    /// Which stream of the track's simulcast it belongs to.
+    pub encoding: u8,
+    /// What it says about its picture.
+    pub marks: FrameMarks,
 }
 
 /// A packet as it stands in the history.
@@ -129,7 +132,8 @@ mod tests {
             timestamp: 0,
             marker: false,
             format: Format::Vp8,
-            keyframe_start: false,
+            encoding: 0,
+            marks: FrameMarks::default(),
         };
         Packet { meta, exts: b"e", payload }
     }

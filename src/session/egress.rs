@@ -303,7 +303,7 @@ impl Slot {
         }
         let since = *self.awaits_keyframe_since.get_or_insert(now);
         let is_patient = now.saturating_duration_since(since) < AWAIT_KEYFRAME_MAX;
-        if self.kind == MediaKind::Video && !packet.meta.keyframe_start && is_patient {
+        if self.kind == MediaKind::Video && !packet.meta.marks.begins() && is_patient {
             self.source = None;
             return Err(Discard::AwaitsKeyframe);
         }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use rand::{SeedableRng, rngs::StdRng};
 
 use super::*;
+use crate::base::frame::FrameMarks;
 use crate::base::ids::Mid;
 use crate::crypto::srtp::{SrtpReceiver, SrtpSuite};
 use crate::proto::history::PacketMeta;
@@ -82,9 +83,10 @@ impl Bench {
     }
 
     /// The publisher's packet is kept, not yet forwarded.
-    fn keep(&mut self, seq: u64, format: Format, keyframe_start: bool, exts: &[u8], payload: &[u8]) {
-        let source = Ssrc(5);
-        let meta = PacketMeta { seq, source, timestamp: seq as u32 * 100, marker: false, format, keyframe_start };
+    fn keep(&mut self, seq: u64, format: Format, begins: bool, exts: &[u8], payload: &[u8]) {
+        let (source, timestamp) = (Ssrc(5), seq as u32 * 100);
+        let marks = if begins { FrameMarks::WHOLE } else { FrameMarks::default() };
+        let meta = PacketMeta { seq, source, timestamp, marker: false, format, encoding: 0, marks };
         assert!(self.track.insert(Packet { meta, exts, payload }));
     }
 

@@ -167,9 +167,9 @@ impl Ingress {
         }
         let seq = stream.gaps.renumber(media.seq).and_then(|seq| seq.checked_add_signed(stream.track_offset));
         let seq = seq.ok_or(Discard::TooOld)?;
-        let keyframe_start = payload::is_keyframe_start(media.format, media.payload);
+        let marks = payload::frame_marks(media.format, media.payload);
         stream.last_format = Some(media.format);
-        stream.keyframes += u64::from(keyframe_start && kind == MediaKind::Video);
+        stream.keyframes += u64::from(marks.begins() && kind == MediaKind::Video);
         let source_ssrc = stream.ssrc;
         publication.track_highest = Some(publication.track_highest.map_or(seq, |highest| highest.max(seq)));
         let meta = PacketMeta {
@@ -178,7 +178,8 @@ impl Ingress {
             timestamp: view.timestamp(),
             marker: view.marker(),
             format: media.format,
-            keyframe_start,
+            encoding: 0,
+            marks,
         };
         Ok(MediaIn {
             track: publication.track,

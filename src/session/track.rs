@@ -89,7 +89,7 @@ impl Track {
             return Err(Discard::Overload);
         }
         let Some(since) = self.shed_since else { return Ok(()) };
-        if !meta.keyframe_start && now.saturating_duration_since(since) < SHED_MAX {
+        if !meta.marks.begins() && now.saturating_duration_since(since) < SHED_MAX {
             return Err(Discard::AwaitsKeyframe);
         }
         self.shed_since = None;
@@ -101,7 +101,7 @@ impl Track {
         if self.fresh.len() == FRESH_MAX || !self.history.insert(packet) {
             return false;
         }
-        if packet.meta.keyframe_start {
+        if packet.meta.marks.begins() {
             self.keyframe.handle_keyframe();
         }
         self.fresh.push(packet.meta.seq);
@@ -162,14 +162,16 @@ impl Tracks {
 mod tests {
     use super::*;
     use crate::base::format::Format;
+    use crate::base::frame::FrameMarks;
     use crate::runtime::clock;
 
     fn track(kind: MediaKind) -> Track {
         Track::new(TrackKey { index: 0, epoch: 0 }, kind)
     }
 
-    fn meta(keyframe_start: bool) -> PacketMeta {
-        PacketMeta { seq: 1, source: Ssrc(1), timestamp: 0, marker: false, format: Format::Vp8, keyframe_start }
+    fn meta(begins: bool) -> PacketMeta {
+        let marks = if begins { FrameMarks::WHOLE } else { FrameMarks::default() };
+        PacketMeta { seq: 1, source: Ssrc(1), timestamp: 0, marker: false, format: Format::Vp8, encoding: 0, marks }
     }
 
     #[test]

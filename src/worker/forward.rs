@@ -239,6 +239,7 @@ mod tests {
     use super::*;
     use crate::base::batch::Path;
     use crate::base::format::Format;
+    use crate::base::frame::FrameMarks;
     use crate::base::ids::{PeerId, SessionKey, Ssrc, WorkerId};
     use crate::crypto::cert::Certificate;
     use crate::forward::plan::{Plan, SharedTable};
@@ -266,7 +267,8 @@ mod tests {
             timestamp: 0,
             marker: false,
             format: Format::Opus,
-            keyframe_start: true,
+            encoding: 0,
+            marks: FrameMarks::WHOLE,
         };
         Packet { meta, exts: &[], payload: b"x" }
     }

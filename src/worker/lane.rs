@@ -256,6 +256,7 @@ fn lane(slots: usize, index: u8) -> (Outlet, Inlet) {
 mod tests {
     use super::*;
     use crate::base::format::Format;
+    use crate::base::frame::FrameMarks;
     use crate::base::ids::Ssrc;
 
     const TRACK: TrackKey = TrackKey { index: 1, epoch: 0 };
@@ -267,7 +268,8 @@ mod tests {
             timestamp: 0,
             marker: false,
             format: Format::Opus,
-            keyframe_start: true,
+            encoding: 0,
+            marks: FrameMarks::WHOLE,
         };
         Packet { meta, exts: b"ee", payload }
     }

@@ -9,6 +9,7 @@ pub mod vp8;
 pub mod vp9;
 
 use crate::base::format::Format;
+use crate::base::frame::FrameMarks;
 
 /// Whether a decoder that knows nothing yet can begin with this packet. Audio can begin anywhere.
 pub fn is_keyframe_start(format: Format, payload: &[u8]) -> bool {
@@ -19,6 +20,11 @@ pub fn is_keyframe_start(format: Format, payload: &[u8]) -> bool {
         Format::H264 { .. } => h264::is_keyframe_start(payload),
         Format::Av1 { .. } => av1::is_keyframe_start(payload),
     }
+}
+
+/// What a payload says about its frame.
+pub fn frame_marks(format: Format, payload: &[u8]) -> FrameMarks {
+    if is_keyframe_start(format, payload) { FrameMarks::WHOLE } else { FrameMarks::default() }
 }
 
 /// Fuzz body: any bytes as a payload of every format.
