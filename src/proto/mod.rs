@@ -4,6 +4,7 @@ pub mod dtls;
 pub mod history;
 pub mod ice;
 pub mod keyframe;
+pub mod link;
 pub mod nack;
 pub mod report;
 pub mod twcc;

@@ -5,7 +5,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::*;
 use crate::base::ids::Ssrc;
-use crate::sim::net::LinkConfig;
+use crate::proto::link::LinkConfig;
 use crate::sim::oracle::hash_of;
 use crate::sim::peer_scripted::{ScriptedConfig, ScriptedPeer};
 
