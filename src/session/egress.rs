@@ -134,7 +134,7 @@ impl Egress {
         let payload = slot.payload_for(packet.meta.format).ok_or(Discard::FormatNotNegotiated)?;
         slot.start(now, packet)?;
         let seq = packet.meta.seq;
-        let numbers = slot.rewriter.number(now, seq, packet.meta.timestamp).ok_or(Discard::TooOld)?;
+        let numbers = slot.rewriter.number(now, &packet.meta).ok_or(Discard::TooOld)?;
         let due = Due { stream: mline, is_audio: slot.kind == MediaKind::Audio, bytes: bytes as u16 };
         Ok((Admitted { track: track.key, seq, mline, pt: payload.pt, numbers }, due))
     }
@@ -182,13 +182,12 @@ impl Egress {
         if !slot.may_retransmit(now) {
             return Err(Discard::RetransmissionLimit);
         }
-        let (track_seq, index) = slot.rewriter.find(seq).ok_or(Discard::TooOld)?;
-        let packet = track.history.packet(track_seq).ok_or(Discard::TooOld)?;
-        let timestamp = slot.rewriter.translate_timestamp(packet.meta.timestamp).ok_or(Discard::TooOld)?;
+        let found = slot.rewriter.find(seq).ok_or(Discard::TooOld)?;
+        let (packet, index) = (track.history.packet(found.seq).ok_or(Discard::TooOld)?, found.numbers.index);
         let payload = slot.payload_for(packet.meta.format).ok_or(Discard::FormatNotNegotiated)?;
         match payload.rtx_pt {
             Some(rtx_pt) => {
-                let numbers = Numbers { index: slot.rtx_index, timestamp };
+                let numbers = Numbers { index: slot.rtx_index, ..found.numbers };
                 slot.rtx_index += 1;
                 let header = slot.header(rtx_pt, slot.rtx_ssrc, numbers, &packet);
                 // RFC 4588 §4: the original sequence number goes before the payload.
@@ -200,7 +199,7 @@ impl Egress {
             // or the padding is forgotten, nothing is sent.
             None => {
                 let padding = slot.rewriter.rebuild(index).ok_or(Discard::TooOld)?;
-                let header = slot.header(payload.pt, slot.ssrc, Numbers { index, timestamp }, &packet);
+                let header = slot.header(payload.pt, slot.ssrc, found.numbers, &packet);
                 slot.send(&header, Around { prefix: &[], padding }, &packet, index, outlet, tx)?;
             }
         }
@@ -298,7 +297,7 @@ impl Slot {
     /// Begins with the first packet of a track, of a track's new source or after a long absence; video begins with a
     /// keyframe.
     fn start(&mut self, now: Instant, packet: &Packet<'_>) -> Result<(), Discard> {
-        if self.source == Some(packet.meta.source) && self.rewriter.is_near(packet.meta.seq) {
+        if self.source == Some(packet.meta.source) && self.rewriter.is_near(packet.meta.encoding, packet.meta.seq) {
             return Ok(());
         }
         let since = *self.awaits_keyframe_since.get_or_insert(now);
@@ -307,7 +306,7 @@ impl Slot {
             self.source = None;
             return Err(Discard::AwaitsKeyframe);
         }
-        self.rewriter.bind(now, packet.meta.seq, packet.meta.timestamp, packet.meta.format.clock_rate_hz());
+        self.rewriter.bind(now, &packet.meta, None);
         self.source = Some(packet.meta.source);
         self.awaits_keyframe_since = None;
         Ok(())
@@ -334,7 +333,8 @@ impl Slot {
     }
 
     fn header(&self, pt: u8, ssrc: Ssrc, numbers: Numbers, packet: &Packet<'_>) -> Fixed {
-        Fixed { marker: packet.meta.marker, pt, seq: numbers.index as u16, timestamp: numbers.timestamp, ssrc }
+        let timestamp = packet.meta.timestamp.wrapping_add(numbers.shift.timestamp);
+        Fixed { marker: packet.meta.marker, pt, seq: numbers.index as u16, timestamp, ssrc }
     }
 
     /// Header, extensions and payload with what goes around it into a slot of the batch, protected in place.
