@@ -6,5 +6,6 @@ pub mod ice;
 pub mod keyframe;
 pub mod link;
 pub mod nack;
+pub mod pacer;
 pub mod report;
 pub mod twcc;
