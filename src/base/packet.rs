@@ -24,3 +24,16 @@ pub struct PacketMeta {
     /// What it says about its picture.
     pub marks: FrameMarks,
 }
+
+impl PacketMeta {
+    /// Of a packet that carries nothing.
+    pub const NOTHING: Self = Self {
+        seq: 0,
+        source: Ssrc(0),
+        timestamp: 0,
+        marker: false,
+        format: Format::Opus,
+        encoding: 0,
+        marks: FrameMarks::WHOLE,
+    };
+}

@@ -249,7 +249,15 @@ impl Rewriter {
     /// What went out with the 16-bit number `seq`; `None` when that is still to come or too long ago. It may have been
     /// skipped: then this is its first way out.
     pub fn find(&self, seq: u16) -> Option<Found> {
-        let index = crate::base::seq::extend_u16(self.next_index.checked_sub(1)?, seq);
+        self.found(crate::base::seq::extend_u16(self.next_index.checked_sub(1)?, seq))
+    }
+
+    /// What went out so many numbers before the last.
+    pub fn latest(&self, before: u64) -> Option<Found> {
+        self.found(self.next_index.checked_sub(1 + before)?)
+    }
+
+    fn found(&self, index: u64) -> Option<Found> {
         let stretch = self.stretches.iter().rev().find(|stretch| stretch.first_index <= index)?;
         let own = stretch.from + (index - stretch.first_index);
         let is_sent = index < self.next_index && own < stretch.until;

@@ -26,6 +26,11 @@ pub struct Packet<'a> {
     pub payload: &'a [u8],
 }
 
+impl Packet<'_> {
+    /// A packet that carries nothing.
+    pub const NOTHING: Self = Self { meta: PacketMeta::NOTHING, exts: &[], payload: &[] };
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     meta: PacketMeta,

@@ -14,22 +14,34 @@ pub const TICK: Duration = Duration::from_millis(5);
 const DEBT_TICKS_MAX: f64 = 20.0;
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Pacer {
+    tick: Duration,
     /// Bytes per second.
     rate: Option<f64>,
     budget_bytes: f64,
     filled_at: Option<Instant>,
 }
 
+impl Default for Pacer {
+    fn default() -> Self {
+        Self::new(TICK)
+    }
+}
+
 impl Pacer {
+    /// No limit yet; a budget lasts one tick.
+    pub fn new(tick: Duration) -> Self {
+        Self { tick, rate: None, budget_bytes: 0.0, filled_at: None }
+    }
+
     /// Bits per second from now on; `None`: no limit.
     pub fn set_rate(&mut self, now: Instant, bps: Option<u64>) {
         self.fill(now);
         if self.rate.is_none()
             && let Some(bps) = bps
         {
-            self.budget_bytes = bps as f64 / 8.0 * TICK.as_secs_f64();
+            self.budget_bytes = bps as f64 / 8.0 * self.tick.as_secs_f64();
         }
         self.rate = bps.map(|bps| bps as f64 / 8.0);
     }
@@ -43,7 +55,7 @@ impl Pacer {
     /// So many bytes left, or will in a moment.
     pub fn handle_sent(&mut self, bytes: usize) {
         if let Some(rate) = self.rate {
-            let debt_max = rate * TICK.as_secs_f64() * DEBT_TICKS_MAX;
+            let debt_max = rate * self.tick.as_secs_f64() * DEBT_TICKS_MAX;
             self.budget_bytes = (self.budget_bytes - bytes as f64).max(-debt_max);
         }
     }
@@ -52,14 +64,14 @@ impl Pacer {
     pub fn next_timeout(&self) -> Option<Instant> {
         let (rate, at) = (self.rate?, self.filled_at?);
         let debt = Duration::try_from_secs_f64(-self.budget_bytes / rate.max(1.0)).unwrap_or_default();
-        Some(at + debt.max(TICK))
+        Some(at + debt.max(self.tick))
     }
 
     fn fill(&mut self, now: Instant) {
         let elapsed = now.saturating_duration_since(*self.filled_at.get_or_insert(now));
         self.filled_at = Some(now);
         if let Some(rate) = self.rate {
-            let most = rate * TICK.as_secs_f64();
+            let most = rate * self.tick.as_secs_f64();
             // What was not used is over: a line that was idle cannot carry two budgets at once.
             self.budget_bytes = (self.budget_bytes + rate * elapsed.as_secs_f64()).min(most);
         }

@@ -64,10 +64,12 @@ pub struct WorkerCore {
     pub(super) done: (usize, usize),
     /// What one subscriber gets, on its way out.
     pub(super) departure: Departure,
+    /// What leaves later than it came, as its line carries no more.
+    paced: Departure,
     pub(super) hold: Hold,
     backlog: Backlog,
-    /// Tracks whose wish for a keyframe waits.
-    pub(super) keyframes: Vec<TrackKey>,
+    /// Tracks and their streams whose wish for a keyframe waits.
+    pub(super) keyframes: Vec<(TrackKey, u8)>,
     effects: RtcpEffects,
     pub(super) questions: Questions,
     pub(super) events: VecDeque<Event>,
@@ -98,6 +100,7 @@ impl WorkerCore {
             due_sends: 0,
             done: (0, 0),
             departure: Departure::default(),
+            paced: Departure::default(),
             hold: Hold::new(TrainLimits::default().hold_max),
             backlog: Backlog::default(),
             keyframes: Vec::new(),
@@ -117,6 +120,7 @@ impl WorkerCore {
     /// Sets what trains may cost.
     pub fn set_train_limits(&mut self, limits: TrainLimits) {
         self.departure.limits = limits;
+        self.paced.limits = limits;
         self.hold = Hold::new(limits.hold_max);
     }
 
@@ -261,6 +265,7 @@ impl WorkerCore {
         let too_late = self.backlog.is_too_late(now, waited, media.kind);
         let admitted = track.admit(now, too_late, &media.packet.meta);
         let (key_of_track, is_video) = (media.track, media.kind == MediaKind::Video);
+        let encoding = media.packet.meta.encoding;
         let is_first_of_turn = track.fresh.is_empty();
         let is_kept = admitted.is_ok() && track.insert(media.packet);
         self.due_sends += if is_kept { track.fanout } else { 0 };
@@ -268,7 +273,7 @@ impl WorkerCore {
             self.dirty.push(key_of_track);
         }
         if admitted.is_err() && is_video {
-            self.want_keyframe(key_of_track);
+            self.want_keyframe(key_of_track, encoding);
         }
         self.schedule(key);
         admitted?;
@@ -365,6 +370,11 @@ impl WorkerCore {
             let Some(session) = self.seats.session_mut(key) else { continue };
             self.effects.clear();
             let event = session.handle_timeout(now, &self.tracks, &mut self.effects, tx);
+            if let Ok((egress, outlet)) = session.departures() {
+                let ways = (egress, &outlet);
+                let resent = self.paced.drain(now, &self.tracks, ways, &mut self.discards, tx);
+                session.counters.retransmissions += resent;
+            }
             self.handle_session_event(key, event);
             self.handle_effects();
             self.schedule_from(key, Some(now + DEADLINE_STEP_MIN));
@@ -384,22 +394,26 @@ impl WorkerCore {
 
     fn handle_effects(&mut self) {
         let mut effects = std::mem::take(&mut self.effects);
-        effects.keyframes_wanted.drain(..).for_each(|track| self.want_keyframe(track));
-        effects.clocks.drain(..).for_each(|(track, clock)| self.handle_clock(track, clock));
+        effects.keyframes_wanted.drain(..).for_each(|(track, encoding)| self.want_keyframe(track, encoding));
+        effects.clocks.drain(..).for_each(|(track, encoding, clock)| self.handle_clock(track, encoding, clock));
         self.effects = effects;
     }
 
-    fn handle_clock(&mut self, key: TrackKey, clock: SenderClock) {
-        if let Some(track) = self.tracks.track_mut(key) {
-            track.clock = Some(clock);
-        }
+    fn handle_clock(&mut self, key: TrackKey, encoding: u8, clock: SenderClock) {
+        self.note_clock(key, encoding, clock);
         let table = self.table.load();
         if let Some(route) = table.route(key) {
             for worker in route.others(self.id) {
-                if self.lanes.send_clock(worker, key, clock).is_err() {
+                if self.lanes.send_clock(worker, key, encoding, clock).is_err() {
                     self.discards.count(Discard::LaneFull);
                 }
             }
+        }
+    }
+
+    pub(super) fn note_clock(&mut self, key: TrackKey, encoding: u8, clock: SenderClock) {
+        if let Some(encoding) = self.tracks.track_mut(key).and_then(|track| track.encoding_mut(encoding)) {
+            encoding.clock = Some(clock);
         }
     }
 
@@ -419,9 +433,9 @@ impl WorkerCore {
 
     /// When to call [`handle_timeout`](Self::handle_timeout).
     pub fn next_timeout(&self) -> Option<Instant> {
-        let keyframes = self.keyframes.iter().filter_map(|key| {
-            let track = self.tracks.track(*key)?;
-            track.keyframe.next_timeout(self.report_at?)
+        let keyframes = self.keyframes.iter().filter_map(|(key, encoding)| {
+            let encoding = self.tracks.track(*key)?.encoding(*encoding)?;
+            encoding.keyframe.next_timeout(self.report_at?)
         });
         keyframes
             .chain(self.timers.next())

@@ -53,7 +53,7 @@ impl WorkerCore {
         }
         for key in self.dirty.drain(..) {
             if let Some(track) = self.tracks.track_mut(key) {
-                track.forget_fresh();
+                track.plan(); track.forget_planned();
             }
         }
         self.work.clear();
@@ -71,7 +71,7 @@ impl WorkerCore {
             let copied = std::mem::replace(&mut track.copied, track.fresh.len());
             let Some(route) = table.route(*key).filter(|_| track.home.is_some()) else { continue };
             for worker in route.others(self.id) {
-                for packet in track.fresh[copied..].iter().filter_map(|seq| track.history.packet(*seq)) {
+                for packet in track.fresh[copied..].iter().filter_map(|fresh| track.packet(fresh.encoding, fresh.seq)) {
                     if self.lanes.send_media(worker, *key, track.kind, &packet).is_err() {
                         self.discards.count(Discard::LaneFull);
                     }
@@ -131,9 +131,9 @@ impl WorkerCore {
                 }
                 self.done = (self.done.0 + 1, 0);
             }
-            self.departure.arrange(egress);
+            self.departure.arrange(now, egress, &mut self.discards);
         }
-        self.departure.write(&self.tracks, (egress, &outlet), &mut self.discards, tx)
+        self.departure.write(now, &self.tracks, (egress, &outlet), &mut self.discards, tx)
     }
 
     /// A subscriber who cannot be reached.
@@ -163,12 +163,8 @@ impl WorkerCore {
                     self.handle_handed_on(now, RxDatagram::fresh(path, buffer.bytes(len)), tx);
                     self.lanes.give_back(buffer);
                 }
-                LaneItem::KeyframeWanted { track } => self.want_keyframe(track),
-                LaneItem::Clock { track, clock } => {
-                    if let Some(track) = self.tracks.track_mut(track) {
-                        track.clock = Some(clock);
-                    }
-                }
+                LaneItem::KeyframeWanted { track, encoding } => self.want_keyframe(track, encoding),
+                LaneItem::Clock { track, encoding, clock } => self.note_clock(track, encoding, clock),
             }
         }
         self.flush_keyframes(now, tx);
@@ -192,34 +188,36 @@ impl WorkerCore {
         }
     }
 
-    pub(super) fn want_keyframe(&mut self, key: TrackKey) {
+    pub(super) fn want_keyframe(&mut self, key: TrackKey, encoding: u8) {
         let is_routed = self.table.load().route(key).is_some();
         if !is_routed {
             return;
         }
-        self.tracks.ensure(key, MediaKind::Video).keyframe.want();
-        if !self.keyframes.contains(&key) {
-            self.keyframes.push(key);
+        let Some(stream) = self.tracks.ensure(key, MediaKind::Video).ensure(encoding) else { return };
+        stream.keyframe.want();
+        if !self.keyframes.contains(&(key, encoding)) {
+            self.keyframes.push((key, encoding));
         }
     }
 
     /// Sends the keyframe requests that are due: to the publisher, or to the worker where it lives.
     pub(super) fn flush_keyframes(&mut self, now: Instant, tx: &mut TxBatch) {
         let mut keyframes = std::mem::take(&mut self.keyframes);
-        keyframes.retain(|key| {
+        keyframes.retain(|(key, encoding)| {
             let Some(track) = self.tracks.track_mut(*key) else { return false };
-            if !track.keyframe.poll(now) {
-                return track.keyframe.next_timeout(now).is_some();
+            let Some(stream) = track.encoding_mut(*encoding) else { return false };
+            if !stream.keyframe.poll(now) {
+                return stream.keyframe.next_timeout(now).is_some();
             }
             match track.home {
                 Some((session, mline)) => {
                     if let Some(session) = self.seats.session_mut(session) {
-                        session.ask_keyframe(mline, 0, tx);
+                        session.ask_keyframe(mline, *encoding, tx);
                     }
                 }
                 None => {
                     let home = self.table.load().route(*key).map(|route| route.home);
-                    if home.is_some_and(|home| self.lanes.send_keyframe_wanted(home, *key).is_err()) {
+                    if home.is_some_and(|home| self.lanes.send_keyframe_wanted(home, *key, *encoding).is_err()) {
                         self.discards.count(Discard::LaneFull);
                     }
                 }
