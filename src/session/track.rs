@@ -13,8 +13,8 @@ use crate::forward::speaker::LevelMeter;
 use crate::proto::history::{self, History, Packet, PacketMeta};
 use crate::proto::keyframe::KeyframeRequester;
 
-/// Packets of one track that one turn may bring. A turn handles some hundred datagrams; more wait in the socket. What a
-/// busy worker holds for the next turn is less.
+/// Packets of one track that wait at most. A turn handles some hundred datagrams; more wait in the socket. What a busy
+/// worker holds or has planned is less.
 const FRESH_MAX: usize = 1024;
 
 /// Without a recognisable keyframe for so long, left-out video goes on anyway: end-to-end encryption may hide it.
@@ -46,6 +46,8 @@ pub struct Track {
     pub history: History,
     /// What came and is not forwarded yet, in order of arrival.
     pub fresh: Vec<u64>,
+    /// How many of them are being forwarded. The others wait until that is done, so that nobody gets them first.
+    planned: usize,
     /// How many of them went to other workers.
     pub copied: usize,
     /// The wish for a keyframe.
@@ -73,6 +75,7 @@ impl Track {
             home: None,
             history,
             fresh: Vec::with_capacity(FRESH_MAX),
+            planned: 0,
             copied: 0,
             keyframe: KeyframeRequester::default(),
             clock: None,
@@ -96,7 +99,7 @@ impl Track {
         Ok(())
     }
 
-    /// Keeps a packet for this turn's forwarding. `false` when it is too old or the turn brought too many.
+    /// Keeps a packet to be forwarded. `false` when it is too old or too many wait.
     pub fn insert(&mut self, packet: Packet<'_>) -> bool {
         if self.fresh.len() == FRESH_MAX || !self.history.insert(packet) {
             return false;
@@ -108,10 +111,27 @@ impl Track {
         true
     }
 
-    /// What was fresh has been forwarded.
-    pub fn forget_fresh(&mut self) {
-        self.fresh.clear();
-        self.copied = 0;
+    /// How many packets wait to be planned.
+    pub fn waiting(&self) -> usize {
+        self.fresh.len() - self.planned
+    }
+
+    /// Plans all that is fresh: how many packets.
+    pub fn plan(&mut self) -> usize {
+        self.planned = self.fresh.len();
+        self.planned
+    }
+
+    /// What is planned.
+    pub fn planned(&self) -> &[u64] {
+        &self.fresh[..self.planned]
+    }
+
+    /// What was planned has been forwarded.
+    pub fn forget_planned(&mut self) {
+        self.fresh.drain(..self.planned);
+        self.copied = self.copied.saturating_sub(self.planned);
+        self.planned = 0;
     }
 }
 
