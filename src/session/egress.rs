@@ -334,6 +334,11 @@ impl Egress {
         }
     }
 
+    /// Whether something waits for the peer's line.
+    pub fn has_backlog(&self) -> bool {
+        self.downlink.as_ref().is_some_and(|downlink| downlink.has_backlog())
+    }
+
     /// Deadlines that passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         if let Some(downlink) = &mut self.downlink {

@@ -14,8 +14,8 @@ use rand::rngs::StdRng;
 use super::backlog::Backlog;
 use super::command::{COMMAND_WORK_PER_TURN, Command, Event, IoNumbers};
 use super::departure::Departure;
-use super::forward::Work;
 use super::hold::Hold;
+use super::job::Jobs;
 use super::lane::Lanes;
 use super::seats::{Seat, Seats, State};
 use super::stun::Questions;
@@ -40,9 +40,9 @@ const DEADLINE_STEP_MIN: Duration = Duration::from_millis(1);
 /// How often numbers for people are told.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Datagrams that one turn sends, about: some ten milliseconds of work. More waits, so that commands, checks and
-/// handshakes are never further away than that.
-const SENDS_PER_TURN_MAX: usize = 8192;
+/// Datagrams that a worker takes upon itself, about: less than ten milliseconds of work. More waits in the kernel, where
+/// the oldest is read first and what is late is known by its age.
+const SENDS_DUE_MAX: usize = 8192;
 
 /// See the module.
 pub struct WorkerCore {
@@ -54,14 +54,12 @@ pub struct WorkerCore {
     pub(super) table: SharedTable,
     pub(super) lanes: Lanes,
     timers: Timers,
-    /// Tracks that got packets this turn.
+    /// Tracks with packets that wait to be planned.
     pub(super) dirty: Vec<TrackKey>,
-    /// What is to be forwarded this turn, subscriber by subscriber.
-    pub(super) work: Vec<Work>,
-    /// Datagrams that forwarding this turn's packets will send, about.
+    /// What is planned, subscriber by subscriber.
+    pub(super) jobs: Jobs,
+    /// Datagrams that forwarding all that came will send, about.
     pub(super) due_sends: usize,
-    /// How far `work` is taken up: subscription and packet.
-    pub(super) done: (usize, usize),
     /// What one subscriber gets, on its way out.
     pub(super) departure: Departure,
     /// What leaves later than it came, as its line carries no more.
@@ -96,9 +94,8 @@ impl WorkerCore {
             lanes,
             timers: Timers::default(),
             dirty: Vec::new(),
-            work: Vec::new(),
+            jobs: Jobs::default(),
             due_sends: 0,
-            done: (0, 0),
             departure: Departure::default(),
             paced: Departure::default(),
             hold: Hold::new(TrainLimits::default().hold_max),
@@ -186,9 +183,9 @@ impl WorkerCore {
         self.timers.clear(key);
     }
 
-    /// Whether this turn has as much to forward as a turn may.
+    /// Whether there is as much to forward as may be; what else came waits where it is.
     pub fn has_enough_work(&self) -> bool {
-        self.due_sends >= SENDS_PER_TURN_MAX
+        self.due_sends >= SENDS_DUE_MAX
     }
 
     /// One UDP datagram from a socket.
@@ -266,10 +263,10 @@ impl WorkerCore {
         let admitted = track.admit(now, too_late, &media.packet.meta);
         let (key_of_track, is_video) = (media.track, media.kind == MediaKind::Video);
         let encoding = media.packet.meta.encoding;
-        let is_first_of_turn = track.fresh.is_empty();
+        let is_first_to_wait = track.waiting() == 0;
         let is_kept = admitted.is_ok() && track.insert(media.packet);
         self.due_sends += if is_kept { track.fanout } else { 0 };
-        if is_kept && is_first_of_turn {
+        if is_kept && is_first_to_wait {
             self.dirty.push(key_of_track);
         }
         if admitted.is_err() && is_video {
