@@ -1,5 +1,6 @@
 //! One protocol, one sans-IO machine: `handle_*(now, ..)` in, `poll_*` out.
 
+pub mod bwe;
 pub mod dtls;
 pub mod history;
 pub mod ice;
