@@ -4,5 +4,6 @@ pub mod gap;
 pub mod order;
 pub mod plan;
 pub mod rewrite;
+pub mod select;
 pub mod speaker;
 pub mod table;

@@ -138,6 +138,8 @@ impl Peer {
         // VP8 payload descriptor with S=1, then the P bit: 0 is a keyframe (RFC 7741 §4.2, §4.3).
         payload[0] = 0x10;
         payload[1] = u8::from(!is_keyframe);
+        // RFC 6386 §9.1: the start code of a key frame.
+        payload[4..7].copy_from_slice(&[0x9d, 0x01, 0x2a]);
         self.packet(mline, PTS[mline], SOURCES[mline], self.timestamps[mline], &payload)
     }
 
