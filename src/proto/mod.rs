@@ -6,4 +6,5 @@ pub mod ice;
 pub mod keyframe;
 pub mod nack;
 pub mod report;
+pub mod run;
 pub mod twcc;

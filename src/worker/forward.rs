@@ -211,6 +211,8 @@ impl WorkerCore {
             if !track.keyframe.poll(now) {
                 return track.keyframe.next_timeout(now).is_some();
             }
+            // A request that gets lost is repeated.
+            let waits = track.keyframe.next_timeout(now).is_some();
             match track.home {
                 Some((session, mline)) => {
                     if let Some(session) = self.seats.session_mut(session) {
@@ -224,7 +226,7 @@ impl WorkerCore {
                     }
                 }
             }
-            false
+            waits
         });
         self.keyframes = keyframes;
     }
