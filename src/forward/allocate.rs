@@ -50,7 +50,11 @@ const OTHER_LINK_PERCENT: u64 = 150;
 /// Between two steps up of one subscription.
 const UP_INTERVAL: Duration = Duration::from_secs(1);
 /// The same when the gain is small and the next greater one may come soon.
-const UP_INTERVAL_SMALL: Duration = Duration::from_secs(3);
+const UP_INTERVAL_SMALL: Duration = Duration::from_secs(5);
+/// While the estimate rises notably, a step up waits so long to see how far.
+const RISE_MAX: Duration = Duration::from_secs(3);
+/// What is notable from one [`CALM`] to the next, in percent of the former.
+const RISE_PERCENT: u64 = 110;
 /// A gain in quality (in doublings of the picture's size) from which on it is worth a change.
 const GAIN: f32 = 1.0;
 
@@ -115,6 +119,7 @@ struct Link {
     /// The least estimates of this [`CALM`] and the one before.
     lows: [Option<u64>; 2],
     low_since: Option<Instant>,
+    rising_since: Option<Instant>,
     over_since: Option<Instant>,
     lowered_at: Option<Instant>,
     raised_at: Option<Instant>,
@@ -242,7 +247,7 @@ impl Allocator {
             }
         }
         if self.members.iter().any(|member| member.level > member.kept && !member.is_fresh) {
-            self.link.raised_at = Some(now);
+            self.link.raise(now);
         }
     }
 
@@ -384,6 +389,8 @@ impl Link {
             self.low_since = Some(now);
         }
         self.lows[0] = Some(self.lows[0].map_or(budget_bps, |low| low.min(budget_bps)));
+        let is_rising = matches!(self.lows, [Some(low), Some(former)] if low > share(former, RISE_PERCENT, 100));
+        self.rising_since = is_rising.then(|| self.rising_since.unwrap_or(now));
         if self.is_eager(now) {
             return budget_bps;
         }
@@ -419,10 +426,15 @@ impl Link {
         share(budget_bps, 100 - headroom, 100)
     }
 
+    fn raise(&mut self, now: Instant) {
+        self.raised_at = Some(now);
+        self.rising_since = self.rising_since.map(|_| now);
+    }
+
     fn may_rise(&self, now: Instant, goal_bps: u64) -> bool {
         let is_other_link = goal_bps >= share(self.failed_bps, OTHER_LINK_PERCENT, 100);
         let hold = if is_other_link { HOLD_MIN } else { self.hold };
-        self.lowered_at.is_none_or(|at| now >= at + hold)
+        self.lowered_at.is_none_or(|at| now >= at + hold) && self.rising_since.is_none_or(|at| now >= at + RISE_MAX)
     }
 
     /// Until the next step up, at the earliest.
@@ -458,3 +470,7 @@ impl PartialEq for Claim {
 }
 
 impl Eq for Claim {}
+
+#[cfg(test)]
+#[path = "allocate_tests.rs"]
+mod tests;

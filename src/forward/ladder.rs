@@ -224,3 +224,154 @@ fn is_within(layer: Layer, forced: Layer) -> bool {
         && layer.spatial <= forced.spatial
         && layer.temporal <= forced.temporal
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offer(encoding: u8, spatial: u8, temporal: u8, bps: u64, pixels: u32, fps: f32) -> Offer {
+        Offer { layer: Layer { encoding, spatial, temporal }, bps, pixels: Some(pixels), fps: Some(fps) }
+    }
+
+    /// Three encodings as browsers send them, of three temporal layers each.
+    fn simulcast() -> Vec<Offer> {
+        let encodings = [(150_000, 320 * 180), (500_000, 640 * 360), (2_500_000, 1280 * 720)];
+        let of = |(encoding, (bps, pixels)): (usize, (u64, u32))| {
+            [(0, 50, 7.5), (1, 70, 15.0), (2, 100, 30.0)]
+                .map(|(temporal, share, fps)| offer(encoding as u8, 0, temporal, bps * share / 100, pixels, fps))
+        };
+        encodings.into_iter().enumerate().flat_map(of).collect()
+    }
+
+    fn ladder(want: &Want, offers: &[Offer], current: Option<Layer>) -> (Vec<(u8, u8)>, Limit) {
+        let mut steps = Vec::new();
+        let limit = Builder::default().build(want, offers.iter().copied(), current, &mut steps);
+        assert!(steps.is_sorted_by(|a, b| a.bps <= b.bps && a.quality < b.quality));
+        (steps.iter().map(|step| (step.layer.encoding.max(step.layer.spatial), step.layer.temporal)).collect(), limit)
+    }
+
+    #[test]
+    fn each_step_is_dearer_and_better() {
+        let all = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)];
+        assert_eq!(ladder(&Want::best(0), &simulcast(), None), (all.to_vec(), Limit::None));
+        assert_eq!(ladder(&Want::best(0), &[], None), (vec![], Limit::None));
+    }
+
+    #[test]
+    fn more_pixels_stand_above_more_frames_for_the_same_bits() {
+        let close = [
+            offer(0, 0, 0, 100, 230_400, 15.0),
+            offer(0, 0, 1, 160, 230_400, 30.0),
+            offer(1, 0, 0, 150, 921_600, 15.0),
+            offer(1, 0, 1, 300, 921_600, 30.0),
+        ];
+        assert_eq!(ladder(&Want::best(0), &close, None).0, [(0, 0), (1, 0), (1, 1)]);
+        // A little more in size does not pay for half the frames, unless it is a screen.
+        let near = [
+            offer(0, 0, 0, 100, 500_000, 15.0),
+            offer(0, 0, 1, 160, 500_000, 30.0),
+            offer(1, 0, 0, 180, 700_000, 15.0),
+            offer(1, 0, 1, 300, 700_000, 30.0),
+        ];
+        assert_eq!(ladder(&Want::best(0), &near, None).0, [(0, 0), (0, 1), (1, 1)]);
+        let screen = Want { is_screen: true, ..Want::best(0) };
+        assert_eq!(ladder(&screen, &near, None).0, [(0, 0), (0, 1), (1, 0), (1, 1)]);
+    }
+
+    #[test]
+    fn a_tile_gets_the_smallest_layer_that_covers_it() {
+        for (pixels, best, limit) in [
+            (1, (0, 2), Limit::Request),
+            (320 * 180, (0, 2), Limit::Request),
+            (320 * 200, (0, 2), Limit::Request),
+            (400 * 225, (1, 2), Limit::Request),
+            (641 * 361, (1, 2), Limit::Request),
+            (960 * 540, (2, 2), Limit::None),
+            (3840 * 2160, (2, 2), Limit::None),
+        ] {
+            let want = Want { max_pixels: Some(pixels), ..Want::best(0) };
+            let (steps, found) = ladder(&want, &simulcast(), None);
+            assert_eq!((steps.last().copied(), found), (Some(best), limit), "{pixels}");
+        }
+    }
+
+    #[test]
+    fn frames_are_capped_by_rate_and_by_layer() {
+        for (max_fps, max_temporal, temporal) in [
+            (Some(30), None, 2),
+            (Some(15), None, 1),
+            (Some(16), None, 1),
+            (Some(1), None, 0),
+            (Some(60), None, 2),
+            (None, Some(1), 1),
+            (None, Some(0), 0),
+            (Some(15), Some(0), 0),
+            (None, Some(9), 2),
+        ] {
+            let want = Want { max_fps, max_temporal, ..Want::best(0) };
+            let (steps, limit) = ladder(&want, &simulcast(), None);
+            assert_eq!(steps.last(), Some(&(2, temporal)), "{max_fps:?} {max_temporal:?}");
+            assert_eq!(limit == Limit::Request, temporal < 2);
+        }
+        // A cap below what is sent leaves the lowest.
+        let odd = [offer(0, 0, 2, 100, 1000, 30.0)];
+        assert_eq!(ladder(&Want { max_temporal: Some(0), ..Want::best(0) }, &odd, None).0, [(0, 2)]);
+    }
+
+    #[test]
+    fn a_layer_that_was_asked_for_is_the_best_that_is_given() {
+        let all = u8::MAX;
+        let force = |encoding, spatial, temporal| Want {
+            forced: Some(Layer { encoding, spatial, temporal }),
+            max_pixels: Some(1),
+            ..Want::best(0)
+        };
+        let whole = ladder(&force(1, all, all), &simulcast(), None);
+        assert_eq!(whole, (vec![(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)], Limit::Request));
+        assert_eq!(ladder(&force(2, all, all), &simulcast(), None).1, Limit::None, "whatever the tile's size");
+        assert_eq!(ladder(&force(1, all, 0), &simulcast(), None).0.last(), Some(&(1, 0)));
+        let gone: Vec<_> = simulcast().into_iter().filter(|offer| offer.layer.encoding != 2).collect();
+        let (steps, limit) = ladder(&force(2, all, all), &gone, None);
+        assert_eq!((steps.last(), limit), (Some(&(1, 2)), Limit::NotSent));
+        let scalable =
+            [offer(0, 0, 0, 100, 1000, 30.0), offer(0, 1, 0, 300, 4000, 30.0), offer(0, 2, 0, 900, 16_000, 30.0)];
+        assert_eq!(ladder(&force(all, 1, all), &scalable, None).0, [(0, 0), (1, 0)]);
+    }
+
+    #[test]
+    fn where_sizes_are_unknown_bits_stand_for_them() {
+        let mut offers = simulcast();
+        offers[8].pixels = None;
+        assert_eq!(ladder(&Want::best(0), &offers, None).0.len(), 9);
+        let tile = Want { max_pixels: Some(160_000), ..Want::best(0) };
+        assert_eq!(ladder(&tile, &offers, None).0.last(), Some(&(1, 2)));
+    }
+
+    #[test]
+    fn of_the_same_size_more_bits_are_better() {
+        // Old Chromium sends screens so.
+        let screen = [offer(0, 0, 0, 200_000, 2_000_000, 5.0), offer(1, 0, 0, 1_500_000, 2_000_000, 30.0)];
+        assert_eq!(ladder(&Want::best(0), &screen, None).0, [(0, 0), (1, 0)]);
+    }
+
+    #[test]
+    fn what_is_not_measured_is_given_when_there_is_nothing_else() {
+        let mut offers = simulcast();
+        for offer in &mut offers {
+            offer.fps = None;
+        }
+        assert_eq!(ladder(&Want::best(0), &offers, None).0, [(0, 0)]);
+        offers[4].fps = Some(15.0);
+        assert_eq!(ladder(&Want::best(0), &offers, None).0, [(1, 1)]);
+    }
+
+    #[test]
+    fn measuring_errors_do_not_push_out_what_is_sent() {
+        let mut offers = [offer(0, 0, 0, 1000, 230_400, 30.0), offer(1, 0, 0, 990, 921_600, 30.0)];
+        let kept = Some(offers[0].layer);
+        assert_eq!(ladder(&Want::best(0), &offers, None).0, [(1, 0)]);
+        assert_eq!(ladder(&Want::best(0), &offers, kept).0, [(0, 0), (1, 0)]);
+        offers[0].bps = 1200;
+        assert_eq!(ladder(&Want::best(0), &offers, kept).0, [(1, 0)]);
+    }
+}
