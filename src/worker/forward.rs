@@ -238,7 +238,7 @@ impl WorkerCore {
                 return stream.keyframe.next_timeout(now).is_some();
             }
             // A request that gets lost is repeated.
-            let waits = track.keyframe.next_timeout(now).is_some();
+            let waits = stream.keyframe.next_timeout(now).is_some();
             match track.home {
                 Some((session, mline)) => {
                     if let Some(session) = self.seats.session_mut(session) {
