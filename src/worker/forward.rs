@@ -237,6 +237,8 @@ impl WorkerCore {
             if !stream.keyframe.poll(now) {
                 return stream.keyframe.next_timeout(now).is_some();
             }
+            // A request that gets lost is repeated.
+            let waits = stream.keyframe.next_timeout(now).is_some();
             match track.home {
                 Some((session, mline)) => {
                     if let Some(session) = self.seats.session_mut(session) {
@@ -250,7 +252,7 @@ impl WorkerCore {
                     }
                 }
             }
-            false
+            waits
         });
         self.keyframes = keyframes;
     }
