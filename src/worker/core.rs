@@ -367,7 +367,10 @@ impl WorkerCore {
             let Some(session) = self.seats.session_mut(key) else { continue };
             self.effects.clear();
             let event = session.handle_timeout(now, &self.tracks, &mut self.effects, tx);
-            if let Ok((egress, outlet)) = session.departures() {
+            // Who has packets in a batch that was full gets those first.
+            if self.departure.session() != Some(key)
+                && let Ok((egress, outlet)) = session.departures()
+            {
                 let ways = (egress, &outlet);
                 let resent = self.paced.drain(now, &self.tracks, ways, &mut self.discards, tx);
                 session.counters.retransmissions += resent;
