@@ -90,7 +90,7 @@ impl Bench {
         let (source, timestamp) = (Ssrc(5), seq as u32 * 100);
         let marks = if begins { FrameMarks::WHOLE } else { FrameMarks::default() };
         let meta = PacketMeta { seq, source, timestamp, marker: false, format, encoding: 0, marks };
-        assert!(self.tracks.track_mut(TRACK).unwrap().insert(Packet { meta, exts, payload }));
+        assert!(self.tracks.track_mut(TRACK).unwrap().insert(self.now, Packet { meta, exts, payload }));
     }
 
     fn forward(&mut self, seq: u64) -> Result<(), Discard> {

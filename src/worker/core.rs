@@ -264,7 +264,7 @@ impl WorkerCore {
         let (key_of_track, is_video) = (media.track, media.kind == MediaKind::Video);
         let encoding = media.packet.meta.encoding;
         let is_first_to_wait = track.waiting() == 0;
-        let is_kept = admitted.is_ok() && track.insert(media.packet);
+        let is_kept = admitted.is_ok() && track.insert(now, media.packet);
         self.due_sends += if is_kept { track.fanout } else { 0 };
         if is_kept && is_first_to_wait {
             self.dirty.push(key_of_track);
