@@ -11,8 +11,8 @@ use crate::base::format::MediaKind;
 use crate::base::ids::{SessionKey, TrackKey};
 use crate::forward::table::Subscriber;
 
-/// Datagrams sent in one go: a third of a millisecond of work, about what a turn costs that reads as many. Fewer would make
-/// shorter trains, as more is planned apart; more would be felt by those who wait, several slices where several jobs are long.
+/// Datagrams sent in one go: half a millisecond of work or a little more, as much as a turn may spend on reading. Fewer
+/// would make shorter trains, as more is planned apart; more would be felt by those who wait for a slice or two.
 pub const SLICE_SENDS: usize = 512;
 /// A track that makes so many sends at once has a job to itself, so that what is planned with it need not wait for all of
 /// it. What is less is worth more in one train with the subscriber's other packets.
