@@ -161,3 +161,46 @@ impl Jobs {
         self.queue.iter().map(|job| job.left).sum()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(jobs: &mut Jobs, tracks: &[(u32, usize)]) {
+        let subscriber = Subscriber { session: SessionKey { index: 0, epoch: 0 }, mline: 0 };
+        jobs.begin();
+        for (index, packets) in tracks {
+            jobs.add((TrackKey { index: *index, epoch: 0 }, MediaKind::Video), *packets, &[subscriber]);
+        }
+        jobs.end();
+    }
+
+    fn pop(jobs: &mut Jobs) -> (Job, Vec<u32>) {
+        let job = jobs.pop().expect("a job");
+        let tracks = job.tracks().iter().map(|track| track.index).collect();
+        (job, tracks)
+    }
+
+    #[test]
+    fn small_tracks_go_together_and_large_ones_behind_them_on_their_own() {
+        let mut jobs = Jobs::default();
+        plan(&mut jobs, &[(0, OWN_JOB_SENDS_MIN), (1, 1), (2, OWN_JOB_SENDS_MIN), (3, OWN_JOB_SENDS_MIN - 1)]);
+        assert_eq!(jobs.left(), 3 * OWN_JOB_SENDS_MIN);
+        assert_eq!([(); 3].map(|()| pop(&mut jobs).1), [vec![1, 3], vec![0], vec![2]]);
+        plan(&mut jobs, &[]);
+        assert!(jobs.is_empty());
+    }
+
+    #[test]
+    fn after_its_slice_a_job_lets_the_others_go_first() {
+        let mut jobs = Jobs::default();
+        (0..2).for_each(|index| plan(&mut jobs, &[(index, 9)]));
+        let (job, tracks) = pop(&mut jobs);
+        jobs.put_back(job, false);
+        assert_eq!(pop(&mut jobs).1, tracks, "its slice goes on");
+        plan(&mut jobs, &[(2, 9)]);
+        let (job, _) = pop(&mut jobs);
+        jobs.put_back(job, true);
+        assert_eq!([(); 2].map(|()| pop(&mut jobs).1), [[2], [1]]);
+    }
+}
