@@ -102,6 +102,10 @@ pub fn run<T: Turn, D: Driver>(core: &mut T, io: &mut D, wakers: &[Waker]) -> io
             core.note_io(io.counters());
         }
         if core.is_stopped() {
+            while !is_done {
+                send(io, &mut tx)?;
+                is_done = core.forward(now, &mut tx);
+            }
             send(io, &mut tx)?;
             core.note_io(io.counters());
             return Ok(());

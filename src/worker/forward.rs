@@ -364,3 +364,7 @@ mod tests {
         assert_eq!(core.seats.by_ufrag(ufrags[1]), Some(latter), "the old end comes too late to matter");
     }
 }
+
+#[cfg(test)]
+#[path = "slice_tests.rs"]
+mod slice_tests;
