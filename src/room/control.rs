@@ -13,6 +13,7 @@ use tokio::sync::{broadcast, mpsc};
 
 use super::api::{JoinError, JoinRequest, Joined, Notice, PeerControl, PeerUpdate, RequestError, RoomEvent, RoomView};
 use super::hub::{Hub, Output};
+use super::impair::{BadNetwork, ImpairError};
 use crate::base::ids::{PeerId, WorkerId};
 use crate::runtime::clock;
 use crate::telemetry::Snapshot;
@@ -184,6 +185,16 @@ impl Control {
     /// Throws a user out; `false` when nobody has that name.
     pub fn disconnect_user(&self, room: &str, user_id: &str) -> bool {
         self.with(|hub| hub.disconnect_user(clock::now(), room, user_id))
+    }
+
+    /// Puts a peer behind a bad network.
+    pub fn impair(&self, room: &str, peer: &str, network: BadNetwork) -> Result<(), ImpairError> {
+        self.with(|hub| hub.impair(room, peer, network))
+    }
+
+    /// The network that a peer was put behind.
+    pub fn impairment(&self, room: &str, peer: &str) -> Option<BadNetwork> {
+        self.lock().hub.impairment(room, peer)
     }
 
     /// Somebody publishes in the room.

@@ -9,6 +9,7 @@ use rand::{Rng, RngExt};
 
 use super::api::{CloseReason, Dialect, JoinError, JoinRequest, Notice, PeerInfo, RoomEvent};
 use super::hub::{Entered, Hub, Room};
+use super::impair::BadNetwork;
 use super::peer::Peer;
 use crate::base::ids::{PeerId, SessionKey, WorkerId};
 use crate::forward::speaker::DominantSpeaker;
@@ -65,6 +66,7 @@ impl Hub {
             asked_for: 0,
             offered_at: None,
             ignores_offers: false,
+            network: BadNetwork::default(),
             silent_s: 0.0,
         };
         self.by_session.insert(session, id);

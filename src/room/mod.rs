@@ -6,6 +6,7 @@ pub mod api;
 pub mod control;
 mod events;
 pub mod hub;
+pub mod impair;
 mod join;
 mod peer;
 mod placement;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::api::{Capabilities, Dialect, MediaState, PeerInfo, Source, StreamNames, TrackInfo};
+use super::impair::BadNetwork;
 use crate::base::format::MediaKind;
 use crate::base::ids::{SessionKey, TrackKey, WorkerId};
 use crate::session::negotiate::{Negotiation, Publication};
@@ -60,6 +61,8 @@ pub(super) struct Peer {
     pub offered_at: Option<Instant>,
     /// It let an offer of ours go unanswered: it gets no more of them.
     pub ignores_offers: bool,
+    /// What its network is made to be.
+    pub network: BadNetwork,
     /// Time since its last check, by the last report.
     pub silent_s: f32,
 }

@@ -76,6 +76,8 @@ discards! {
     AwaitsKeyframe => "awaits_keyframe",
     /// The subscriber did not negotiate the format.
     FormatNotNegotiated => "format_not_negotiated",
+    /// Lost on purpose: the peer's network is impaired.
+    Impaired => "impaired",
     // Limits of ours.
     /// The worker could not keep up: what had waited too long was left out, video first.
     Overload => "overload",

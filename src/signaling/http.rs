@@ -66,13 +66,18 @@ pub async fn debug_tracks(state: State<AppState>, headers: HeaderMap) -> Respons
 }
 
 fn guarded(state: &AppState, headers: &HeaderMap, view: impl FnOnce(&AppState) -> Value) -> Response {
+    refused(state, headers).unwrap_or_else(|| Json(view(state)).into_response())
+}
+
+/// The answer to whoever does not show the admin token, where there is one.
+pub(super) fn refused(state: &AppState, headers: &HeaderMap) -> Option<Response> {
     let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let shown = shown.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
     match &state.config.admin_token {
         Some(token) if !same_secret(token, shown) => {
             let body = Json(json!({"error": "the admin token is required: Authorization: Bearer <ADMIN_TOKEN>"}));
-            (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], body).into_response()
+            Some((StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], body).into_response())
         }
-        _ => Json(view(state)).into_response(),
+        _ => None,
     }
 }

@@ -9,5 +9,6 @@ pub mod hold;
 pub mod lane;
 mod report;
 pub mod seats;
+pub mod shim;
 mod stun;
 pub mod timers;
