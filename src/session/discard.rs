@@ -55,6 +55,8 @@ discards! {
     RtcpMalformed => "rtcp_malformed",
     /// RTP of a source that no m-line explains.
     UnknownSsrc => "unknown_ssrc",
+    /// RTP of a simulcast stream that was not negotiated.
+    UnknownRid => "unknown_rid",
     /// RTP with a payload type that was not negotiated.
     UnknownPayloadType => "unknown_payload_type",
     /// Longer than what we forward.

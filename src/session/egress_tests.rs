@@ -39,7 +39,7 @@ struct Bench {
 }
 
 fn payload(pt: u8, format: Format, rtx_pt: Option<u8>) -> Payload {
-    Payload { pt, format, rtx_pt, nack: true, pli: true, fir: true, transport_cc: false }
+    Payload { pt, format, rtx_pt, nack: true, pli: true, fir: true, transport_cc: false, remb: false }
 }
 
 fn mline(payloads: &[Payload], exts: &[(u8, Ext)]) -> MlineConfig {

@@ -7,6 +7,7 @@ pub mod header_exts;
 pub mod ingress;
 pub mod negotiate;
 pub mod peer;
+mod publication;
 pub mod stats;
 pub mod streams;
 pub mod track;

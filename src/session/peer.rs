@@ -285,7 +285,7 @@ impl Session {
         match packet {
             RtcpView::SenderReport(report) => {
                 let info = report.info;
-                if let Some(track) = self.ingress.handle_sender_report(now, info.ssrc, info.ntp) {
+                if let Some((track, _)) = self.ingress.handle_sender_report(now, info.ssrc, info.ntp) {
                     let clock =
                         SenderClock { source: info.ssrc, ntp: info.ntp, rtp_timestamp: info.rtp_ts, heard_at: now };
                     effects.clocks.push((track, clock));
@@ -350,9 +350,9 @@ impl Session {
         if self.is_lost { None } else { self.ice.send_path() }
     }
 
-    /// Asks the peer for a keyframe of what it publishes on an m-line.
-    pub fn ask_keyframe(&mut self, mline: u16, tx: &mut TxBatch) {
-        let Some((media, takes_pli)) = self.ingress.keyframe_target(mline) else { return };
+    /// Asks the peer for a keyframe of one encoding of what it publishes on an m-line.
+    pub fn ask_keyframe(&mut self, mline: u16, encoding: u8, tx: &mut TxBatch) {
+        let Some((media, takes_pli)) = self.ingress.keyframe_target(mline, encoding) else { return };
         self.counters.keyframe_requests += 1;
         let (sender, count) = (self.local_ssrc, self.counters.keyframe_requests as u8);
         self.send_rtcp(tx, |out| feedback::write_keyframe_request(out, sender, media, takes_pli, count));

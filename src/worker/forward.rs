@@ -214,7 +214,7 @@ impl WorkerCore {
             match track.home {
                 Some((session, mline)) => {
                     if let Some(session) = self.seats.session_mut(session) {
-                        session.ask_keyframe(mline, tx);
+                        session.ask_keyframe(mline, 0, tx);
                     }
                 }
                 None => {
