@@ -6,3 +6,4 @@ pub mod plan;
 pub mod rewrite;
 pub mod speaker;
 pub mod table;
+pub mod why;

@@ -66,6 +66,10 @@ impl Hub {
             asked_for: 0,
             offered_at: None,
             ignores_offers: false,
+            demands: HashMap::new(),
+            awaiting_keyframe: HashMap::new(),
+            watches_quality: false,
+            quality: None,
             network: BadNetwork::default(),
             silent_s: 0.0,
         };
@@ -147,6 +151,7 @@ impl Hub {
         self.account(&room, subscriptions, worker, None);
         self.unroute(id);
         let Some(peer) = self.peers.remove(&id) else { return };
+        self.telling.note(peer.bound.iter().map(|(track, _)| *track));
         self.by_session.remove(&peer.session);
         self.command_after_plan(peer.placed, &Command::Close { session: peer.session });
         self.sessions.give_back(peer.session.index);

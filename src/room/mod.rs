@@ -15,3 +15,5 @@ mod requests;
 mod subscribe;
 mod views;
 mod voices;
+pub mod why;
+mod wishes;

@@ -1,7 +1,9 @@
 //! Plain HTTP: health, metrics and the debug views.
 
+use std::collections::HashMap;
+
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
@@ -63,6 +65,22 @@ pub async fn debug_peers(state: State<AppState>, headers: HeaderMap) -> Response
 /// `/debug/tracks`.
 pub async fn debug_tracks(state: State<AppState>, headers: HeaderMap) -> Response {
     guarded(&state, &headers, |state| state.control.debug_tracks())
+}
+
+/// `/debug/why?from=&to=`.
+pub async fn debug_why(
+    State(state): State<AppState>,
+    Query(query): Query<HashMap<String, String>>,
+    headers: HeaderMap,
+) -> Response {
+    if let Some(refusal) = refused(&state, &headers) {
+        return refusal;
+    }
+    let id = |name| query.get(name).map(String::as_str).filter(|id: &&str| !id.is_empty());
+    match state.control.why(id("from"), id("to")) {
+        Ok(view) => Json(view).into_response(),
+        Err(error) => (StatusCode::NOT_FOUND, Json(json!({"error": error.to_string()}))).into_response(),
+    }
 }
 
 fn guarded(state: &AppState, headers: &HeaderMap, view: impl FnOnce(&AppState) -> Value) -> Response {

@@ -94,6 +94,7 @@ pub fn router(state: AppState) -> Router {
         .route("/debug/rooms", get(http::debug_rooms))
         .route("/debug/peers", get(http::debug_peers))
         .route("/debug/tracks", get(http::debug_tracks))
+        .route("/debug/why", get(http::debug_why))
         .route("/api/admin/impair/{room}/{peer}", put(admin::impair).get(admin::impair).delete(admin::impair))
         .layer(CorsLayer::permissive())
         .merge(http_session::routes())

@@ -40,6 +40,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "session::negotiate",
             "session::feedback",
             "session::stats",
+            "session::streams",
             "worker::command",
             "telemetry",
         ],
