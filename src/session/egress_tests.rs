@@ -12,7 +12,7 @@ use crate::base::ids::Mid;
 use crate::crypto::srtp::{SrtpReceiver, SrtpSuite};
 use crate::proto::history::PacketMeta;
 use crate::runtime::clock;
-use crate::session::streams::{EgressConfig, MlineConfig, Payload};
+use crate::session::streams::{Demand, EgressConfig, MlineConfig, Payload};
 use crate::wire::rtp::RtpView;
 use crate::wire::rtp_ext::{self, Ext};
 
@@ -51,7 +51,7 @@ fn mline(payloads: &[Payload], exts: &[(u8, Ext)]) -> MlineConfig {
         exts: exts.to_vec(),
         payloads: payloads.to_vec(),
         ingress: None,
-        egress: Some(EgressConfig { ssrc: SSRC, rtx_ssrc: RTX_SSRC, track: Some(TRACK) }),
+        egress: Some(EgressConfig { ssrc: SSRC, rtx_ssrc: RTX_SSRC, track: Some(TRACK), demand: Demand::default() }),
     }
 }
 

@@ -4,7 +4,7 @@ use super::{IceCredentials, Keys, LocalTransport, Policy, Publication, RemoteTra
 use crate::base::format::MediaKind;
 use crate::base::ids::{Mid, Ssrc, TrackKey};
 use crate::proto::dtls::DtlsRole;
-use crate::session::streams::{EgressConfig, IngressConfig, MlineConfig, Payload};
+use crate::session::streams::{Demand, EgressConfig, IngressConfig, MlineConfig, Payload};
 use crate::wire::rtp_ext::Ext;
 use crate::wire::sdp::{
     Codec, DescriptionOut, Direction, Media, MediaOut, Msid, OriginOut, Setup, SourceOut, TransportOut,
@@ -174,7 +174,12 @@ impl Mline {
             exts: self.exts.clone(),
             payloads: self.codecs.iter().map(payload).collect(),
             ingress: ingress.filter(|_| self.peer_sends).map(|track| IngressConfig::single(track, self.ssrcs.clone())),
-            egress: egress.map(|(ssrc, rtx_ssrc)| EgressConfig { ssrc, rtx_ssrc, track: self.carried(wanted) }),
+            egress: egress.map(|(ssrc, rtx_ssrc)| EgressConfig {
+                ssrc,
+                rtx_ssrc,
+                track: self.carried(wanted),
+                demand: Demand::default(),
+            }),
         })
     }
 
