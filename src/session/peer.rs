@@ -303,8 +303,12 @@ impl Session {
             RtcpView::Fir(fir) => fir.entries().for_each(|entry| self.want_keyframe(entry.ssrc, effects)),
             // BYE: the m-line says whether a track lives, its source may be replaced. TWCC and REMB are read once
             // there is an estimate to make.
-            RtcpView::Sdes(_) | RtcpView::Bye(_) | RtcpView::Twcc(_) | RtcpView::Remb(_) | RtcpView::Unknown { .. } => {
-            }
+            RtcpView::Sdes(_)
+            | RtcpView::Bye(_)
+            | RtcpView::Twcc(_)
+            | RtcpView::Remb(_)
+            | RtcpView::ExtendedReport(_)
+            | RtcpView::Unknown { .. } => {}
         }
     }
 
