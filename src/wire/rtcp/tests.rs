@@ -241,7 +241,7 @@ fn a_bandwidth_estimate_beyond_all_bounds_saturates() {
 fn application_feedback_that_is_no_estimate_is_unknown() {
     let bytes = [0x8f, 206, 0, 3, 0, 0, 0, 1, 0, 0, 0, 0, b'O', b'T', b'H', b'R'];
     assert!(matches!(only(&bytes), RtcpView::Unknown { pt: 206, fmt: 15 }));
-    // An extended report with no blocks.
+    // RFC 3550 §6.7: application-defined.
     assert!(matches!(only(&[0x80, 204, 0, 1, 0, 0, 0, 1]), RtcpView::Unknown { pt: 204, .. }));
 }
 
