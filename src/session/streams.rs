@@ -33,6 +33,13 @@ pub struct MlineConfig {
     pub egress: Option<EgressConfig>,
 }
 
+impl MlineConfig {
+    /// The peer tells what arrives of what we send here.
+    pub fn gives_feedback(&self) -> bool {
+        self.egress.is_some() && self.payloads.iter().any(|payload| payload.transport_cc || payload.remb)
+    }
+}
+
 /// One payload type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Payload {
