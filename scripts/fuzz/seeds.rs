@@ -24,6 +24,7 @@ fn main() {
         ("av1-key", &[0x18, 0x0a, 0x0b, 0, 0, 0]),
     ];
     payloads.iter().for_each(|(name, bytes)| seed("payload", name, bytes));
+    seed("dependency", "frame", &[0x86, 0x01, 0x73, 0x40, 0xfc]);
     seed("negotiation", "offer", OFFER.as_bytes());
     seed("negotiation", "answer", OFFER.replace("actpass", "active").as_bytes());
     seed("token", "v1", b"u|r|5|n");

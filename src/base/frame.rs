@@ -67,6 +67,26 @@ pub struct DecodeTargets {
     pub active: u32,
 }
 
+impl DecodeTargets {
+    /// None at all.
+    pub const NONE: Self =
+        Self { count: 0, layers: [(0, 0); DECODE_TARGETS_MAX], covers: [0; DECODE_TARGETS_MAX], active: 0 };
+
+    /// All of them, as bits.
+    pub fn all(&self) -> u32 {
+        ((1u64 << self.count.min(DECODE_TARGETS_MAX as u8)) - 1) as u32
+    }
+}
+
+/// Which decode targets can still be decoded where others were cut off, as the dependency descriptor says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ActiveTargets {
+    /// The targets, as bits; the first one is the lowest bit.
+    pub mask: u32,
+    /// How many targets there are with the others.
+    pub count: u8,
+}
+
 /// A picture's number as payload descriptors have it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PictureId {

@@ -16,7 +16,7 @@
 //!
 //! Promises: bounded, no allocation. Forbids: numbers of the outgoing stream, clocks, codecs.
 
-use crate::base::frame::{DECODE_TARGETS_MAX, DecodeTargets, ENCODINGS_MAX, FrameMarks, Layer};
+use crate::base::frame::{ActiveTargets, DECODE_TARGETS_MAX, DecodeTargets, ENCODINGS_MAX, FrameMarks, Layer};
 
 /// Rules remembered for packets that come late. Targets move a few times a second at most; a step up in temporal layers
 /// takes one rule for each.
@@ -57,9 +57,9 @@ pub enum Verdict {
 pub struct Cut {
     /// Highest spatial layer that passes.
     top: u8,
-    /// Decode targets that can still be decoded, as bits, where there are others: to be written into the dependency
-    /// descriptor of a frame's first packet.
-    pub active_targets: Option<u32>,
+    /// Decode targets that can still be decoded, where there are others: to be written into the dependency descriptors of
+    /// frames' first packets.
+    pub active_targets: Option<ActiveTargets>,
 }
 
 impl Cut {
@@ -92,14 +92,14 @@ impl Rule {
     fn by_target(from: u64, encoding: u8, target: u8, targets: &DecodeTargets) -> Self {
         let at = usize::from(target) % DECODE_TARGETS_MAX;
         let (spatial, temporal) = targets.layers[at];
-        let kept = targets.covers[at] | 1 << at;
-        let cut = Cut { top: spatial, active_targets: (kept != all_targets(targets)).then_some(kept) };
+        let active = ActiveTargets { mask: targets.covers[at] | 1 << at, count: targets.count };
+        let cut = Cut { top: spatial, active_targets: (active.mask != targets.all()).then_some(active) };
         Self { from, layer: Layer { encoding, spatial, temporal }, decode_target: Some(target), cut }
     }
 
     fn passes(&self, marks: &FrameMarks) -> bool {
         match self.decode_target {
-            Some(target) if marks.frame_number.is_some() => marks.targets >> target & 1 != 0,
+            Some(target) if marks.targets != 0 => marks.targets >> target & 1 != 0,
             _ => marks.spatial <= self.layer.spatial && marks.temporal <= self.layer.temporal,
         }
     }
@@ -166,9 +166,10 @@ impl Selector {
         let is_newest = seen.is_none_or(|seen| head.seq > seen.seq);
         let is_new_picture = is_newest && seen.is_none_or(|seen| head.timestamp != seen.timestamp);
         let follows_marker = seen.is_some_and(|seen| seen.marker && head.seq == seen.seq + 1);
-        let starts_picture = is_new_picture && (head.marks.is_start || follows_marker);
-        // A frame number means that the head is read in full, from the descriptor.
-        let targets = targets.filter(|_| head.marks.frame_number.is_some());
+        // Where the lowest layer's packets are missing, a picture that is cut here could end without a marker.
+        let starts_picture = is_new_picture && (follows_marker || head.marks.is_start && head.marks.spatial == 0);
+        // Without a descriptor that could be read nothing is known of targets.
+        let targets = targets.filter(|_| head.marks.targets != 0);
         if self.encoding() == Some(head.encoding) {
             self.advance(head, targets, is_newest, starts_picture);
         } else {
@@ -319,13 +320,9 @@ fn best(set: u32, target: Layer, targets: &DecodeTargets) -> Option<u8> {
     })
 }
 
-fn all_targets(targets: &DecodeTargets) -> u32 {
-    ((1u64 << targets.count.min(DECODE_TARGETS_MAX as u8)) - 1) as u32
-}
-
 /// What can be chosen: what the sender sends, unless it says that it sends nothing.
 fn sent_targets(targets: &DecodeTargets) -> u32 {
-    if targets.active == 0 { all_targets(targets) } else { targets.active }
+    if targets.active == 0 { targets.all() } else { targets.active }
 }
 
 /// The latest rules, oldest first.
@@ -359,3 +356,7 @@ impl Rules {
         self.rules[..self.count].iter().rev().flatten().find(|rule| rule.from <= seq).copied()
     }
 }
+
+#[cfg(test)]
+#[path = "select_tests.rs"]
+mod tests;

@@ -3,6 +3,7 @@
 pub(crate) mod be;
 pub(crate) mod bits;
 pub mod class;
+pub mod dependency;
 pub mod payload;
 pub mod rtcp;
 pub mod rtp;
