@@ -6,7 +6,7 @@
 //! told all the same. Promises: no allocation; per packet an addition, arithmetic once per frame only.
 //! Forbids: knowing subscribers; the codec; the clock.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::base::frame::{FrameMarks, Layer};
 
@@ -28,11 +28,11 @@ const FRAMES_MIN: u8 = 3;
 /// And until then so much time must have gone by: frames that waited somewhere come all at once.
 const MEASURED_MIN_S: f32 = 0.05;
 /// A layer is gone when nothing came for so long...
-const SILENCE_MIN: Duration = Duration::from_millis(1500);
+const SILENCE_MIN_S: f32 = 1.5;
 /// ... and for so many of its usual frame intervals: a screen that stands still sends a frame a second or fewer.
 const SILENCE_FRAMES: f32 = 3.0;
 /// ... but at the latest now.
-const SILENCE_MAX: Duration = Duration::from_secs(15);
+const SILENCE_MAX_S: f32 = 15.0;
 /// A pause counts as a frame interval of this at most.
 const GAP_MAX_S: f32 = 5.0;
 /// What is taken for the frame interval as long as there was one frame only.
@@ -172,17 +172,25 @@ impl EncodingRates {
     }
 }
 
+impl Frame {
+    fn age_s(&self, now: Instant) -> f32 {
+        now.saturating_duration_since(self.began_at).as_secs_f32()
+    }
+}
+
 impl Cell {
     fn handle_packet(&mut self, now: Instant, bytes: u32, timestamp: u32, is_key: bool) {
         match &mut self.open {
             Some(frame) if !is_later(timestamp, frame.timestamp) => frame.bytes = frame.bytes.saturating_add(bytes),
             _ => {
-                let gap_s = self.open.map(|frame| now.saturating_duration_since(frame.began_at).as_secs_f32());
-                if !self.is_alive(now) {
-                    // After a pause nothing of before holds. It may have been none, only the next slow frame.
-                    *self = Self { gap_s: gap_s.map(|gap_s| gap_s.min(GAP_MAX_S)), ..Self::default() };
-                } else if let Some((frame, gap_s)) = self.open.zip(gap_s) {
-                    self.end_frame(frame, gap_s);
+                if let Some(frame) = self.open {
+                    let gap_s = frame.age_s(now);
+                    if gap_s <= self.patience_s() {
+                        self.end_frame(frame, gap_s);
+                    } else {
+                        // After a pause nothing of before holds. It may have been none, only the next slow frame.
+                        *self = Self { gap_s: Some(gap_s.min(GAP_MAX_S)), ..Self::default() };
+                    }
                 }
                 self.open = Some(Frame { timestamp, began_at: now, bytes, is_key });
                 self.frames = self.frames.saturating_add(1);
@@ -217,9 +225,12 @@ impl Cell {
     }
 
     fn is_alive(&self, now: Instant) -> bool {
-        let Some(frame) = self.open else { return false };
-        let patience = Duration::from_secs_f32(self.gap_s.unwrap_or(GAP_UNKNOWN_S) * SILENCE_FRAMES);
-        now.saturating_duration_since(frame.began_at) <= patience.clamp(SILENCE_MIN, SILENCE_MAX)
+        self.open.is_some_and(|frame| frame.age_s(now) <= self.patience_s())
+    }
+
+    /// How long nothing may come before the layer is gone.
+    fn patience_s(&self) -> f32 {
+        (self.gap_s.unwrap_or(GAP_UNKNOWN_S) * SILENCE_FRAMES).clamp(SILENCE_MIN_S, SILENCE_MAX_S)
     }
 
     fn bytes_per_s(&self) -> f32 {
@@ -242,6 +253,7 @@ mod tests {
     use super::*;
     use crate::runtime::clock;
     use proptest::prelude::*;
+    use std::time::Duration;
 
     const MS: Duration = Duration::from_millis(1);
 
