@@ -67,7 +67,11 @@ fn bandwidth() -> String {
     let mut table = format!("## Capacity\n\n{}", table::BANDWIDTH_HEAD);
     for trial in bandwidth::all() {
         let play = |sender| trial.play(sender, SEED).1;
-        let senders = [("Tramline", play(Sender::Tramline)), ("str0m", play(Sender::Str0m))];
+        let senders = [
+            ("Tramline", play(Sender::Tramline)),
+            ("str0m", play(Sender::Str0m)),
+            ("str0m, padding", play(Sender::Str0mPadding)),
+        ];
         table += &table::bandwidth_rows(&trial, &senders);
     }
     table + "\n"

@@ -61,9 +61,9 @@ impl Choice {
         self.qualities[self.at]
     }
 
-    /// The estimate at which the next better quality is sent; of the best one its own.
+    /// The estimate at which the next better quality is sent; 0 if there is none.
     pub fn next_bps(&self) -> u64 {
-        self.qualities.get(self.at + 1).map_or(self.best_bps(), estimate_for)
+        self.qualities.get(self.at + 1).map_or(0, estimate_for)
     }
 
     /// The estimate at which the best quality is sent.
@@ -89,6 +89,8 @@ mod tests {
         let now = clock::now();
         let mut choose = |ms, bps| choice.choose(now + Duration::from_millis(ms), bps).encoding;
         assert_eq!([choose(0, 100_000), choose(10, 590_000), choose(20, 620_000), choose(30, 570_000)], [0, 0, 1, 1]);
-        assert_eq!([choose(40, 550_000), choose(50, 900_000), choose(1_050, 900_000)], [0, 0, 1]);
+        assert_eq!([choose(40, 550_000), choose(50, 900_000)], [0, 0]);
+        assert_eq!((choice.next_bps(), choice.best_bps()), (610_000, 610_000));
+        assert_eq!((choice.choose(now + Duration::from_secs(2), 900_000).encoding, choice.next_bps()), (1, 0));
     }
 }

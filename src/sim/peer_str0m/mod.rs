@@ -264,12 +264,13 @@ impl StrPeer {
         self.screens.values().next()
     }
 
-    /// As its documentation tells servers that forward: padding up to what the next better quality needs, so that the
-    /// estimate gets there, and probes for all that the cameras have.
+    /// It probes for all that the cameras have; padding up to what the next better quality needs is what str0m's
+    /// documentation tells servers that forward.
     fn want_bitrate(&mut self, next_bps: u64) {
         if self.script.estimate_bps.is_some() {
             let best_bps = self.cameras().map(Camera::bps_max).sum();
-            self.rtc.bwe().set_bitrate(Bitrate::bps(next_bps), Bitrate::bps(best_bps));
+            let minimum_bps = if self.script.pads { next_bps } else { 0 };
+            self.rtc.bwe().set_bitrate(Bitrate::bps(minimum_bps), Bitrate::bps(best_bps));
         }
     }
 }

@@ -26,6 +26,8 @@ pub struct Script {
     pub watches: bool,
     /// Estimates what it can send, beginning so.
     pub estimate_bps: Option<u64>,
+    /// Fills up with padding to what the next better quality needs.
+    pub pads: bool,
 }
 
 impl Script {
@@ -42,6 +44,7 @@ impl Script {
             camera: None,
             watches: false,
             estimate_bps: None,
+            pads: false,
         }
     }
 

@@ -20,6 +20,9 @@ const VIDEO_INTERVAL: Duration = Duration::from_millis(50);
 const KEY_PARTS: u8 = 4;
 /// Packets of another picture.
 const DELTA_PARTS: u8 = 2;
+/// What is kept to be sent again: as much as str0m does by itself.
+const KEPT_PACKETS: usize = 1024;
+const KEPT: Duration = Duration::from_secs(3);
 /// Where RTP timestamps begin: they roll over within the minute.
 const TIME_START: u32 = 4_294_000_000;
 /// Between the timestamps of a track's encodings.
@@ -42,10 +45,11 @@ pub(super) struct Sending {
     pub(super) camera: Option<Camera>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Stream {
     rid: Option<Rid>,
     seq: u64,
+    has_begun: bool,
 }
 
 impl Sending {
@@ -54,7 +58,7 @@ impl Sending {
         if rids.is_empty() {
             rids.push(None);
         }
-        let streams = rids.into_iter().map(|rid| Stream { rid, seq }).collect();
+        let streams = rids.into_iter().map(|rid| Stream { rid, seq, has_begun: false }).collect();
         Self { mid, kind, track, number: 0, frame: 0, streams, wants_key: true, next_at: now, is_paused: false, camera }
     }
 
@@ -79,6 +83,8 @@ struct Frame {
     seq: u64,
     ext_vals: ExtensionValues,
     is_video: bool,
+    /// Nothing of the stream was written before.
+    is_first: bool,
 }
 
 impl StrPeer {
@@ -119,10 +125,10 @@ impl StrPeer {
         };
         for (stream, (time, payloads)) in frames {
             let sending = &mut self.sending[at];
-            let Stream { rid, seq } = sending.streams[stream];
-            sending.streams[stream].seq += payloads.len() as u64;
+            let Stream { rid, seq, has_begun } = sending.streams[stream];
+            sending.streams[stream] = Stream { rid, seq: seq + payloads.len() as u64, has_begun: true };
             *self.sent.entry((sending.kind, sending.track)).or_default() += payloads.len() as u32;
-            let frame = Frame { mid, rid, pt, time, seq, ext_vals: ext_vals.clone(), is_video };
+            let frame = Frame { mid, rid, pt, time, seq, ext_vals: ext_vals.clone(), is_video, is_first: !has_begun };
             self.write(now, frame, payloads);
         }
         // What was written goes out when str0m is told the time.
@@ -194,6 +200,10 @@ impl StrPeer {
     fn write(&mut self, now: Instant, frame: Frame, payloads: Vec<Vec<u8>>) {
         let mut api = self.rtc.direct_api();
         let Some(stream) = api.stream_tx_by_mid(frame.mid, frame.rid) else { return };
+        if frame.is_first {
+            // By itself it refuses to send again more than a seventh of what it sends; browsers do not.
+            stream.set_rtx_cache(KEPT_PACKETS, KEPT, None);
+        }
         let last = payloads.len() - 1;
         for (part, payload) in payloads.into_iter().enumerate() {
             let write = RtpWrite::new(frame.pt, (frame.seq + part as u64).into(), frame.time, now, payload)

@@ -8,7 +8,6 @@ use super::direct::Pair;
 use crate::proto::link::{LinkConfig, Loss};
 use crate::sim::access::{Access, Competition};
 use crate::sim::camera::CameraConfig;
-use crate::sim::peer_str0m::StrPeer;
 
 /// Each way between server and viewer.
 const DELAY: Duration = Duration::from_millis(20);
@@ -35,8 +34,10 @@ pub struct BandwidthTrial {
 pub enum Sender {
     /// Our server, between a str0m publisher and a str0m viewer.
     Tramline,
-    /// str0m with its own estimate.
+    /// str0m with its own estimate, which it raises by probes alone.
     Str0m,
+    /// The same, and padding up to what the next better quality needs.
+    Str0mPadding,
 }
 
 fn seconds(seconds: u64) -> Duration {
@@ -123,7 +124,8 @@ impl BandwidthTrial {
     pub fn play(&self, sender: Sender, seed: u64) -> (Course, Vec<PhaseResult>) {
         let (start, course) = match sender {
             Sender::Tramline => self.play_ours(seed),
-            Sender::Str0m => self.play_direct(seed),
+            Sender::Str0m => self.play_direct(seed, false),
+            Sender::Str0mPadding => self.play_direct(seed, true),
         };
         let results = self.phases.iter().map(|phase| course.judge(start, phase)).collect();
         (course, results)
@@ -158,16 +160,11 @@ impl BandwidthTrial {
         (start, Course { estimates, log, shown, broken })
     }
 
-    fn play_direct(&self, seed: u64) -> (Instant, Course) {
-        let mut pair = Pair::new(seed, self.access);
+    fn play_direct(&self, seed: u64, pads: bool) -> (Instant, Course) {
+        let mut pair = Pair::new(seed, self.access, pads);
         let start = pair.now();
         self.prepare(pair.access(), start);
         pair.run_for(self.length());
         (start, pair.course())
     }
-}
-
-/// Keyframes that a peer was asked for since `since`.
-pub fn keyframes_asked(peer: &StrPeer, since: Instant) -> usize {
-    peer.keyframes_asked.iter().filter(|(at, _)| *at >= since).count()
 }

@@ -45,11 +45,11 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// The sender offers.
-    pub fn new(seed: u64, access: LinkConfig) -> Self {
+    /// The sender offers. `pads`: it fills up with padding to get to better qualities.
+    pub fn new(seed: u64, access: LinkConfig, pads: bool) -> Self {
         let now = clock::now();
         let camera = CameraConfig { makes_one: true, ..CameraConfig::simulcast() };
-        let sender = Script { estimate_bps: Some(START_BPS), ..Script::publisher(ROOM, camera) };
+        let sender = Script { estimate_bps: Some(START_BPS), pads, ..Script::publisher(ROOM, camera) };
         let receiver = Script { offers: false, audio: 0, video: 0, ..Script::viewer(ROOM) };
         let peer = |at, script| StrPeer::new(now, PeerNo(at), private_address(PeerNo(at)), script);
         let back = LinkConfig { delay: access.delay, ..LinkConfig::default() };

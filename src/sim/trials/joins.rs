@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use super::bandwidth::keyframes_asked;
 use super::measure::percentile;
 use super::{Stage, near};
 use crate::proto::link::LinkConfig;
@@ -47,10 +46,10 @@ fn started(stage: &mut Stage, viewer: PeerNo) -> StartResult {
 }
 
 /// What came of many joining at once.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct CrowdResult {
-    /// Keyframes that the publisher was asked for.
-    pub keyframes: usize,
+    /// Keyframes that the publisher was asked for, of each encoding.
+    pub keyframes: Vec<(String, usize)>,
     /// Viewers who saw something in the end.
     pub seeing: usize,
     /// Median of the time from the applied answer to the first picture.
@@ -76,8 +75,7 @@ pub fn crowd(seed: u64, viewers: usize, is_fresh: bool) -> CrowdResult {
         stage.world.run_for(Duration::from_secs(1) / viewers as u32);
     }
     stage.world.run_for(Duration::from_secs(3));
-    let publisher = stage.publisher;
-    let keyframes = stage.world.act(publisher, |_, peer: &mut StrPeer| keyframes_asked(peer, since));
+    let keyframes = stage.keyframes_asked(since);
     let mut firsts: Vec<Duration> = crowd.iter().filter_map(|viewer| started(&mut stage, *viewer).first).collect();
     CrowdResult {
         keyframes,

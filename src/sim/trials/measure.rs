@@ -141,3 +141,47 @@ pub fn percentile(values: &mut [Duration], per_cent: usize) -> Duration {
     let at = (values.len() * per_cent).div_ceil(100).saturating_sub(1);
     values.get(at).copied().unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::clock;
+
+    #[test]
+    fn pauses_count_at_the_edges_too() {
+        let start = clock::now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let shown = |ms, encoding| Shown { at: at(ms), encoding, frame: 0, temporal: 0, height: 360, is_key: false };
+        let all = [shown(0, 0), shown(300, 0), shown(400, 1), shown(1_600, 0), shown(5_000, 1)];
+        let look = Look::read(&all, &(at(100)..at(2_100)));
+        assert_eq!((look.switches, look.stutters, look.freezes), (2, 2, 1));
+        assert_eq!((look.longest, look.height), (Duration::from_millis(1_200), 360));
+        assert!((look.fps - 1.5).abs() < 1e-9);
+        assert_eq!(Look::read(&[], &(at(0)..at(1_500))).freezes, 1, "nothing at all");
+    }
+
+    #[test]
+    fn retransmissions_and_padding_are_told_apart() {
+        let start = clock::now();
+        let passed = |pt, bytes, is_lost: bool| Passed {
+            at: start,
+            pt,
+            bytes,
+            queued: Duration::ZERO,
+            arrives_at: (!is_lost).then_some(start),
+        };
+        let log = [passed(96, 1000, true), passed(96, 900, false), passed(97, 1010, false), passed(97, 260, false)];
+        let traffic = Traffic::read(&log, &(start..start + Duration::from_secs(1)));
+        assert_eq!((traffic.video_lost_bytes, traffic.resent_bytes, traffic.padding_bytes), (1000, 1010, 260));
+        assert_eq!((traffic.sent_bytes, traffic.arrived_bytes), (3170, 2170));
+        assert!((traffic.repair_cost() - 1.01).abs() < 1e-9);
+    }
+
+    #[test]
+    fn percentiles_are_of_the_sorted() {
+        let mut values = [5, 1, 3, 2, 4].map(Duration::from_secs);
+        assert_eq!(percentile(&mut values, 50), Duration::from_secs(3));
+        assert_eq!(percentile(&mut values, 95), Duration::from_secs(5));
+        assert_eq!(percentile(&mut [], 95), Duration::ZERO);
+    }
+}

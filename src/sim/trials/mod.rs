@@ -13,7 +13,8 @@ pub mod loss;
 pub mod measure;
 pub mod table;
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use super::camera::{Camera, CameraConfig, Made};
 use super::media::PeerNo;
@@ -66,6 +67,17 @@ impl Stage {
         let publisher = self.publisher;
         self.world.act(publisher, |_, peer: &mut StrPeer| {
             peer.cameras().next().map(|camera: &Camera| camera.made.clone()).unwrap_or_default()
+        })
+    }
+
+    /// Keyframes that the publisher was asked for since then, by RID.
+    pub fn keyframes_asked(&mut self, since: Instant) -> Vec<(String, usize)> {
+        let publisher = self.publisher;
+        self.world.act(publisher, |_, peer: &mut StrPeer| {
+            let asked = peer.keyframes_asked.iter().filter(|(at, _)| *at >= since);
+            let mut counts = BTreeMap::new();
+            asked.for_each(|(_, rid)| *counts.entry(rid.clone()).or_insert(0) += 1);
+            counts.into_iter().collect()
         })
     }
 

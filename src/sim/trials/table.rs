@@ -91,6 +91,9 @@ pub fn start_row(who: &str, result: &StartResult) -> String {
 /// A row.
 pub fn crowd_row(viewers: usize, is_fresh: bool, result: &CrowdResult) -> String {
     let CrowdResult { keyframes, seeing, first_p50, first_p99 } = result;
+    let keyframes: Vec<String> =
+        keyframes.iter().map(|(rid, count)| format!("{rid} {count}").trim().to_owned()).collect();
+    let keyframes = if keyframes.is_empty() { "0".to_owned() } else { keyframes.join(", ") };
     let when = if is_fresh { "1 s before" } else { "30 s before" };
     format!("| {viewers} | {when} | {keyframes} | {seeing} | {} | {} |\n", ms(*first_p50), ms(*first_p99))
 }
