@@ -91,6 +91,11 @@ impl Link {
         arrival
     }
 
+    /// How long the bottleneck's queue is, in time.
+    pub fn queued(&self, now: Instant) -> Duration {
+        self.busy_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
+    }
+
     fn arrival(&mut self, now: Instant, rng: &mut StdRng, len: usize) -> Option<Instant> {
         let is_lost = match self.config.loss {
             Loss::Uniform(share) => rng.random_bool(share),

@@ -9,6 +9,7 @@ mod overload;
 mod ranges;
 mod scripted;
 mod trains;
+mod trials;
 
 use std::time::Duration;
 

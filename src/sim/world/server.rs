@@ -48,7 +48,7 @@ impl World {
             self.tapped.pop_front();
         }
         self.tapped.push_back((from, bytes.clone()));
-        if let Some(at) = self.seats[peer.0].up.pass(self.now, &mut self.rng, bytes.len()) {
+        if let Some(at) = self.seats[peer.0].up.pass(self.now, &mut self.rng, &bytes) {
             self.push(at, Happening::ToServer(Inbound { from, to, bytes, came_at: at, is_genuine: true }));
         }
     }
@@ -138,7 +138,7 @@ impl World {
         self.oracle.handle_outbound(path, peer, &bytes);
         self.note(&format!("{path:?} {}", hash_of(&bytes)));
         let Some(peer) = peer else { return };
-        if let Some(at) = self.seats[peer.0].down.pass(self.now, &mut self.rng, bytes.len()) {
+        if let Some(at) = self.seats[peer.0].down.pass(self.now, &mut self.rng, &bytes) {
             let port = PORT + if self.config.has_own_ports { worker as u16 } else { 0 };
             self.push(at, Happening::ToPeer { from: SocketAddr::new(path.local, port), to: path.remote, bytes });
         }
