@@ -199,7 +199,9 @@ impl Estimator {
         by_control.or_else(by_fallback).map(|bps| bps as u64)
     }
 
-    /// The next cluster to send, if it is time. Ask again only when this one was sent to its end.
+    /// The next cluster to send, if it is time. Ask again only when this one was sent to its end. Who has nothing to send
+    /// it of, no packets and no stream that could carry padding, does not ask; one that is not completed within 500 ms is
+    /// given up.
     pub fn poll_probe(&mut self, now: Instant) -> Option<Probe> {
         let now_us = self.tell(now);
         self.control.as_mut()?.poll_probe(now_us)
