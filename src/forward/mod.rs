@@ -7,6 +7,7 @@ pub mod order;
 pub mod plan;
 pub mod rates;
 pub mod rewrite;
+pub mod select;
 pub mod speaker;
 pub mod table;
 pub mod why;

@@ -77,6 +77,10 @@ pub enum Why {
     MutedByPublisher,
     /// The subscriber muted it for itself.
     MutedByRequest,
+    /// Somebody else muted it for all.
+    MutedByModerator,
+    /// The subscriber blocked the publisher.
+    Blocked,
     /// The subscriber wants to hear nobody.
     Deafened,
     /// There is no subscription.
@@ -103,6 +107,8 @@ impl Why {
             Self::NotLoudest { .. } => "not_loudest",
             Self::MutedByPublisher => "muted_by_publisher",
             Self::MutedByRequest => "muted_by_request",
+            Self::MutedByModerator => "muted_by_moderator",
+            Self::Blocked => "blocked",
             Self::Deafened => "deafened",
             Self::NotSubscribed => "not_subscribed",
         }
@@ -157,6 +163,8 @@ impl fmt::Display for Why {
             Self::NotLoudest { heard } => write!(f, "Not among the {heard} loudest who are heard."),
             Self::MutedByPublisher => write!(f, "The publisher muted it."),
             Self::MutedByRequest => write!(f, "The subscriber muted it."),
+            Self::MutedByModerator => write!(f, "A moderator muted it for all."),
+            Self::Blocked => write!(f, "The subscriber blocked the publisher."),
             Self::Deafened => write!(f, "The subscriber is deafened: it hears nobody."),
             Self::NotSubscribed => write!(f, "There is no subscription."),
         }
@@ -193,7 +201,7 @@ impl fmt::Display for Time {
 mod tests {
     use super::*;
 
-    const ALL: [Why; 20] = [
+    const ALL: [Why; 22] = [
         Why::Best,
         Why::Bandwidth { estimate_bps: 480_000, allocated_bps: 150_000, needed_bps: 1_250_000 },
         Why::Settling { estimate_bps: 2_000_000, needed_bps: 1_500_000, wait: Duration::from_millis(800) },
@@ -212,6 +220,8 @@ mod tests {
         Why::NotLoudest { heard: 3 },
         Why::MutedByPublisher,
         Why::MutedByRequest,
+        Why::MutedByModerator,
+        Why::Blocked,
         Why::Deafened,
         Why::NotSubscribed,
     ];
@@ -226,7 +236,7 @@ mod tests {
         }
         let mut names: Vec<_> = ALL.iter().map(Why::name).collect();
         names.dedup();
-        assert_eq!(names.len(), 18, "each reason has its own name");
+        assert_eq!(names.len(), 20, "each reason has its own name");
     }
 
     #[test]
