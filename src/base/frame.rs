@@ -149,6 +149,11 @@ impl Sizes {
         Self { count: 1, layers }
     }
 
+    /// Width and height of each layer, the lowest first.
+    pub fn layers(&self) -> &[(u16, u16)] {
+        &self.layers[..usize::from(self.count).min(SIZES_MAX)]
+    }
+
     /// The size of the highest layer.
     pub fn highest(&self) -> Option<(u16, u16)> {
         self.layers.get(usize::from(self.count).checked_sub(1)?).copied()
