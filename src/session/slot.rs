@@ -9,7 +9,7 @@ use rand::{Rng, RngExt};
 
 use super::discard::Discard;
 use super::egress::Outlet;
-use super::header_exts::{ExtRoom, HeaderExts, Stamp};
+use super::header_exts::{DescriptorChange, ExtRoom, HeaderExts, Stamp};
 use super::streams::{Demand, MlineConfig, Payload};
 use super::track::Track;
 use crate::base::batch::TxBatch;
@@ -25,6 +25,7 @@ use crate::proto::report::SendStats;
 use crate::proto::run::Squeeze;
 use crate::wire::payload;
 use crate::wire::rtp::{self, Fixed};
+use crate::wire::rtp_ext::AbsSendTime;
 
 /// Retransmissions per m-line in one [`RETRANSMISSION_WINDOW`]: a frame of a hundred packets twice over. Who asks for
 /// more is beyond repair by retransmission, or means harm.
@@ -217,20 +218,37 @@ impl Slot {
         Some(if is_later { translated } else { last.wrapping_add(1) })
     }
 
+    /// What goes out, where there are layers.
+    pub(super) fn layer(&self) -> Option<Layer> {
+        if self.kind == MediaKind::Audio { None } else { self.selector.current() }
+    }
+
+    /// What the allocator says.
+    pub(super) fn obey(&mut self, allocation: Allocation) {
+        // As long as nothing is known of a track, its first packets tell.
+        let is_silent = allocation.target.is_none() && !self.demand.is_hidden();
+        if !is_silent {
+            self.selector.set_target(allocation.target);
+        }
+        self.allocation = Some(allocation);
+    }
+
     /// Takes what is kept of a stream from its last keyframe on, so that nobody has to be asked for another: packets with
     /// their numbers, to be sent in this order. Empty where nothing is kept, or too much.
-    pub(super) fn take_run<'a>(
+    pub(super) fn take_run(
         &mut self,
         now: Instant,
-        track: &'a Track,
+        track: &Track,
         bytes_max: usize,
-        mut take: impl FnMut(&Packet<'a>, Numbers),
+        mut take: impl FnMut(&PacketMeta, Numbers),
     ) -> bool {
         let Some(wanted) = self.wants_keyframe().filter(|wanted| self.rewriter_encoding() != Some(*wanted)) else {
             return false;
         };
-        let spatial_max = self.allocation.and_then(|allocation| allocation.target).map_or(u8::MAX, |target| target.spatial);
-        let Some(replay) = track.encoding(wanted).and_then(|encoding| encoding.replay(now, spatial_max, bytes_max)) else {
+        let spatial_max =
+            self.allocation.and_then(|allocation| allocation.target).map_or(u8::MAX, |target| target.spatial);
+        let Some(replay) = track.encoding(wanted).and_then(|encoding| encoding.replay(now, spatial_max, bytes_max))
+        else {
             return false;
         };
         let (pictures, live_from) = (replay.pictures(), replay.live_from());
@@ -253,7 +271,7 @@ impl Slot {
             }
             last = Some((replayed.seq, replayed.picture));
             if let Some(numbers) = self.rewriter.number(now, &packet.meta, self.selector.cut(&head(&packet.meta))) {
-                take(&packet, numbers);
+                take(&packet.meta, numbers);
             }
         }
         self.skip_to_live(track, wanted, last.map_or(live_from, |(seq, _)| seq + 1)..live_from);
@@ -332,13 +350,15 @@ impl Slot {
         around: Around<'_>,
         packet: &Packet<'_>,
         numbers: Numbers,
-        stamp: &Stamp,
+        stamp: (u16, AbsSendTime),
         outlet: &Outlet<'_>,
         tx: &mut TxBatch,
     ) -> Result<usize, Discard> {
         let out = tx.reserve().ok_or(Discard::TxFull)?;
         let mut room = ExtRoom::default();
-        let exts = self.exts.write(packet.exts, stamp, &mut room);
+        let (twcc, send_time) = stamp;
+        let stamp = Stamp { twcc, send_time, descriptor: descriptor_change(numbers, &packet.meta) };
+        let exts = self.exts.write(packet.exts, &stamp, &mut room);
         let header_len = rtp::write_header(out, header, &[], exts).ok_or(Discard::TooLarge)?;
         let payload_at = header_len + around.prefix.len();
         let payload_end = payload_at + packet.payload.len();
@@ -371,6 +391,12 @@ fn first_selector() -> Selector {
     let mut selector = Selector::default();
     selector.set_target(Some(Layer { encoding: 0, spatial: u8::MAX, temporal: u8::MAX }));
     selector
+}
+
+/// What becomes of a packet's dependency descriptor.
+pub(super) fn descriptor_change(numbers: Numbers, meta: &PacketMeta) -> DescriptorChange {
+    let active = numbers.cut.active_targets.filter(|_| meta.marks.is_start);
+    DescriptorChange { frame_number_shift: numbers.shift.frame_number, active }
 }
 
 fn head(meta: &PacketMeta) -> PacketHead {
