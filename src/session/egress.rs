@@ -113,7 +113,8 @@ impl Egress {
         (track, packet): (&Track, &Packet<'_>),
         outlet: &Outlet<'_>,
     ) -> Result<(Admitted, Due), Discard> {
-        let slot = slot_mut(&mut self.slots, mline).filter(|slot| slot.track == Some(track.key)).ok_or(Discard::StaleRoute)?;
+        let slot =
+            slot_mut(&mut self.slots, mline).filter(|slot| slot.track == Some(track.key)).ok_or(Discard::StaleRoute)?;
         let header_len = FIXED_HEADER_BYTES + slot.exts.len(packet.exts);
         let bytes = header_len + packet.payload.len() + outlet.srtp.suite().rtp_tag_len();
         // Seen here and not when it is written: others are padded to its length.
@@ -312,10 +313,15 @@ impl Egress {
         self.slots.iter().enumerate().filter_map(|(mline, slot)| Some((mline as u16, slot.as_ref()?)))
     }
 
-    fn rtt(&self) -> Duration {
+    /// Round trip to the peer, as far as its feedback about what we send tells.
+    pub fn round_trip(&self) -> Option<Duration> {
         let measured = self.downlink.as_ref().and_then(|downlink| downlink.estimator.rtt());
         let reported = || self.slots.iter().flatten().find_map(|slot| slot.stats.rtt());
-        measured.or_else(reported).unwrap_or(ROUND_TRIP_ASSUMED)
+        measured.or_else(reported)
+    }
+
+    fn rtt(&self) -> Duration {
+        self.round_trip().unwrap_or(ROUND_TRIP_ASSUMED)
     }
 
     /// Transport-wide feedback.
@@ -454,4 +460,3 @@ fn ntp_duration(elapsed: Duration) -> u64 {
 #[cfg(test)]
 #[path = "egress_tests.rs"]
 mod tests;
-
