@@ -104,7 +104,10 @@ impl ReceiveEstimator {
         // What to fall to is not known before there is a rate.
         let usage = if acked_bps.is_some() { self.trendline.usage() } else { Usage::Normal };
         let rtt_us = self.rtt.map(|rtt| rtt.as_micros() as u64);
-        self.aimd.update(now_us, Observed { usage, acked_bps, queue_us: 0, rtt_us, is_app_limited: false });
+        self.aimd.update(
+            now_us,
+            Observed { usage, acked_bps, acked_least_bps: acked_bps, queue_us: 0, rtt_us, is_app_limited: false },
+        );
     }
 
     /// The time of sending goes round every 64 s; what came before the latest is taken as sent before.
