@@ -7,13 +7,18 @@
 use std::time::{Duration, Instant};
 
 use super::discard::Discard;
+use super::header_exts;
 
 use crate::base::format::MediaKind;
-use crate::base::frame::ENCODINGS_MAX;
+use crate::base::frame::{DecodeTargets, ENCODINGS_MAX};
 use crate::base::ids::{SessionKey, Ssrc, TrackKey};
+use crate::forward::rates::EncodingRates;
 use crate::forward::speaker::LevelMeter;
 use crate::proto::history::{self, History, Packet, PacketMeta};
 use crate::proto::keyframe::KeyframeRequester;
+use crate::proto::run::{KeyframeRun, Replay};
+use crate::wire::dependency::Structure;
+use crate::wire::payload;
 
 /// Packets of one track that wait at most. A turn handles some hundred datagrams; more wait in the socket. What a busy
 /// worker holds or has planned is less.
@@ -49,8 +54,16 @@ pub struct Fresh {
 pub struct Encoding {
     /// Latest packets.
     history: History,
+    /// What can be replayed to who joins.
+    run: KeyframeRun,
+    /// What it costs, layer by layer.
+    pub rates: EncodingRates,
     /// The wish for a keyframe.
     pub keyframe: KeyframeRequester,
+    /// What its dependency descriptors said; none came yet where there is none.
+    structure: Option<Box<Structure>>,
+    /// Keyframes begun.
+    pub keyframes: u64,
     /// The publisher's clock.
     pub clock: Option<SenderClock>,
     /// Since when it is left out; it goes on with a keyframe.
@@ -87,7 +100,47 @@ impl Encoding {
             MediaKind::Audio => History::new(history::AUDIO_BYTES, history::AUDIO_PACKETS),
             MediaKind::Video => History::new(history::VIDEO_BYTES, history::VIDEO_PACKETS),
         };
-        Self { history, keyframe: KeyframeRequester::default(), clock: None, shed_since: None }
+        Self {
+            history,
+            run: KeyframeRun::default(),
+            rates: EncodingRates::default(),
+            keyframe: KeyframeRequester::default(),
+            structure: None,
+            keyframes: 0,
+            clock: None,
+            shed_since: None,
+        }
+    }
+
+    fn insert(&mut self, now: Instant, packet: Packet<'_>) -> bool {
+        let meta = packet.meta;
+        let bytes = packet.payload.len();
+        let told = self.structure.as_ref().and_then(|structure| structure.sizes());
+        let read = || payload::keyframe_sizes(meta.format, packet.payload);
+        let sizes = if meta.marks.begins() { told.or_else(read) } else { None };
+        if !self.history.insert(packet) {
+            return false;
+        }
+        if meta.format.kind() == MediaKind::Video {
+            self.run.handle_packet(now, &self.history, &meta);
+            self.rates.handle_packet(now, bytes, meta.timestamp, &meta.marks);
+            for (spatial, (width, height)) in sizes.iter().flat_map(|sizes| sizes.layers().iter().enumerate()) {
+                self.rates.set_pixels(spatial as u8, u32::from(*width) * u32::from(*height));
+            }
+        }
+        if meta.marks.begins() {
+            self.keyframes += 1;
+            self.keyframe.handle_keyframe();
+            if let Some(bytes) = self.rates.keyframe_bytes() {
+                self.keyframe.set_price(bytes, self.rates.bps(now));
+            }
+        }
+        true
+    }
+
+    /// What somebody who joins can be served now: of spatial layers up to `spatial_max`, with so many bytes at most.
+    pub fn replay(&self, now: Instant, spatial_max: u8, bytes_max: usize) -> Option<Replay<'_>> {
+        self.run.fits(now, &self.history, spatial_max, bytes_max)
     }
 }
 
@@ -109,6 +162,23 @@ impl Track {
         }
     }
 
+    /// Completes what a packet says about its frame by its dependency descriptor, where it has one.
+    pub fn refine(&mut self, packet: &mut Packet<'_>) {
+        let meta = &mut packet.meta;
+        if let Some(value) = header_exts::descriptor(packet.exts)
+            && let Some(encoding) = self.ensure(meta.encoding)
+        {
+            let structure = encoding.structure.get_or_insert_default();
+            // What cannot be read says nothing more than the payload did.
+            let _ = structure.refine(value, meta.seq, &mut meta.marks);
+        }
+    }
+
+    /// What can be asked for of an encoding with a dependency descriptor.
+    pub fn targets(&self, encoding: u8) -> Option<&DecodeTargets> {
+        self.encoding(encoding)?.structure.as_ref()?.targets()
+    }
+
     /// Whether a packet goes further that may be `too_late`. Once video was left out, it goes on with a keyframe.
     pub fn admit(&mut self, now: Instant, too_late: bool, meta: &PacketMeta) -> Result<(), Discard> {
         let is_video = self.kind == MediaKind::Video;
@@ -126,17 +196,14 @@ impl Track {
     }
 
     /// Keeps a packet to be forwarded. `false` when it is too old or too many wait.
-    pub fn insert(&mut self, packet: Packet<'_>) -> bool {
+    pub fn insert(&mut self, now: Instant, packet: Packet<'_>) -> bool {
         if self.fresh.len() == FRESH_MAX {
             return false;
         }
         let meta = packet.meta;
         let Some(encoding) = self.ensure(meta.encoding) else { return false };
-        if !encoding.history.insert(packet) {
+        if !encoding.insert(now, packet) {
             return false;
-        }
-        if meta.marks.begins() {
-            encoding.keyframe.handle_keyframe();
         }
         self.fresh.push(Fresh { encoding: meta.encoding, seq: meta.seq });
         true

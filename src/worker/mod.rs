@@ -10,5 +10,6 @@ mod job;
 pub mod lane;
 mod report;
 pub mod seats;
+pub mod shim;
 mod stun;
 pub mod timers;

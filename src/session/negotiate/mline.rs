@@ -4,7 +4,7 @@ use super::{IceCredentials, Keys, LocalTransport, Policy, Publication, RemoteTra
 use crate::base::format::MediaKind;
 use crate::base::ids::{Mid, Ssrc, TrackKey};
 use crate::proto::dtls::DtlsRole;
-use crate::session::streams::{EgressConfig, EncodingConfig, IngressConfig, MlineConfig, Payload};
+use crate::session::streams::{Demand, EgressConfig, EncodingConfig, IngressConfig, MlineConfig, Payload};
 use crate::wire::rtp_ext::Ext;
 use crate::wire::sdp::{
     Codec, DescriptionOut, Direction, Media, MediaOut, Msid, OriginOut, Setup, SimulcastStream, SourceOut, TransportOut,
@@ -194,7 +194,12 @@ impl Mline {
             ingress: ingress
                 .filter(|_| self.peer_sends)
                 .map(|track| IngressConfig { track, encodings: self.encodings() }),
-            egress: egress.map(|(ssrc, rtx_ssrc)| EgressConfig { ssrc, rtx_ssrc, track: self.carried(wanted) }),
+            egress: egress.map(|(ssrc, rtx_ssrc)| EgressConfig {
+                ssrc,
+                rtx_ssrc,
+                track: self.carried(wanted),
+                demand: Demand::default(),
+            }),
         })
     }
 
