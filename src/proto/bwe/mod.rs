@@ -24,6 +24,7 @@ mod limited;
 mod loss;
 mod probes;
 mod queue;
+mod receive;
 mod sent;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ use std::time::{Duration, Instant};
 
 use control::Control;
 use fallback::Fallback;
+pub use receive::ReceiveEstimator;
 pub use trendline::Usage;
 
 use crate::wire::rtcp::TwccFeedback;
