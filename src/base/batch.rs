@@ -75,6 +75,11 @@ impl TxBatch {
         self.entries.len() < self.entries_max && self.arena.len() - self.used >= DATAGRAM_BYTES_MAX
     }
 
+    /// How many full-size datagrams still fit.
+    pub fn room(&self) -> usize {
+        (self.entries_max - self.entries.len()).min((self.arena.len() - self.used) / DATAGRAM_BYTES_MAX)
+    }
+
     /// A full-size slot to write into, or `None` when the batch must be sent first. Nothing is queued before
     /// [`commit`](Self::commit).
     pub fn reserve(&mut self) -> Option<&mut [u8]> {
@@ -89,6 +94,12 @@ impl TxBatch {
         let len = len.min(DATAGRAM_BYTES_MAX);
         self.entries.push(TxEntry { path, start: self.used, len });
         self.used += len;
+    }
+
+    /// Takes out what `keeps` says no to; the room it had comes back with [`clear`](Self::clear).
+    pub fn retain(&mut self, mut keeps: impl FnMut(Path, &[u8]) -> bool) {
+        let arena = &self.arena;
+        self.entries.retain(|entry| keeps(entry.path, &arena[entry.start..entry.start + entry.len]));
     }
 
     /// What is queued, in order.

@@ -75,10 +75,12 @@ impl Turn for Worker {
 
     fn forward(&mut self, now: Instant, tx: &mut TxBatch) -> bool {
         let is_done = self.core.forward(now, tx);
-        if is_done {
-            self.flush_events();
-        }
+        self.flush_events();
         is_done
+    }
+
+    fn impair(&mut self, now: Instant, tx: &mut TxBatch) {
+        self.core.impair(now, tx);
     }
 
     fn next_timeout(&self) -> Option<Instant> {

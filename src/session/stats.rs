@@ -3,16 +3,23 @@
 use std::time::Duration;
 
 use crate::base::format::{Format, MediaKind};
-use crate::base::ids::{Ssrc, TrackKey};
+use crate::base::frame::Layer;
+use crate::base::ids::{Rid, Ssrc, TrackKey};
+use crate::forward::allocate::Allocation;
+use crate::proto::bwe::BweNumbers;
 use crate::proto::report::ReceiveSummary;
 
-/// What a peer publishes on an m-line.
+/// One stream of what a peer publishes on an m-line.
 #[derive(Clone, Copy, Debug)]
 pub struct IngressReport {
     /// Which track.
     pub track: TrackKey,
     /// Media type.
     pub kind: MediaKind,
+    /// Which stream of its simulcast; 0 without one.
+    pub encoding: u8,
+    /// That stream's name, where it has one.
+    pub rid: Option<Rid>,
     /// Its source.
     pub ssrc: Ssrc,
     /// What it carried last.
@@ -44,4 +51,19 @@ pub struct EgressReport {
     pub round_trip: Option<Duration>,
     /// Nothing passes before a keyframe.
     pub awaits_keyframe: bool,
+    /// How long it waits for one.
+    pub waits: Option<Duration>,
+    /// The layer that is sent; bounds above what there is mean all of it.
+    pub layer: Option<Layer>,
+    /// What the line's division gave it, and why no more.
+    pub allocation: Option<Allocation>,
+}
+
+/// What is known of a peer's line.
+#[derive(Clone, Copy, Debug)]
+pub struct DownlinkReport {
+    /// What the estimator says.
+    pub estimate: BweNumbers,
+    /// Packets that wait for the line, and how long the first has waited.
+    pub waiting: (usize, Duration),
 }

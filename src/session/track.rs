@@ -1,20 +1,27 @@
 //! A published track on one worker: the packets kept, and what its subscribers here need to know.
 //!
-//! Owns: history, the packets not forwarded yet, the keyframe wish, the publisher's clock.
+//! Owns: per stream of its simulcast the history, the keyframe wish and the publisher's clock; the packets not forwarded
+//! yet.
 //! Promises: the same on the publisher's worker and on every other that has subscribers.
 
 use std::time::{Duration, Instant};
 
 use super::discard::Discard;
+use super::header_exts;
 
 use crate::base::format::MediaKind;
+use crate::base::frame::{DecodeTargets, ENCODINGS_MAX};
 use crate::base::ids::{SessionKey, Ssrc, TrackKey};
+use crate::forward::rates::EncodingRates;
 use crate::forward::speaker::LevelMeter;
 use crate::proto::history::{self, History, Packet, PacketMeta};
 use crate::proto::keyframe::KeyframeRequester;
+use crate::proto::run::{KeyframeRun, Replay};
+use crate::wire::dependency::Structure;
+use crate::wire::payload;
 
-/// Packets of one track that one turn may bring. A turn handles some hundred datagrams; more wait in the socket. What a
-/// busy worker holds for the next turn is less.
+/// Packets of one track that wait at most. A turn handles some hundred datagrams; more wait in the socket. What a busy
+/// worker holds or has planned is less.
 const FRESH_MAX: usize = 1024;
 
 /// Without a recognisable keyframe for so long, left-out video goes on anyway: end-to-end encryption may hide it.
@@ -33,6 +40,36 @@ pub struct SenderClock {
     pub heard_at: Instant,
 }
 
+/// A packet that came and is not forwarded yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fresh {
+    /// Its stream.
+    pub encoding: u8,
+    /// Its number there.
+    pub seq: u64,
+}
+
+/// One stream of a track's simulcast, or its only one.
+#[derive(Debug)]
+pub struct Encoding {
+    /// Latest packets.
+    history: History,
+    /// What can be replayed to who joins.
+    run: KeyframeRun,
+    /// What it costs, layer by layer.
+    pub rates: EncodingRates,
+    /// The wish for a keyframe.
+    pub keyframe: KeyframeRequester,
+    /// What its dependency descriptors said; none came yet where there is none.
+    structure: Option<Box<Structure>>,
+    /// Keyframes begun.
+    pub keyframes: u64,
+    /// The publisher's clock.
+    pub clock: Option<SenderClock>,
+    /// Since when it is left out; it goes on with a keyframe.
+    shed_since: Option<Instant>,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Track {
@@ -42,76 +79,189 @@ pub struct Track {
     pub kind: MediaKind,
     /// The publisher's session and m-line, when it lives on this worker.
     pub home: Option<(SessionKey, u16)>,
-    /// Latest packets.
-    pub history: History,
+    /// By index; those that nothing came of yet take no memory, but for the first.
+    encodings: [Option<Box<Encoding>>; ENCODINGS_MAX],
     /// What came and is not forwarded yet, in order of arrival.
-    pub fresh: Vec<u64>,
+    pub fresh: Vec<Fresh>,
+    /// How many of them are being forwarded. The others wait until that is done, so that nobody gets them first.
+    planned: usize,
     /// How many of them went to other workers.
     pub copied: usize,
-    /// The wish for a keyframe.
-    pub keyframe: KeyframeRequester,
-    /// The publisher's clock.
-    pub clock: Option<SenderClock>,
     /// Loudness, for audio.
     pub level: LevelMeter,
     /// Subscribers here, as the table said when it was last asked; what a packet costs this worker.
     pub fanout: usize,
-    /// Since when video is left out; it goes on with a keyframe.
-    shed_since: Option<Instant>,
 }
 
-impl Track {
-    /// Memory is taken here and never on the packet path.
-    pub fn new(key: TrackKey, kind: MediaKind) -> Self {
+impl Encoding {
+    /// Memory is taken here, with the first packet at the latest, and never later.
+    fn new(kind: MediaKind) -> Self {
         let history = match kind {
             MediaKind::Audio => History::new(history::AUDIO_BYTES, history::AUDIO_PACKETS),
             MediaKind::Video => History::new(history::VIDEO_BYTES, history::VIDEO_PACKETS),
         };
         Self {
-            key,
-            kind,
-            home: None,
             history,
-            fresh: Vec::with_capacity(FRESH_MAX),
-            copied: 0,
+            run: KeyframeRun::default(),
+            rates: EncodingRates::default(),
             keyframe: KeyframeRequester::default(),
+            structure: None,
+            keyframes: 0,
             clock: None,
-            level: LevelMeter::default(),
-            fanout: 0,
             shed_since: None,
         }
     }
 
-    /// Whether a packet goes further that may be `too_late`. Once video was left out, it goes on with a keyframe.
-    pub fn admit(&mut self, now: Instant, too_late: bool, meta: &PacketMeta) -> Result<(), Discard> {
-        if too_late {
-            self.shed_since = (self.kind == MediaKind::Video).then(|| self.shed_since.unwrap_or(now));
-            return Err(Discard::Overload);
-        }
-        let Some(since) = self.shed_since else { return Ok(()) };
-        if !meta.marks.begins() && now.saturating_duration_since(since) < SHED_MAX {
-            return Err(Discard::AwaitsKeyframe);
-        }
-        self.shed_since = None;
-        Ok(())
-    }
-
-    /// Keeps a packet for this turn's forwarding. `false` when it is too old or the turn brought too many.
-    pub fn insert(&mut self, packet: Packet<'_>) -> bool {
-        if self.fresh.len() == FRESH_MAX || !self.history.insert(packet) {
+    fn insert(&mut self, now: Instant, packet: Packet<'_>) -> bool {
+        let meta = packet.meta;
+        let bytes = packet.payload.len();
+        let told = self.structure.as_ref().and_then(|structure| structure.sizes());
+        let read = || payload::keyframe_sizes(meta.format, packet.payload);
+        let sizes = if meta.marks.begins() { told.or_else(read) } else { None };
+        if !self.history.insert(packet) {
             return false;
         }
-        if packet.meta.marks.begins() {
-            self.keyframe.handle_keyframe();
+        if meta.format.kind() == MediaKind::Video {
+            self.run.handle_packet(now, &self.history, &meta);
+            self.rates.handle_packet(now, bytes, meta.timestamp, &meta.marks);
+            for (spatial, (width, height)) in sizes.iter().flat_map(|sizes| sizes.layers().iter().enumerate()) {
+                self.rates.set_pixels(spatial as u8, u32::from(*width) * u32::from(*height));
+            }
         }
-        self.fresh.push(packet.meta.seq);
+        if meta.marks.begins() {
+            self.keyframes += 1;
+            self.keyframe.handle_keyframe();
+            if let Some(bytes) = self.rates.keyframe_bytes() {
+                self.keyframe.set_price(bytes, self.rates.bps(now));
+            }
+        }
         true
     }
 
-    /// What was fresh has been forwarded.
-    pub fn forget_fresh(&mut self) {
-        self.fresh.clear();
-        self.copied = 0;
+    /// What somebody who joins can be served now: of spatial layers up to `spatial_max`, with so many bytes at most.
+    pub fn replay(&self, now: Instant, spatial_max: u8, bytes_max: usize) -> Option<Replay<'_>> {
+        self.run.fits(now, &self.history, spatial_max, bytes_max)
+    }
+}
+
+impl Track {
+    /// A track nothing came of yet.
+    pub fn new(key: TrackKey, kind: MediaKind) -> Self {
+        let mut encodings = [const { None }; ENCODINGS_MAX];
+        encodings[0] = Some(Box::new(Encoding::new(kind)));
+        Self {
+            key,
+            kind,
+            home: None,
+            encodings,
+            fresh: Vec::with_capacity(FRESH_MAX),
+            planned: 0,
+            copied: 0,
+            level: LevelMeter::default(),
+            fanout: 0,
+        }
+    }
+
+    /// Completes what a packet says about its frame by its dependency descriptor, where it has one.
+    pub fn refine(&mut self, packet: &mut Packet<'_>) {
+        let meta = &mut packet.meta;
+        if let Some(value) = header_exts::descriptor(packet.exts)
+            && let Some(encoding) = self.ensure(meta.encoding)
+        {
+            let structure = encoding.structure.get_or_insert_default();
+            // What cannot be read says nothing more than the payload did.
+            let _ = structure.refine(value, meta.seq, &mut meta.marks);
+        }
+    }
+
+    /// What can be asked for of an encoding with a dependency descriptor.
+    pub fn targets(&self, encoding: u8) -> Option<&DecodeTargets> {
+        self.encoding(encoding)?.structure.as_ref()?.targets()
+    }
+
+    /// Whether a packet goes further that may be `too_late`. Once video was left out, it goes on with a keyframe.
+    pub fn admit(&mut self, now: Instant, too_late: bool, meta: &PacketMeta) -> Result<(), Discard> {
+        let is_video = self.kind == MediaKind::Video;
+        let encoding = self.ensure(meta.encoding).ok_or(Discard::UnknownRid)?;
+        if too_late {
+            encoding.shed_since = is_video.then(|| encoding.shed_since.unwrap_or(now));
+            return Err(Discard::Overload);
+        }
+        let Some(since) = encoding.shed_since else { return Ok(()) };
+        if !meta.marks.begins() && now.saturating_duration_since(since) < SHED_MAX {
+            return Err(Discard::AwaitsKeyframe);
+        }
+        encoding.shed_since = None;
+        Ok(())
+    }
+
+    /// Keeps a packet to be forwarded. `false` when it is too old or too many wait.
+    pub fn insert(&mut self, now: Instant, packet: Packet<'_>) -> bool {
+        if self.fresh.len() == FRESH_MAX {
+            return false;
+        }
+        let meta = packet.meta;
+        let Some(encoding) = self.ensure(meta.encoding) else { return false };
+        if !encoding.insert(now, packet) {
+            return false;
+        }
+        self.fresh.push(Fresh { encoding: meta.encoding, seq: meta.seq });
+        true
+    }
+
+    /// How many packets wait to be planned.
+    pub fn waiting(&self) -> usize {
+        self.fresh.len() - self.planned
+    }
+
+    /// Plans all that is fresh: how many packets.
+    pub fn plan(&mut self) -> usize {
+        self.planned = self.fresh.len();
+        self.planned
+    }
+
+    /// What is planned.
+    pub fn planned(&self) -> &[Fresh] {
+        &self.fresh[..self.planned]
+    }
+
+    /// What was planned has been forwarded.
+    pub fn forget_planned(&mut self) {
+        self.fresh.drain(..self.planned);
+        self.copied = self.copied.saturating_sub(self.planned);
+        self.planned = 0;
+    }
+
+    /// A packet, while it is kept.
+    pub fn packet(&self, encoding: u8, seq: u64) -> Option<Packet<'_>> {
+        self.encoding(encoding)?.history.packet(seq)
+    }
+
+    /// The clock of an encoding.
+    pub fn clock(&self, encoding: u8) -> Option<SenderClock> {
+        self.encoding(encoding)?.clock
+    }
+
+    /// One stream of it, if something came of it.
+    pub fn encoding(&self, encoding: u8) -> Option<&Encoding> {
+        self.encodings.get(usize::from(encoding))?.as_deref()
+    }
+
+    /// The same to change.
+    pub fn encoding_mut(&mut self, encoding: u8) -> Option<&mut Encoding> {
+        self.encodings.get_mut(usize::from(encoding))?.as_deref_mut()
+    }
+
+    /// The streams that something came of, with their index.
+    pub fn encodings(&self) -> impl Iterator<Item = (u8, &Encoding)> {
+        self.encodings.iter().enumerate().filter_map(|(index, encoding)| Some((index as u8, encoding.as_deref()?)))
+    }
+
+    /// One stream of it, made where nothing came of it yet; `None` where there cannot be so many.
+    pub fn ensure(&mut self, encoding: u8) -> Option<&mut Encoding> {
+        let kind = self.kind;
+        let slot = self.encodings.get_mut(usize::from(encoding))?;
+        Some(slot.get_or_insert_with(|| Box::new(Encoding::new(kind))))
     }
 }
 

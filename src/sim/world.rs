@@ -24,6 +24,7 @@ use crate::proto::dtls::DtlsConfig;
 use crate::proto::link::{Link, LinkConfig};
 use crate::room::api::{CloseReason, JoinError, JoinRequest, Notice, PeerControl, RequestError};
 use crate::room::hub::{Hub, HubConfig};
+use crate::room::impair::{BadNetwork, ImpairError};
 use crate::worker::command::{Command, Event, WorkerReport};
 use crate::worker::core::WorkerCore;
 use crate::worker::lane::Lanes;
@@ -262,6 +263,14 @@ impl World {
         let found = self.hub.control_user(self.now, room, user_id, change);
         self.dispatch();
         found
+    }
+
+    /// As an administrator does: the server itself makes the peer's network bad.
+    pub fn impair(&mut self, room: &str, peer: PeerNo, network: BadNetwork) -> Result<(), ImpairError> {
+        let name = self.seats[peer.0].id.to_string();
+        let result = self.hub.impair(room, &name, network);
+        self.dispatch();
+        result
     }
 
     /// The peer's links, to and from the server.

@@ -11,9 +11,10 @@ use crate::base::ids::{PeerId, SessionKey, TrackKey, WorkerId};
 use crate::base::train::TrainNumbers;
 use crate::crypto::srtp::SrtpSuite;
 use crate::proto::ice::LocalCredentials;
+use crate::proto::link::LinkConfig;
 use crate::session::negotiate::RemoteTransport;
 use crate::session::peer::EndReason;
-use crate::session::stats::{EgressReport, IngressReport};
+use crate::session::stats::{DownlinkReport, EgressReport, IngressReport};
 use crate::session::streams::StreamsConfig;
 use crate::wire::stun::TransactionId;
 
@@ -51,6 +52,15 @@ impl Ticket {
     }
 }
 
+/// What is wrong with a peer's network on purpose; a direction without a link is left alone.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Impairments {
+    /// From the peer to us.
+    pub up: Option<LinkConfig>,
+    /// From us to the peer.
+    pub down: Option<LinkConfig>,
+}
+
 /// Control to worker.
 #[derive(Clone, Debug)]
 pub enum Command {
@@ -86,6 +96,13 @@ pub enum Command {
     CloseTrack {
         /// Which.
         track: TrackKey,
+    },
+    /// From now on the session's datagrams pass such links.
+    Impair {
+        /// Whose.
+        session: SessionKey,
+        /// Instead of those before.
+        impairments: Impairments,
     },
     /// Answer checks with these credentials and say so: the server checks its own ports with them.
     SelfCheck(LocalCredentials),
@@ -238,6 +255,8 @@ pub struct SessionReport {
     pub ingress: Vec<IngressReport>,
     /// What it receives.
     pub egress: Vec<EgressReport>,
+    /// Its line, if it tells us about it.
+    pub downlink: Option<DownlinkReport>,
 }
 
 #[cfg(test)]
@@ -274,7 +293,7 @@ mod tests {
     fn a_storm_of_commands_is_taken_in_portions_by_what_they_cost() {
         let session = SessionKey { index: 0, epoch: 0 };
         assert_eq!(taken(&Command::Close { session }), COMMAND_WORK_PER_TURN);
-        let ingress = Some(IngressConfig { track: TrackKey { index: 0, epoch: 0 }, ssrcs: Vec::new() });
+        let ingress = Some(IngressConfig::single(TrackKey { index: 0, epoch: 0 }, Vec::new()));
         let mid = Mid::new(b"0").unwrap();
         let mline =
             MlineConfig { mid, kind: MediaKind::Video, exts: Vec::new(), payloads: Vec::new(), ingress, egress: None };

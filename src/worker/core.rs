@@ -3,7 +3,8 @@
 //! Owns: the sessions and tracks that live on this core. Promises: the same input at the same times gives the same
 //! output; no input stops it. Forbids: sockets and clocks; the simulator drives the very same core.
 //!
-//! Its methods lie beside this file: `forward` (fresh packets), `stun` (checks, questions), `report` (for people).
+//! Its methods lie beside this file: `forward` (fresh packets), `stun` (checks, questions), `report` (for people), `shim`
+//! (bad networks on purpose).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,10 +15,11 @@ use rand::rngs::StdRng;
 use super::backlog::Backlog;
 use super::command::{COMMAND_WORK_PER_TURN, Command, Event, IoNumbers};
 use super::departure::Departure;
-use super::forward::Work;
 use super::hold::Hold;
+use super::job::Jobs;
 use super::lane::Lanes;
 use super::seats::{Seat, Seats, State};
+use super::shim::Shim;
 use super::stun::Questions;
 use super::timers::Timers;
 use crate::base::batch::{Path, RxDatagram, TxBatch};
@@ -40,34 +42,34 @@ const DEADLINE_STEP_MIN: Duration = Duration::from_millis(1);
 /// How often numbers for people are told.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Datagrams that one turn sends, about: some ten milliseconds of work. More waits, so that commands, checks and
-/// handshakes are never further away than that.
-const SENDS_PER_TURN_MAX: usize = 8192;
+/// Datagrams that a worker takes upon itself, about: less than ten milliseconds of work. More waits in the kernel, where
+/// the oldest is read first and what is late is known by its age.
+const SENDS_DUE_MAX: usize = 8192;
 
 /// See the module.
 pub struct WorkerCore {
     pub(super) id: WorkerId,
     dtls: Arc<DtlsConfig>,
-    rng: StdRng,
+    pub(super) rng: StdRng,
     pub(super) seats: Seats,
     pub(super) tracks: Tracks,
     pub(super) table: SharedTable,
     pub(super) lanes: Lanes,
     timers: Timers,
-    /// Tracks that got packets this turn.
+    /// Tracks with packets that wait to be planned.
     pub(super) dirty: Vec<TrackKey>,
-    /// What is to be forwarded this turn, subscriber by subscriber.
-    pub(super) work: Vec<Work>,
-    /// Datagrams that forwarding this turn's packets will send, about.
+    /// What is planned, subscriber by subscriber.
+    pub(super) jobs: Jobs,
+    /// Datagrams that forwarding all that came will send, about.
     pub(super) due_sends: usize,
-    /// How far `work` is taken up: subscription and packet.
-    pub(super) done: (usize, usize),
     /// What one subscriber gets, on its way out.
     pub(super) departure: Departure,
+    /// What leaves later than it came, as its line carries no more.
+    paced: Departure,
     pub(super) hold: Hold,
     backlog: Backlog,
-    /// Tracks whose wish for a keyframe waits.
-    pub(super) keyframes: Vec<TrackKey>,
+    /// Tracks and their streams whose wish for a keyframe waits.
+    pub(super) keyframes: Vec<(TrackKey, u8)>,
     effects: RtcpEffects,
     pub(super) questions: Questions,
     pub(super) events: VecDeque<Event>,
@@ -78,6 +80,8 @@ pub struct WorkerCore {
     levels_at: Option<Instant>,
     pub(super) has_told_levels: bool,
     report_at: Option<Instant>,
+    /// Impaired links, while there are any.
+    pub(super) shim: Option<Box<Shim>>,
     is_stopped: bool,
 }
 
@@ -94,10 +98,10 @@ impl WorkerCore {
             lanes,
             timers: Timers::default(),
             dirty: Vec::new(),
-            work: Vec::new(),
+            jobs: Jobs::default(),
             due_sends: 0,
-            done: (0, 0),
             departure: Departure::default(),
+            paced: Departure::default(),
             hold: Hold::new(TrainLimits::default().hold_max),
             backlog: Backlog::default(),
             keyframes: Vec::new(),
@@ -110,6 +114,7 @@ impl WorkerCore {
             levels_at: None,
             has_told_levels: false,
             report_at: None,
+            shim: None,
             is_stopped: false,
         }
     }
@@ -117,6 +122,7 @@ impl WorkerCore {
     /// Sets what trains may cost.
     pub fn set_train_limits(&mut self, limits: TrainLimits) {
         self.departure.limits = limits;
+        self.paced.limits = limits;
         self.hold = Hold::new(limits.hold_max);
     }
 
@@ -160,6 +166,7 @@ impl WorkerCore {
                 self.schedule(session);
             }
             Command::Close { session } => self.close(session, tx),
+            Command::Impair { session, impairments } => self.set_impairments(session, impairments),
             Command::CloseTrack { track } => self.tracks.remove(track),
             Command::SelfCheck(credentials) => self.questions.self_check = Some(credentials),
             Command::AskPublicAddress { transaction, servers } => {
@@ -180,16 +187,26 @@ impl WorkerCore {
             self.past.add(&session.counters);
         }
         self.timers.clear(key);
+        if let Some(shim) = &mut self.shim {
+            shim.remove(key);
+        }
     }
 
-    /// Whether this turn has as much to forward as a turn may.
+    /// Whether there is as much to forward as may be; what else came waits where it is.
     pub fn has_enough_work(&self) -> bool {
-        self.due_sends >= SENDS_PER_TURN_MAX
+        self.due_sends >= SENDS_DUE_MAX
     }
 
     /// One UDP datagram from a socket.
     pub fn handle_datagram(&mut self, now: Instant, datagram: RxDatagram<'_>, tx: &mut TxBatch) {
         self.backlog.handle_datagram(now, datagram.waited);
+        if self.shim.is_none() || !self.impair_received(now, &datagram) {
+            self.demux_counted(now, datagram, tx);
+        }
+    }
+
+    /// The same, behind the impaired links.
+    pub(super) fn demux_counted(&mut self, now: Instant, datagram: RxDatagram<'_>, tx: &mut TxBatch) {
         if let Err(discard) = self.demux(now, datagram, false, tx) {
             self.discards.count(discard);
         }
@@ -258,17 +275,22 @@ impl WorkerCore {
         if media.is_first {
             self.events.push_back(Event::TrackLive { track: media.track });
         }
+        let mut packet = media.packet;
+        if media.kind == MediaKind::Video {
+            track.refine(&mut packet);
+        }
         let too_late = self.backlog.is_too_late(now, waited, media.kind);
-        let admitted = track.admit(now, too_late, &media.packet.meta);
+        let admitted = track.admit(now, too_late, &packet.meta);
         let (key_of_track, is_video) = (media.track, media.kind == MediaKind::Video);
-        let is_first_of_turn = track.fresh.is_empty();
-        let is_kept = admitted.is_ok() && track.insert(media.packet);
+        let encoding = packet.meta.encoding;
+        let is_first_to_wait = track.waiting() == 0;
+        let is_kept = admitted.is_ok() && track.insert(now, packet);
         self.due_sends += if is_kept { track.fanout } else { 0 };
-        if is_kept && is_first_of_turn {
+        if is_kept && is_first_to_wait {
             self.dirty.push(key_of_track);
         }
         if admitted.is_err() && is_video {
-            self.want_keyframe(key_of_track);
+            self.want_keyframe(key_of_track, encoding);
         }
         self.schedule(key);
         admitted?;
@@ -365,10 +387,19 @@ impl WorkerCore {
             let Some(session) = self.seats.session_mut(key) else { continue };
             self.effects.clear();
             let event = session.handle_timeout(now, &self.tracks, &mut self.effects, tx);
+            // Who has packets in a batch that was full gets those first.
+            if self.departure.session() != Some(key)
+                && let Ok((egress, outlet)) = session.departures()
+            {
+                let ways = (egress, &outlet);
+                let resent = self.paced.drain(now, &self.tracks, ways, &mut self.discards, tx);
+                session.counters.retransmissions += resent;
+            }
             self.handle_session_event(key, event);
             self.handle_effects();
             self.schedule_from(key, Some(now + DEADLINE_STEP_MIN));
         }
+        self.release_received(now, tx);
         self.flush_keyframes(now, tx);
         self.poll_questions(now, tx);
         if self.levels_at.is_none_or(|at| now >= at) {
@@ -384,22 +415,26 @@ impl WorkerCore {
 
     fn handle_effects(&mut self) {
         let mut effects = std::mem::take(&mut self.effects);
-        effects.keyframes_wanted.drain(..).for_each(|track| self.want_keyframe(track));
-        effects.clocks.drain(..).for_each(|(track, clock)| self.handle_clock(track, clock));
+        effects.keyframes_wanted.drain(..).for_each(|(track, encoding)| self.want_keyframe(track, encoding));
+        effects.clocks.drain(..).for_each(|(track, encoding, clock)| self.handle_clock(track, encoding, clock));
         self.effects = effects;
     }
 
-    fn handle_clock(&mut self, key: TrackKey, clock: SenderClock) {
-        if let Some(track) = self.tracks.track_mut(key) {
-            track.clock = Some(clock);
-        }
+    fn handle_clock(&mut self, key: TrackKey, encoding: u8, clock: SenderClock) {
+        self.note_clock(key, encoding, clock);
         let table = self.table.load();
         if let Some(route) = table.route(key) {
             for worker in route.others(self.id) {
-                if self.lanes.send_clock(worker, key, clock).is_err() {
+                if self.lanes.send_clock(worker, key, encoding, clock).is_err() {
                     self.discards.count(Discard::LaneFull);
                 }
             }
+        }
+    }
+
+    pub(super) fn note_clock(&mut self, key: TrackKey, encoding: u8, clock: SenderClock) {
+        if let Some(encoding) = self.tracks.track_mut(key).and_then(|track| track.encoding_mut(encoding)) {
+            encoding.clock = Some(clock);
         }
     }
 
@@ -419,9 +454,9 @@ impl WorkerCore {
 
     /// When to call [`handle_timeout`](Self::handle_timeout).
     pub fn next_timeout(&self) -> Option<Instant> {
-        let keyframes = self.keyframes.iter().filter_map(|key| {
-            let track = self.tracks.track(*key)?;
-            track.keyframe.next_timeout(self.report_at?)
+        let keyframes = self.keyframes.iter().filter_map(|(key, encoding)| {
+            let encoding = self.tracks.track(*key)?.encoding(*encoding)?;
+            encoding.keyframe.next_timeout(self.report_at?)
         });
         keyframes
             .chain(self.timers.next())
@@ -429,6 +464,7 @@ impl WorkerCore {
             .chain(self.levels_at)
             .chain(self.report_at)
             .chain(self.questions.next())
+            .chain(self.shim.as_ref().and_then(|shim| shim.next_timeout()))
             .min()
     }
 

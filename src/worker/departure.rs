@@ -4,8 +4,7 @@
 //! Promises: a full batch stops it anywhere, and it goes on exactly there; numbers are noted before the first byte is
 //! written. Forbids: choosing who gets what.
 //!
-//! What limits a subscriber's turn (a pacer) and what is numbered by order of leaving (TWCC) belongs into
-//! [`Departure::write`].
+//! What a subscriber's line does not carry yet leaves by [`Departure::drain`] when its time comes.
 
 use std::time::Instant;
 
@@ -15,7 +14,7 @@ use crate::base::train::{TrainLimits, TrainNumbers};
 use crate::forward::order::{Arranger, Due, PACKETS_MAX, Rules};
 use crate::session::discard::{Discard, Discards};
 use crate::session::egress::{Admitted, Egress, Outlet};
-use crate::session::track::{Track, Tracks};
+use crate::session::track::{Fresh, Track, Tracks};
 
 /// See the module.
 #[derive(Debug)]
@@ -24,6 +23,8 @@ pub struct Departure {
     admitted: Vec<Admitted>,
     due: Vec<Due>,
     arranger: Arranger,
+    /// What waited, before it is sorted.
+    scratch: Vec<(Admitted, Due)>,
     /// Places of the arranger that are written.
     written: usize,
     /// What trains may cost.
@@ -41,6 +42,7 @@ impl Default for Departure {
             admitted: Vec::with_capacity(PACKETS_MAX),
             due: Vec::with_capacity(PACKETS_MAX),
             arranger: Arranger::default(),
+            scratch: Vec::with_capacity(PACKETS_MAX),
             written: 0,
             limits: TrainLimits::default(),
             packets: 0,
@@ -70,19 +72,25 @@ impl Departure {
     pub fn admit(
         &mut self,
         now: Instant,
-        (mline, seq): (u16, u64),
+        (mline, fresh): (u16, Fresh),
         track: &Track,
         (egress, outlet): (&mut Egress, &Outlet<'_>),
     ) -> Result<(), Discard> {
-        let packet = track.history.packet(seq).ok_or(Discard::TooOld)?;
+        let packet = track.packet(fresh.encoding, fresh.seq).ok_or(Discard::TooOld)?;
         let (admitted, due) = egress.admit(now, mline, (track, &packet), outlet)?;
         self.admitted.push(admitted);
         self.due.push(due);
         Ok(())
     }
 
-    /// Finds the order and the padding of what was admitted.
-    pub fn arrange(&mut self, egress: &mut Egress) {
+    /// Finds the order and the padding of what was admitted and may leave now; the rest waits at the subscriber.
+    pub fn arrange(&mut self, now: Instant, egress: &mut Egress, discards: &mut Discards) {
+        let left_out = egress.pace(now, &mut self.admitted, &mut self.due);
+        (0..left_out).for_each(|_| discards.count(Discard::DownlinkFull));
+        self.order(egress);
+    }
+
+    fn order(&mut self, egress: &mut Egress) {
         let rules = Rules {
             padding_percent_max: self.limits.padding_percent_max,
             ahead_of_audio_bytes_max: egress.ahead_of_audio_bytes_max(),
@@ -94,9 +102,47 @@ impl Departure {
         self.arranger.train_lengths().for_each(|length| self.trains.count(length));
     }
 
+    /// Writes what waited for the subscriber's line and may leave now: what was missed, then what is new, then what only
+    /// shows how much the line carries. As much as the batch has room for; the rest keeps waiting. How much was sent
+    /// again.
+    pub fn drain(
+        &mut self,
+        now: Instant,
+        tracks: &Tracks,
+        (egress, outlet): (&mut Egress, &Outlet<'_>),
+        discards: &mut Discards,
+        tx: &mut TxBatch,
+    ) -> u64 {
+        let mut resent = 0;
+        while tx.has_room()
+            && let Some(resend) = egress.next_resend(now)
+        {
+            match egress.retransmit(now, resend, tracks, outlet, tx) {
+                Ok(()) => resent += 1,
+                Err(discard) => discards.count(discard),
+            }
+        }
+        self.clear();
+        self.scratch.clear();
+        while self.scratch.len() < PACKETS_MAX.min(tx.room())
+            && let Some(next) = egress.next_waiting(now)
+        {
+            self.scratch.push(next);
+        }
+        // They waited in the order they came; the arranger takes stream by stream.
+        self.scratch.sort_unstable_by_key(|(admitted, due)| (due.stream, admitted.index()));
+        self.admitted.extend(self.scratch.iter().map(|(admitted, _)| *admitted));
+        self.due.extend(self.scratch.iter().map(|(_, due)| *due));
+        self.order(egress);
+        self.write(now, tracks, (egress, outlet), discards, tx);
+        while tx.has_room() && egress.is_padding_due(now) && egress.write_padding(now, tracks, outlet, tx) {}
+        resent
+    }
+
     /// Writes what is left, in order. `false`: the batch is full, send it and call again.
     pub fn write(
         &mut self,
+        now: Instant,
         tracks: &Tracks,
         (egress, outlet): (&mut Egress, &Outlet<'_>),
         discards: &mut Discards,
@@ -112,8 +158,8 @@ impl Departure {
             if track.is_none_or(|track| track.key != admitted.track) {
                 track = tracks.track(admitted.track);
             }
-            let result = match track.and_then(|track| track.history.packet(admitted.seq)) {
-                Some(packet) => egress.write(admitted, place.padding, &packet, outlet, tx),
+            let result = match track.and_then(|track| track.packet(admitted.encoding, admitted.seq)) {
+                Some(packet) => egress.write(now, admitted, place.padding, &packet, outlet, tx),
                 None => Err(Discard::TooOld),
             };
             match result {

@@ -3,6 +3,7 @@
 mod calls;
 mod chaos;
 mod hostile;
+mod impaired;
 mod networks;
 mod overload;
 mod ranges;

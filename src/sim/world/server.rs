@@ -1,7 +1,7 @@
 //! The server's half of the world: which worker hears a datagram, its turns, what leaves it.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::RngExt;
 
@@ -13,6 +13,7 @@ use crate::room::hub::Output;
 use crate::sim::media::PeerNo;
 use crate::sim::oracle::hash_of;
 use crate::worker::command::Event;
+use crate::worker::core::WorkerCore;
 
 /// Datagrams of one worker turn, as in the loop.
 const DATAGRAMS_PER_TURN_MAX: usize = 256;
@@ -84,13 +85,13 @@ impl World {
         }
         for command in worker.commands.drain(..) {
             worker.core.apply(now, command, tx);
-            flush(tx, &mut sent);
+            flush(now, &mut worker.core, tx, &mut sent);
         }
         worker.core.handle_lanes(now, tx);
-        flush(tx, &mut sent);
+        flush(now, &mut worker.core, tx, &mut sent);
         worker.core.handle_timeout(now, tx);
         for _ in 0..DATAGRAMS_PER_TURN_MAX {
-            flush(tx, &mut sent);
+            flush(now, &mut worker.core, tx, &mut sent);
             if worker.core.has_enough_work() {
                 break;
             }
@@ -99,10 +100,8 @@ impl World {
             let waited = now.saturating_duration_since(inbound.came_at);
             worker.core.handle_datagram(now, RxDatagram { path, bytes: &mut inbound.bytes, waited }, tx);
         }
-        while !worker.core.forward(now, tx) {
-            flush(tx, &mut sent);
-        }
-        flush(tx, &mut sent);
+        let is_done = worker.core.forward(now, tx);
+        flush(now, &mut worker.core, tx, &mut sent);
         let mut events = Vec::new();
         while let Some(event) = worker.core.poll_event() {
             if let Event::Report(report) = &event {
@@ -112,7 +111,7 @@ impl World {
         }
         worker.busy_until = now + self.config.send_cost * sent.len() as u32;
         let wakes = worker.core.take_wakes();
-        let has_more = !worker.inbox.is_empty() || worker.core.has_lane_items();
+        let has_more = !is_done || !worker.inbox.is_empty() || worker.core.has_lane_items();
         let told_at = now + self.config.lag_max;
         for event in events {
             self.push(told_at, Happening::Event(WorkerId(index as u8), event));
@@ -175,7 +174,8 @@ impl World {
     }
 }
 
-fn flush(tx: &mut TxBatch, sent: &mut Vec<(Path, Vec<u8>)>) {
+fn flush(now: Instant, core: &mut WorkerCore, tx: &mut TxBatch, sent: &mut Vec<(Path, Vec<u8>)>) {
+    core.impair(now, tx);
     sent.extend(tx.entries().iter().map(|entry| (entry.path, tx.bytes(entry).to_vec())));
     tx.clear();
 }
