@@ -196,6 +196,12 @@ impl Downlink {
         self.probe = None;
     }
 
+    /// Nothing is sent again now, and nothing only to find out.
+    pub fn give_up_extras(&mut self) {
+        self.resends.clear();
+        self.give_up_probe();
+    }
+
     /// Bytes of retransmissions and padding count as well.
     pub fn handle_extra(&mut self, bytes: usize) {
         self.pacer.handle_sent(bytes);

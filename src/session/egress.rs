@@ -11,6 +11,7 @@ use rand::Rng;
 
 use super::discard::Discard;
 use super::downlink::{Downlink, Resend};
+use super::header_exts::DescriptorChange;
 use super::layers::Layers;
 use super::slot::{Around, Slot, descriptor_change};
 use super::stats::EgressReport;
@@ -124,8 +125,9 @@ impl Egress {
     ) -> Result<(Admitted, Due), Discard> {
         let slot =
             slot_mut(&mut self.slots, mline).filter(|slot| slot.track == Some(track.key)).ok_or(Discard::StaleRoute)?;
-        // Seen here and not when it is written: others are padded to its length.
-        if packet.payload.len() > PAYLOAD_BYTES_MAX {
+        // Seen here and not when it is written: others are padded to its length, and its number is taken.
+        let bytes = FIXED_HEADER_BYTES + slot.exts.len(packet.exts, DescriptorChange::MOST) + packet.payload.len();
+        if packet.payload.len() > PAYLOAD_BYTES_MAX || bytes + outlet.srtp.suite().rtp_tag_len() > DATAGRAM_BYTES_MAX {
             return Err(Discard::TooLarge);
         }
         let payload = slot.payload_for(packet.meta.format).ok_or(Discard::FormatNotNegotiated)?;
@@ -218,6 +220,13 @@ impl Egress {
     /// Whether something is to be sent only to find out what the line carries.
     pub fn is_padding_due(&mut self, now: Instant) -> bool {
         self.downlink.as_mut().is_some_and(|downlink| downlink.is_padding_due(now))
+    }
+
+    /// Nothing is sent again now, and nothing only to find out what the line carries.
+    pub fn give_up_extras(&mut self) {
+        if let Some(downlink) = &mut self.downlink {
+            downlink.give_up_extras();
+        }
     }
 
     /// What waits, and its time has come.

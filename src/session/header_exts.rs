@@ -4,7 +4,7 @@
 //! Forbids: extensions of one hop; `ingress` keeps the others only.
 
 use super::streams::MlineConfig;
-use crate::base::frame::ActiveTargets;
+use crate::base::frame::{ActiveTargets, DECODE_TARGETS_MAX};
 use crate::base::ids::Mid;
 use crate::wire::dependency;
 use crate::wire::rtp_ext::{AbsSendTime, Ext, ExtWriter, needs_two_byte};
@@ -45,6 +45,14 @@ pub struct DescriptorChange {
     pub frame_number_shift: u16,
     /// Decode targets that are left.
     pub active: Option<ActiveTargets>,
+}
+
+impl DescriptorChange {
+    /// None makes a descriptor longer.
+    pub const MOST: Self = Self {
+        frame_number_shift: 0,
+        active: Some(ActiveTargets { count: DECODE_TARGETS_MAX as u8, mask: u32::MAX }),
+    };
 }
 
 /// See the module.

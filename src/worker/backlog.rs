@@ -31,9 +31,14 @@ impl Backlog {
         }
     }
 
+    /// The worker has more to do than it can: nothing is sent that need not be.
+    pub fn is_behind(&self, now: Instant) -> bool {
+        self.late_since.is_some_and(|since| now.saturating_duration_since(since) >= LATE_MAX)
+    }
+
     /// Whether media that `waited` so long is to be left out.
     pub fn is_too_late(&self, now: Instant, waited: Duration, kind: MediaKind) -> bool {
-        let is_behind = self.late_since.is_some_and(|since| now.saturating_duration_since(since) >= LATE_MAX);
+        let is_behind = self.is_behind(now);
         let wait_max = if kind == MediaKind::Audio { AUDIO_WAIT_MAX } else { WAIT_MAX };
         is_behind && waited > wait_max
     }

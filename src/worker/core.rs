@@ -391,6 +391,9 @@ impl WorkerCore {
             if self.departure.session() != Some(key)
                 && let Ok((egress, outlet)) = session.departures()
             {
+                if self.backlog.is_behind(now) {
+                    egress.give_up_extras();
+                }
                 let ways = (egress, &outlet);
                 let resent = self.paced.drain(now, &self.tracks, ways, &mut self.discards, tx);
                 session.counters.retransmissions += resent;
