@@ -83,6 +83,17 @@ impl Rewriter {
             Some(Binding { from: seq, first_index: self.next_index, timestamp_offset: start.wrapping_sub(timestamp) });
     }
 
+    /// The track goes on with its packet `seq` and everything between it and the last one sent was withheld: numbers go on
+    /// without a gap, timestamps stay the publisher's. The highest number of the track that went out.
+    pub fn resume(&mut self, seq: u64) -> Option<u64> {
+        let binding = self.binding.as_mut()?;
+        let next = binding.from + (self.next_index - binding.first_index);
+        if seq > next {
+            *binding = Binding { from: seq, first_index: self.next_index, ..*binding };
+        }
+        next.checked_sub(1)
+    }
+
     /// Numbers for a packet never sent here before; `None` when it is older than the binding, was sent already or is too
     /// late to know.
     pub fn number(&mut self, now: Instant, seq: u64, timestamp: u32) -> Option<Numbers> {

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, at, bounded, never, select, tick};
 use tokio::sync::{broadcast, mpsc};
 
-use super::api::{JoinError, JoinRequest, Joined, Notice, PeerControl, PeerUpdate, RequestError, RoomEvent, RoomView};
+use super::api::{
+    JoinError, JoinRequest, Joined, Listening, Notice, PeerControl, PeerUpdate, RequestError, RoomEvent, RoomView,
+};
 use super::hub::{Hub, Output};
 use crate::base::ids::{PeerId, WorkerId};
 use crate::runtime::clock;
@@ -166,6 +168,11 @@ impl Control {
     /// What a peer says about itself.
     pub fn update(&self, peer: PeerId, update: PeerUpdate) -> Result<(), RequestError> {
         self.with(|hub| hub.update(clock::now(), peer, update))
+    }
+
+    /// Whom a peer wants to hear.
+    pub fn listen(&self, peer: PeerId, listening: Listening) -> Result<(), RequestError> {
+        self.with(|hub| hub.listen(clock::now(), peer, listening))
     }
 
     /// The peer is gone.

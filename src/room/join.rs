@@ -10,7 +10,7 @@ use rand::{Rng, RngExt};
 use super::api::{CloseReason, Dialect, JoinError, JoinRequest, Notice, PeerInfo, RoomEvent};
 use super::hub::{Entered, Hub, Room};
 use super::peer::Peer;
-use crate::base::ids::{PeerId, SessionKey, WorkerId};
+use crate::base::ids::{PeerId, RoomKey, SessionKey, WorkerId};
 use crate::forward::speaker::DominantSpeaker;
 use crate::proto::ice::LocalCredentials;
 use crate::session::feedback::CNAME;
@@ -53,6 +53,8 @@ impl Hub {
             is_server_muted: false,
             is_deafened: false,
             hidden: Default::default(),
+            muted: Default::default(),
+            pinned: Default::default(),
             negotiation: Negotiation::new(request.policy, local, self.rng.random()),
             session,
             owner: None,
@@ -82,7 +84,9 @@ impl Hub {
 
     fn enter_room(&mut self, wall: SystemTime, room: &str, info: &PeerInfo) {
         if !self.rooms.contains_key(room) {
+            let (index, epoch) = self.room_keys.take();
             let room_made = Room {
+                key: RoomKey { index, epoch },
                 created_at: wall,
                 peers: Vec::new(),
                 by_user: HashMap::new(),
@@ -171,6 +175,7 @@ impl Hub {
         room.by_user.remove(&peer.info.user_id);
         let was_speaker = room.speaker.current() == Some(id);
         if room.peers.is_empty() {
+            self.room_keys.give_back(room.key.index);
             self.rooms.remove(&peer.room);
         }
         was_speaker

@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use super::api::{Capabilities, Dialect, MediaState, PeerInfo, Source, StreamNames, TrackInfo};
 use crate::base::format::MediaKind;
-use crate::base::ids::{SessionKey, TrackKey, WorkerId};
+use crate::base::ids::{RoomKey, SessionKey, TrackKey, WorkerId};
+use crate::forward::speaker::Activity;
+use crate::forward::table::Voice;
 use crate::session::negotiate::{Negotiation, Publication};
 
 /// A published track.
@@ -23,8 +25,8 @@ pub(super) struct Track {
     pub slot: Option<usize>,
     /// Media came.
     pub is_live: bool,
-    /// 0 to 127, from the audio level extension.
-    pub loudness: u8,
+    /// Of its voice, lately.
+    pub activity: Activity,
 }
 
 /// A peer in a room.
@@ -39,6 +41,9 @@ pub(super) struct Peer {
     pub is_deafened: bool,
     /// User ids whose media is withheld.
     pub hidden: HashSet<String>,
+    /// User ids whose voices it does not want, and those it wants however quiet they are; as it told itself.
+    pub muted: HashSet<String>,
+    pub pinned: HashSet<String>,
     pub negotiation: Negotiation,
     pub session: SessionKey,
     /// The worker that owns the session, once claimed.
@@ -75,6 +80,16 @@ impl Peer {
         let by_slot = [Source::Microphone, Source::Camera, Source::Screen, Source::ScreenAudio];
         let told = self.sources.get(&track.mid).copied();
         told.or_else(|| track.slot.and_then(|slot| by_slot.get(slot).copied())).unwrap_or(Source::Unknown)
+    }
+
+    /// Whether a track of it is one of the room's voices: the sound of a screen is none.
+    pub fn is_voice(&self, track: &Track) -> bool {
+        track.kind == MediaKind::Audio && self.source_of(track) != Source::ScreenAudio
+    }
+
+    /// The same as the fanout plan knows it.
+    pub fn voice(&self, room: RoomKey, track: &Track) -> Option<Voice> {
+        self.is_voice(track).then_some(Voice { room, publisher: self.session })
     }
 
     /// Whether it may publish that. Without slots or marks an audio track is speech and a video track a camera.

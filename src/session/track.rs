@@ -9,7 +9,6 @@ use super::discard::Discard;
 
 use crate::base::format::MediaKind;
 use crate::base::ids::{SessionKey, Ssrc, TrackKey};
-use crate::forward::speaker::LevelMeter;
 use crate::proto::history::{self, History, Packet, PacketMeta};
 use crate::proto::keyframe::KeyframeRequester;
 
@@ -52,8 +51,6 @@ pub struct Track {
     pub keyframe: KeyframeRequester,
     /// The publisher's clock.
     pub clock: Option<SenderClock>,
-    /// Loudness, for audio.
-    pub level: LevelMeter,
     /// Subscribers here, as the table said when it was last asked; what a packet costs this worker.
     pub fanout: usize,
     /// Since when video is left out; it goes on with a keyframe.
@@ -76,7 +73,6 @@ impl Track {
             copied: 0,
             keyframe: KeyframeRequester::default(),
             clock: None,
-            level: LevelMeter::default(),
             fanout: 0,
             shed_since: None,
         }

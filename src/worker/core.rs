@@ -20,6 +20,7 @@ use super::lane::Lanes;
 use super::seats::{Seat, Seats, State};
 use super::stun::Questions;
 use super::timers::Timers;
+use super::voices::Voices;
 use crate::base::batch::{Path, RxDatagram, TxBatch};
 use crate::base::format::MediaKind;
 use crate::base::ids::{SessionKey, TrackKey, WorkerId};
@@ -32,8 +33,9 @@ use crate::session::peer::{FeedbackCounters, RtcpEffects, Session, SessionEvent}
 use crate::session::track::{SenderClock, Tracks};
 use crate::wire::class::{Class, classify};
 
-/// How often loudness is told.
-const LEVELS_INTERVAL: Duration = Duration::from_millis(250);
+/// How often it is told how active voices are: the interval of decisions of the paper that [`crate::forward::speaker`]
+/// follows.
+const VOICES_INTERVAL: Duration = Duration::from_millis(300);
 /// A session whose deadline was just served has its next one no sooner: one that stays in the past must not stop the
 /// worker.
 const DEADLINE_STEP_MIN: Duration = Duration::from_millis(1);
@@ -62,6 +64,8 @@ pub struct WorkerCore {
     pub(super) due_sends: usize,
     /// How far `work` is taken up: subscription and packet.
     pub(super) done: (usize, usize),
+    /// Who is loud enough to be heard.
+    pub(super) voices: Voices,
     /// What one subscriber gets, on its way out.
     pub(super) departure: Departure,
     pub(super) hold: Hold,
@@ -75,8 +79,8 @@ pub struct WorkerCore {
     /// Feedback of sessions that are gone.
     pub(super) past: FeedbackCounters,
     pub(super) io: IoNumbers,
-    levels_at: Option<Instant>,
-    pub(super) has_told_levels: bool,
+    voices_at: Option<Instant>,
+    pub(super) has_told_voices: bool,
     report_at: Option<Instant>,
     is_stopped: bool,
 }
@@ -97,6 +101,7 @@ impl WorkerCore {
             work: Vec::new(),
             due_sends: 0,
             done: (0, 0),
+            voices: Voices::default(),
             departure: Departure::default(),
             hold: Hold::new(TrainLimits::default().hold_max),
             backlog: Backlog::default(),
@@ -107,8 +112,8 @@ impl WorkerCore {
             discards: Discards::default(),
             past: FeedbackCounters::default(),
             io: IoNumbers::default(),
-            levels_at: None,
-            has_told_levels: false,
+            voices_at: None,
+            has_told_voices: false,
             report_at: None,
             is_stopped: false,
         }
@@ -118,6 +123,11 @@ impl WorkerCore {
     pub fn set_train_limits(&mut self, limits: TrainLimits) {
         self.departure.limits = limits;
         self.hold = Hold::new(limits.hold_max);
+    }
+
+    /// So many voices of a room are heard at once; 0: all. Of a worker that has none yet.
+    pub fn set_voices_heard(&mut self, heard: usize) {
+        self.voices.set_heard(heard);
     }
 
     /// Obeys control for about a millisecond; what there is no time for stays where `next` takes it from.
@@ -160,7 +170,10 @@ impl WorkerCore {
                 self.schedule(session);
             }
             Command::Close { session } => self.close(session, tx),
-            Command::CloseTrack { track } => self.tracks.remove(track),
+            Command::CloseTrack { track } => {
+                self.voices.forget(track);
+                self.tracks.remove(track);
+            }
             Command::SelfCheck(credentials) => self.questions.self_check = Some(credentials),
             Command::AskPublicAddress { transaction, servers } => {
                 self.questions.ask(now, transaction, (self.id == WorkerId(0)).then_some(servers));
@@ -252,9 +265,6 @@ impl WorkerCore {
         };
         let track = self.tracks.ensure(media.track, media.kind);
         track.home = Some((key, media.mline));
-        if let Some(level) = media.level_dbov {
-            track.level.handle_level(now, level);
-        }
         if media.is_first {
             self.events.push_back(Event::TrackLive { track: media.track });
         }
@@ -371,9 +381,9 @@ impl WorkerCore {
         }
         self.flush_keyframes(now, tx);
         self.poll_questions(now, tx);
-        if self.levels_at.is_none_or(|at| now >= at) {
-            self.levels_at = Some(now + LEVELS_INTERVAL);
-            self.tell_levels(now);
+        if self.voices_at.is_none_or(|at| now >= at) {
+            self.voices_at = Some(now + VOICES_INTERVAL);
+            self.tell_voices(now);
         }
         if self.report_at.is_none_or(|at| now >= at) {
             self.report_at = Some(now + REPORT_INTERVAL);
@@ -426,7 +436,7 @@ impl WorkerCore {
         keyframes
             .chain(self.timers.next())
             .chain(self.hold.next_timeout())
-            .chain(self.levels_at)
+            .chain(self.voices_at)
             .chain(self.report_at)
             .chain(self.questions.next())
             .min()

@@ -13,7 +13,9 @@ use crate::base::ids::{SessionKey, TrackKey};
 use crate::forward::table::{FanoutTable, Subscriber};
 use crate::proto::history::Packet;
 use crate::session::discard::Discard;
+use crate::session::egress::Egress;
 use crate::session::peer::Session;
+use crate::session::track::Track;
 
 /// Items taken from the lanes in one turn; the rest waits, so that a busy neighbour cannot starve our own sockets.
 const LANE_ITEMS_MAX: usize = 512;
@@ -26,11 +28,13 @@ pub(super) struct Work {
     kind: MediaKind,
     mline: u16,
     track: TrackKey,
+    /// See [`super::voices::Audience`].
+    preroll: Option<u8>,
 }
 
 impl Work {
-    fn new(subscriber: Subscriber, kind: MediaKind, track: TrackKey) -> Self {
-        Self { session: subscriber.session, kind, mline: subscriber.mline, track }
+    fn new(subscriber: Subscriber, kind: MediaKind, track: TrackKey, preroll: Option<u8>) -> Self {
+        Self { session: subscriber.session, kind, mline: subscriber.mline, track, preroll }
     }
 }
 
@@ -44,7 +48,7 @@ impl WorkerCore {
             if !self.hold.is_over(now, packets) {
                 return true;
             }
-            self.plan_work(&table);
+            self.plan_work(now, &table);
         }
         while let Some(session) = self.next_subscriber() {
             if !self.forward_to(now, session, tx) {
@@ -82,7 +86,7 @@ impl WorkerCore {
     }
 
     /// What goes to whom here.
-    fn plan_work(&mut self, table: &FanoutTable) {
+    fn plan_work(&mut self, now: Instant, table: &FanoutTable) {
         for key in &self.dirty {
             let Some(track) = self.tracks.track_mut(*key) else { continue };
             let Some(route) = table.route(*key) else {
@@ -90,9 +94,11 @@ impl WorkerCore {
                 track.fresh.iter().for_each(|_| self.discards.count(Discard::NoSubscriber));
                 continue;
             };
-            track.fanout = route.local(self.id).len();
-            let local = route.local(self.id).iter();
-            self.work.extend(local.map(|subscriber| Work::new(*subscriber, track.kind, *key)));
+            let audience = self.voices.handle_fresh(now, route, track);
+            let hearers = self.voices.hearers(audience, route, route.local(self.id));
+            let before = self.work.len();
+            self.work.extend(hearers.map(|subscriber| Work::new(*subscriber, track.kind, *key, audience.preroll)));
+            track.fanout = self.work.len() - before;
         }
         self.work.sort_unstable();
     }
@@ -117,6 +123,9 @@ impl WorkerCore {
             self.departure.begin(key);
             while let Some(work) = self.work.get(self.done.0).filter(|work| work.session == key) {
                 if let Some(track) = self.tracks.track(work.track) {
+                    if let (0, Some(preroll)) = (self.done.1, work.preroll) {
+                        self.done.1 = resume(egress, work.mline, track, preroll);
+                    }
                     let fresh = track.fresh.get(self.done.1..).unwrap_or_default();
                     let taken = &fresh[..fresh.len().min(self.departure.room())];
                     for seq in taken {
@@ -230,6 +239,14 @@ impl WorkerCore {
     }
 }
 
+/// A subscriber may have missed what came before: his numbers go on with the first packet that he gets now. How many of
+/// the pre-roll he has had.
+fn resume(egress: &mut Egress, mline: u16, track: &Track, preroll: u8) -> usize {
+    let Some(first) = track.fresh.iter().min() else { return 0 };
+    let Some(had) = egress.resume(mline, track.key, *first) else { return 0 };
+    track.fresh[..usize::from(preroll)].partition_point(|seq| *seq <= had)
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -278,7 +295,7 @@ mod tests {
         let mut plan = Plan::default();
         let subscriber = Subscriber { session: SessionKey { index: 0, epoch: 0 }, mline: 0 };
         let by_worker = Box::new([Box::from([subscriber]), Box::from([])]);
-        plan.set(Route { track: TRACK, home: WorkerId(1), by_worker });
+        plan.set(Route { by_worker, ..Route::new(TRACK, WorkerId(1)) });
         plan.publish();
         let (mut core, _) = two_cores(plan.shared());
         let mut tx = TxBatch::with_capacity(8);

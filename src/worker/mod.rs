@@ -11,3 +11,4 @@ mod report;
 pub mod seats;
 mod stun;
 pub mod timers;
+mod voices;
