@@ -12,11 +12,6 @@ use std::time::{Duration, Instant};
 use super::table::Voice;
 use crate::base::ids::{SessionKey, TrackKey};
 
-/// Voices of a room that are heard at once, unless set otherwise. More people at once nobody can follow, and calls of up
-/// to eight, which are most, are not touched.
-pub const PLACES: usize = 8;
-/// More places than that are none; 0 says so.
-pub const PLACES_MAX: usize = 64;
 /// Who was silent for so long gives way to who speaks. Together with the few packets that make a voice it is less than
 /// the pre-roll, so when one ends as another begins, no syllable is lost.
 pub const PAUSE: Duration = Duration::from_millis(120);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::command::Unheard;
 use crate::base::ids::{RoomKey, SessionKey, TrackKey};
-use crate::forward::loudest::{self, Floor, Hearers, Sound};
+use crate::forward::loudest::{Floor, Hearers, Sound};
 use crate::forward::speaker::{Activity, VoiceMeter};
 use crate::forward::table::{self, Route, Subscriber};
 use crate::session::track::Track;
@@ -45,9 +45,9 @@ pub(super) struct Audience {
 const EVERYBODY: Audience = Audience { hearers: Hearers::All, preroll: None };
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Voices {
-    /// Voices of a room that are heard; 0: all.
+    /// Voices of a room that are heard; 0: all, which is what a worker does that was told nothing.
     heard: usize,
     /// By the track's index.
     voices: Vec<Option<Box<Voice>>>,
@@ -55,16 +55,10 @@ pub(super) struct Voices {
     floors: Vec<Option<(RoomKey, Floor)>>,
 }
 
-impl Default for Voices {
-    fn default() -> Self {
-        Self { heard: loudest::PLACES, voices: Vec::new(), floors: Vec::new() }
-    }
-}
-
 impl Voices {
     /// So many voices of a room are heard at once; 0: all. To be called before there are any.
     pub(super) fn set_heard(&mut self, heard: usize) {
-        self.heard = heard.min(loudest::PLACES_MAX);
+        self.heard = heard;
     }
 
     /// A track got the packets in `fresh`. Who gets them; what is to be sent before them is put in front.

@@ -8,6 +8,7 @@ mod overload;
 mod ranges;
 mod scripted;
 mod trains;
+mod voices;
 
 use std::time::Duration;
 
