@@ -59,9 +59,17 @@ struct Bench {
 }
 
 fn streams(is_publisher: bool) -> StreamsConfig {
-    let payload =
-        Payload { pt: PT, format: Format::Vp8, rtx_pt: Some(97), nack: true, pli: true, fir: true, transport_cc: true };
-    let ingress = is_publisher.then(|| IngressConfig { track: TRACK, ssrcs: vec![(SSRC, None)] });
+    let payload = Payload {
+        pt: PT,
+        format: Format::Vp8,
+        rtx_pt: Some(97),
+        nack: true,
+        pli: true,
+        fir: true,
+        transport_cc: true,
+        remb: false,
+    };
+    let ingress = is_publisher.then(|| IngressConfig::single(TRACK, vec![(SSRC, None)]));
     let egress = (!is_publisher).then_some(EgressConfig { ssrc: Ssrc(7), rtx_ssrc: Ssrc(8), track: Some(TRACK) });
     let mline = MlineConfig {
         mid: Mid::new(b"0").expect("a mid"),

@@ -11,7 +11,10 @@ use std::time::Instant;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use support::{CpuTime, PT, SSRC, measure};
-use tramline::forward::rewrite::{Numbers, Rewriter};
+use tramline::base::format::Format;
+use tramline::base::frame::FrameMarks;
+use tramline::base::packet::PacketMeta;
+use tramline::forward::rewrite::{Numbers, Rewriter, Shift};
 use tramline::wire::rtp::{Fixed, write_header};
 use tramline::wire::rtp_ext::ExtWriter;
 
@@ -38,13 +41,25 @@ struct Bench {
 impl Bench {
     fn numbers(&mut self) -> Numbers {
         self.seq += 1;
-        self.rewriter.number(self.now, self.seq, (self.seq * 90) as u32).expect("bound")
+        self.rewriter.number(self.now, &meta(self.seq)).expect("bound")
     }
 
     fn header(&mut self, numbers: Numbers, ext: Option<(u16, &[u8])>) {
         let fixed =
-            Fixed { marker: false, pt: PT, seq: numbers.index as u16, timestamp: numbers.timestamp, ssrc: SSRC };
+            Fixed { marker: false, pt: PT, seq: numbers.index as u16, timestamp: numbers.shift.timestamp, ssrc: SSRC };
         black_box(write_header(black_box(&mut self.out), &fixed, &[], ext)).expect("room");
+    }
+}
+
+fn meta(seq: u64) -> PacketMeta {
+    PacketMeta {
+        seq,
+        source: SSRC,
+        timestamp: (seq * 90) as u32,
+        marker: false,
+        format: Format::Vp8,
+        encoding: 0,
+        marks: FrameMarks::default(),
     }
 }
 
@@ -60,7 +75,7 @@ fn write_exts(block: &mut [u8], others: Elements) -> (u16, usize) {
 fn rewrite(criterion: &mut Criterion<CpuTime>) {
     let now = Instant::now();
     let mut rewriter = Rewriter::new(1, 2);
-    rewriter.bind(now, 0, 0, 90_000);
+    rewriter.bind(now, &meta(0), None);
     let mut bench = Bench { now, rewriter, seq: 0, out: [0; 1500] };
     let mut group = support::group(criterion, "rewrite");
     let mut each = |id: BenchmarkId, one: &dyn Fn(&mut Bench)| {
@@ -70,7 +85,7 @@ fn rewrite(criterion: &mut Criterion<CpuTime>) {
         black_box(bench.numbers());
     });
     each(BenchmarkId::from_parameter("header"), &|bench| {
-        bench.header(black_box(Numbers { index: 7, timestamp: 9 }), None)
+        bench.header(black_box(Numbers { index: 7, shift: Shift::default() }), None)
     });
     for (name, exts) in EXTS {
         each(BenchmarkId::new("exts", name), &|_| {

@@ -46,8 +46,9 @@
 //!    served from now, and what is sent again when somebody misses it.
 //! 6. `worker/forward.rs`: when the turn's datagrams are in, [`forward::table`] is loaded once. Every *other worker* with
 //!    subscribers gets one copy over its lane and goes on at step 5. A busy worker waits a little for more to come
-//!    ([`worker::hold`]). Then the subscribers here are sorted, so that each one's keys and numbers are touched once per
-//!    turn.
+//!    ([`worker::hold`]). Then a job is made of what is fresh (`worker/job.rs`): the subscribers here are sorted, so that
+//!    each one's keys and numbers are touched once. A turn does a slice of some hundred sends; what is left of a large job
+//!    goes on in the next turns, in turn with what comes meanwhile, so that nobody waits for another room's keyframe.
 //! 7. [`worker::departure`] takes one subscriber's packets through three steps. [`session::egress`] *admits* each and
 //!    gives it its numbers ([`forward::rewrite`]); [`forward::order`] finds, from their lengths alone, the order and the
 //!    few bytes of padding that make long trains of them; then each is *written* with its ssrc, sequence number, timestamp,
@@ -83,7 +84,8 @@
 //!   how much padding where it may be asked for it byte by byte.
 //! - *Keys are given out by control.* A key is an index and an epoch, valid on all workers, so tables need no hashing and
 //!   a late message to a peer that has gone reaches nobody.
-//! - *A turn may be put off.* What comes while a burst is read is read first, once, and leaves in the same trains.
+//! - *A turn may be put off.* What comes while a burst is read is read first, once, and leaves in the same trains. *Or be
+//!   one of many*: forwarding ends after a slice, and the batch leaves, before all that came is sent.
 //! - *A worker that stays behind leaves something out.* Datagrams say how long they waited in the kernel; `worker/backlog.rs`
 //!   gives up late video, much later audio, and [`session::track`] lets video go on with a keyframe.
 //! - *No pacer, no bandwidth estimate, no layers yet*: what is received is sent at once. Layers will be chosen where packets

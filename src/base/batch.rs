@@ -75,6 +75,11 @@ impl TxBatch {
         self.entries.len() < self.entries_max && self.arena.len() - self.used >= DATAGRAM_BYTES_MAX
     }
 
+    /// How many full-size datagrams still fit.
+    pub fn room(&self) -> usize {
+        (self.entries_max - self.entries.len()).min((self.arena.len() - self.used) / DATAGRAM_BYTES_MAX)
+    }
+
     /// A full-size slot to write into, or `None` when the batch must be sent first. Nothing is queued before
     /// [`commit`](Self::commit).
     pub fn reserve(&mut self) -> Option<&mut [u8]> {

@@ -85,45 +85,56 @@ impl KeyPool {
     }
 }
 
-/// A media identification tag (RFC 8843 §15): up to 16 bytes, as the one-byte header extension carries it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Mid {
-    len: u8,
-    bytes: [u8; 16],
-}
-
-impl Mid {
-    /// `None` when empty or longer than 16 bytes.
-    pub fn new(tag: &[u8]) -> Option<Self> {
-        if tag.is_empty() || tag.len() > 16 {
-            return None;
+macro_rules! sdes_tags {
+    ($($(#[$doc:meta])* $name:ident => $label:literal,)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash)]
+        pub struct $name {
+            len: u8,
+            bytes: [u8; 16],
         }
-        let mut bytes = [0; 16];
-        bytes[..tag.len()].copy_from_slice(tag);
-        Some(Self { len: tag.len() as u8, bytes })
-    }
 
-    /// The tag's bytes.
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..usize::from(self.len)]
-    }
+        impl $name {
+            /// `None` when empty or longer than 16 bytes.
+            pub fn new(tag: &[u8]) -> Option<Self> {
+                if tag.is_empty() || tag.len() > 16 {
+                    return None;
+                }
+                let mut bytes = [0; 16];
+                bytes[..tag.len()].copy_from_slice(tag);
+                Some(Self { len: tag.len() as u8, bytes })
+            }
 
-    /// The tag as text; SDP tokens are ASCII.
-    pub fn as_str(&self) -> &str {
-        std::str::from_utf8(self.as_bytes()).unwrap_or("?")
-    }
+            /// The tag's bytes.
+            pub fn as_bytes(&self) -> &[u8] {
+                &self.bytes[..usize::from(self.len)]
+            }
+
+            /// The tag as text; SDP tokens are ASCII.
+            pub fn as_str(&self) -> &str {
+                std::str::from_utf8(self.as_bytes()).unwrap_or("?")
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!($label, ":{}"), self.as_str())
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    )*};
 }
 
-impl fmt::Debug for Mid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "mid:{}", self.as_str())
-    }
-}
-
-impl fmt::Display for Mid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
+sdes_tags! {
+    /// A media identification tag (RFC 8843 §15): up to 16 bytes, as the one-byte header extension carries it.
+    Mid => "mid",
+    /// The name of one stream of a simulcast (RFC 8851 §4, RFC 8852 §3): up to 16 bytes, for the same reason.
+    Rid => "rid",
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ pub mod batch;
 pub mod format;
 pub mod frame;
 pub mod ids;
+pub mod packet;
 pub mod seq;
 pub mod train;
 pub mod window;

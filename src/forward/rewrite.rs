@@ -1,11 +1,16 @@
-//! Renumbering: how one subscriber sees a track's sequence numbers and timestamps.
+//! Renumbering: how one subscriber sees a track's sequence numbers, timestamps and picture numbers.
 //!
-//! A subscriber's stream outlives the track behind it. Owns: the offsets of the present binding.
-//! Promises: both numbers are continuous over bindings; an index is given to one packet only (GCM loses its key when one
-//! index protects two packets, RFC 7714 §8.3); a packet asked for again is found under the number it went by.
+//! A subscriber's stream outlives the track behind it, changes between its encodings and leaves out what the subscriber
+//! cannot use; its numbers go on as if nothing had happened. Owns: *stretches*, each of which shifts the numbers of one
+//! encoding from some number on. Where something is withheld or another encoding goes on, a new stretch begins.
+//! Promises: numbers are continuous over stretches; an index is given to one packet only (GCM loses its key when one
+//! index protects two packets, RFC 7714 §8.3); a packet asked for again is found under the number it went by; what was
+//! lost before it came here keeps its place.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use crate::base::packet::PacketMeta;
 use crate::base::window::Window;
 
 /// The first sequence number is below this, so that a late joiner's guess of the roll-over counter is right
@@ -14,30 +19,85 @@ pub const FIRST_SEQ_MAX: u64 = 1 << 15;
 /// Numbers skipped at once: far below the 2^15 at which a receiver's guess of the roll-over counter fails
 /// (RFC 3711 §3.3.1), far above what retransmission could fill. Beyond it the binding is over.
 const GAP_MAX: u64 = 1 << 12;
+/// Stretches remembered: every second frame left out at 30 frames a second makes 15 a second, and what is older than
+/// four seconds is asked for by nobody.
+const STRETCHES_MAX: usize = 64;
+
+/// What is added to a packet's own numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shift {
+    /// RTP timestamp.
+    pub timestamp: u32,
+    /// Picture id of the payload descriptor, modulo its width.
+    pub picture_id: u16,
+    /// TL0PICIDX.
+    pub tl0: u8,
+    /// Frame number of the dependency descriptor.
+    pub frame_number: u16,
+}
 
 /// Numbers of one outgoing packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Numbers {
     /// SRTP packet index; its low 16 bits are the sequence number.
     pub index: u64,
-    /// RTP timestamp.
-    pub timestamp: u32,
+    /// For the rest of its numbers.
+    pub shift: Shift,
 }
 
-/// The present binding: everything from track number `from` on is shifted.
+/// What went out under a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Of which encoding.
+    pub encoding: u8,
+    /// The number there.
+    pub seq: u64,
+    /// The numbers it went by.
+    pub numbers: Numbers,
+}
+
+/// Consecutive numbers of one encoding, all shifted alike.
 #[derive(Clone, Copy, Debug)]
-struct Binding {
+struct Stretch {
+    encoding: u8,
+    /// First number.
     from: u64,
+    /// The number after the last; the latest stretch has no end.
+    until: u64,
     /// First outgoing index.
     first_index: u64,
-    timestamp_offset: u32,
+    shift: Shift,
+}
+
+/// What was left out since the last packet that went.
+#[derive(Clone, Copy, Debug)]
+struct Withheld {
+    /// Whole pictures.
+    pictures: u16,
+    /// Index of what comes next.
+    index: u64,
+}
+
+/// The latest picture that went out, by its own numbers.
+#[derive(Clone, Copy, Debug, Default)]
+struct Picture {
+    id: Option<u16>,
+    tl0: Option<u8>,
+    frame_number: Option<u16>,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub struct Rewriter {
     next_index: u64,
-    binding: Option<Binding>,
+    /// Oldest first.
+    stretches: VecDeque<Stretch>,
+    /// The number after the highest of the present encoding that came, sent or not.
+    next_seq: u64,
+    withheld: Option<Withheld>,
+    /// Picture id that came last in the present encoding.
+    last_picture_in: Option<u16>,
+    last_picture_out: Picture,
     sent: Window,
     /// Indices from here on may be rebuilt bit by bit: the headers' meaning has not changed since.
     rebuild_from: u64,
@@ -53,7 +113,11 @@ impl Rewriter {
     pub fn new(first_seq: u16, first_timestamp: u32) -> Self {
         Self {
             next_index: u64::from(first_seq) % FIRST_SEQ_MAX,
-            binding: None,
+            stretches: VecDeque::new(),
+            next_seq: 0,
+            withheld: None,
+            last_picture_in: None,
+            last_picture_out: Picture::default(),
             sent: Window::default(),
             rebuild_from: 0,
             paddings: Box::default(),
@@ -64,7 +128,8 @@ impl Rewriter {
 
     /// The track ends or another comes; numbers go on after the last one sent.
     pub fn unbind(&mut self) {
-        self.binding = None;
+        self.stretches.clear();
+        self.withheld = None;
     }
 
     /// Payload types, ids or mid changed: older packets cannot be rebuilt bit by bit any more.
@@ -72,59 +137,153 @@ impl Rewriter {
         self.rebuild_from = self.next_index;
     }
 
-    /// Starts with the track's packet `seq`: it gets the next number, and a timestamp that is as far from the last one
-    /// as time went by.
-    pub fn bind(&mut self, now: Instant, seq: u64, timestamp: u32, clock_rate_hz: u32) {
-        let start = match self.last {
-            None => self.first_timestamp,
-            Some((at, last)) => last.wrapping_add(ticks(now.saturating_duration_since(at), clock_rate_hz).max(1)),
+    /// Goes on with this packet, of whatever encoding: it gets the next number, and the timestamp given or one that is as
+    /// far from the last one as time went by.
+    pub fn bind(&mut self, now: Instant, meta: &PacketMeta, timestamp: Option<u32>) {
+        let start = timestamp.unwrap_or_else(|| self.timestamp_now(now, meta.format.clock_rate_hz()));
+        let (marks, last) = (&meta.marks, self.last_picture_out);
+        let id = marks.picture_id.zip(last.id).map(|(id, last)| last.wrapping_add(1).wrapping_sub(id.value));
+        let tl0 = marks.tl0.zip(last.tl0).map(|(tl0, last)| last.wrapping_add(1).wrapping_sub(tl0));
+        let frame_number = marks.frame_number.zip(last.frame_number);
+        let shift = Shift {
+            timestamp: start.wrapping_sub(meta.timestamp),
+            picture_id: id.unwrap_or_default(),
+            tl0: tl0.unwrap_or_default(),
+            frame_number: frame_number.map_or(0, |(own, last)| last.wrapping_add(1).wrapping_sub(own)),
         };
-        self.binding =
-            Some(Binding { from: seq, first_index: self.next_index, timestamp_offset: start.wrapping_sub(timestamp) });
+        // What was missing at the end of the present stretch keeps its place as well.
+        let reserved =
+            self.withheld.take().map(|withheld| withheld.index).max(self.stretches.back().map(|last| last.first_index));
+        let first_index = reserved.map_or(self.next_index, |reserved| reserved.max(self.next_index));
+        self.last_picture_in = None;
+        self.begin(meta.encoding, meta.seq, first_index, shift);
+        self.next_seq = meta.seq;
     }
 
-    /// The track goes on with its packet `seq` and everything between it and the last one sent was withheld: numbers go on
-    /// without a gap, timestamps stay the publisher's. The highest number of the track that went out.
-    pub fn resume(&mut self, seq: u64) -> Option<u64> {
-        let binding = self.binding.as_mut()?;
-        let next = binding.from + (self.next_index - binding.first_index);
-        if seq > next {
-            *binding = Binding { from: seq, first_index: self.next_index, ..*binding };
-        }
-        next.checked_sub(1)
+    /// What goes out now would have this timestamp.
+    fn timestamp_now(&self, now: Instant, clock_rate_hz: u32) -> u32 {
+        self.last.map_or(self.first_timestamp, |(at, last)| {
+            last.wrapping_add(ticks(now.saturating_duration_since(at), clock_rate_hz).max(1))
+        })
     }
 
-    /// Numbers for a packet never sent here before; `None` when it is older than the binding, was sent already or is too
-    /// late to know.
-    pub fn number(&mut self, now: Instant, seq: u64, timestamp: u32) -> Option<Numbers> {
-        let binding = self.binding?;
-        let index = binding.first_index + seq.checked_sub(binding.from)?;
+    /// Numbers for a packet never sent here before; `None` when it is older than the binding, was withheld, was sent
+    /// already or is too late to know.
+    pub fn number(&mut self, now: Instant, meta: &PacketMeta) -> Option<Numbers> {
+        let stretch = self.stretches.back()?;
+        let is_next = stretch.encoding == meta.encoding && meta.seq >= self.next_seq;
+        let stretch = match self.withheld {
+            Some(withheld) if is_next => self.go_on(withheld),
+            _ if is_next => *stretch,
+            _ => *self.stretches.iter().rev().find(|stretch| stretch.has(meta.encoding, meta.seq))?,
+        };
+        let index = stretch.first_index + (meta.seq - stretch.from);
         if !self.sent.insert(index) {
             return None;
         }
-        let timestamp = timestamp.wrapping_add(binding.timestamp_offset);
+        if is_next {
+            self.next_seq = meta.seq + 1;
+            self.last_picture_in = meta.marks.picture_id.map(|id| id.value);
+        }
         if index >= self.next_index {
             self.next_index = index + 1;
-            self.last = Some((now, timestamp));
+            self.last = Some((now, meta.timestamp.wrapping_add(stretch.shift.timestamp)));
+            self.last_picture_out = Picture {
+                id: meta.marks.picture_id.map(|id| id.value.wrapping_add(stretch.shift.picture_id)),
+                tl0: meta.marks.tl0.map(|tl0| tl0.wrapping_add(stretch.shift.tl0)),
+                frame_number: meta.marks.frame_number.map(|own| own.wrapping_add(stretch.shift.frame_number)),
+            };
         }
         self.note_padding(index, 0);
-        Some(Numbers { index, timestamp })
+        Some(Numbers { index, shift: stretch.shift })
     }
 
-    /// The track's number of what went out with the 16-bit number `seq`, with the numbers it has; `None` when that is
-    /// still to come or belongs to an earlier binding. It may have been skipped: then this is its first way out.
-    pub fn find(&self, seq: u16) -> Option<(u64, u64)> {
-        let binding = self.binding?;
-        let index = crate::base::seq::extend_u16(self.next_index.checked_sub(1)?, seq);
-        let is_sent = index >= binding.first_index && index < self.next_index;
-        is_sent.then(|| (binding.from + (index - binding.first_index), index))
+    /// The track goes on with its packet `seq`, and what came between it and the last one was withheld: numbers go on
+    /// without a gap, timestamps stay the publisher's. The highest number that came before.
+    pub fn resume(&mut self, seq: u64) -> Option<u64> {
+        let last = *self.stretches.back()?;
+        let before = self.next_seq;
+        if seq > before {
+            let first_index = self.withheld.take().map_or(last.first_index + (before - last.from), |it| it.index);
+            self.begin(last.encoding, seq, first_index, last.shift);
+            self.next_seq = seq;
+        }
+        before.checked_sub(1)
     }
 
-    /// Whether the track's packet `seq` follows so closely that the present binding can number it.
-    pub fn is_near(&self, seq: u64) -> bool {
-        self.binding.is_some_and(|binding| {
-            let index = binding.first_index.saturating_add(seq.saturating_sub(binding.from));
-            index < self.next_index + GAP_MAX
+    /// The packet does not go out, and its number is nobody's.
+    pub fn withhold(&mut self, meta: &PacketMeta) {
+        let Some(stretch) = self.stretches.back() else { return };
+        if stretch.encoding != meta.encoding || meta.seq < self.next_seq {
+            return;
+        }
+        let last = *self
+            .withheld
+            .get_or_insert(Withheld { pictures: 0, index: stretch.first_index + (self.next_seq - stretch.from) });
+        // What is missing before the beginning of a frame may be due to go and keeps its numbers; what is missing within
+        // one is not sent either.
+        let missing = if meta.marks.is_start { meta.seq - self.next_seq } else { 0 };
+        if missing > 0 {
+            self.go_on(last);
+        }
+        let id = meta.marks.picture_id.map(|id| id.value);
+        let is_new_picture = id.is_some() && std::mem::replace(&mut self.last_picture_in, id) != id;
+        let pictures = if missing > 0 { 0 } else { last.pictures } + u16::from(is_new_picture);
+        let index = last.index + missing;
+        self.withheld = Some(Withheld { pictures, index });
+        if let Some(stretch) = self.stretches.back_mut() {
+            stretch.until = stretch.from + (index - stretch.first_index);
+        }
+        self.next_seq = meta.seq + 1;
+    }
+
+    /// Begins the stretch after what was withheld.
+    fn go_on(&mut self, withheld: Withheld) -> Stretch {
+        self.withheld = None;
+        let (encoding, mut shift) =
+            self.stretches.back().map_or((0, Shift::default()), |stretch| (stretch.encoding, stretch.shift));
+        shift.picture_id = shift.picture_id.wrapping_sub(withheld.pictures);
+        self.begin(encoding, self.next_seq, withheld.index, shift)
+    }
+
+    fn begin(&mut self, encoding: u8, from: u64, first_index: u64, shift: Shift) -> Stretch {
+        if let Some(last) = self.stretches.back_mut() {
+            // Its indices end where the next one's begin.
+            last.until = last.from + (first_index - last.first_index);
+        }
+        if self.stretches.len() == STRETCHES_MAX {
+            self.stretches.pop_front();
+        }
+        let stretch = Stretch { encoding, from, until: u64::MAX, first_index, shift };
+        self.stretches.push_back(stretch);
+        stretch
+    }
+
+    /// What went out with the 16-bit number `seq`; `None` when that is still to come or too long ago. It may have been
+    /// skipped: then this is its first way out.
+    pub fn find(&self, seq: u16) -> Option<Found> {
+        self.found(crate::base::seq::extend_u16(self.next_index.checked_sub(1)?, seq))
+    }
+
+    /// What went out so many numbers before the last.
+    pub fn latest(&self, before: u64) -> Option<Found> {
+        self.found(self.next_index.checked_sub(1 + before)?)
+    }
+
+    fn found(&self, index: u64) -> Option<Found> {
+        let stretch = self.stretches.iter().rev().find(|stretch| stretch.first_index <= index)?;
+        let own = stretch.from + (index - stretch.first_index);
+        let is_sent = index < self.next_index && own < stretch.until;
+        let numbers = Numbers { index, shift: stretch.shift };
+        is_sent.then_some(Found { encoding: stretch.encoding, seq: own, numbers })
+    }
+
+    /// Whether a packet follows so closely that the present stretch can number it.
+    pub fn is_near(&self, encoding: u8, seq: u64) -> bool {
+        self.stretches.back().is_some_and(|stretch| {
+            let index = stretch.first_index.saturating_add(seq.saturating_sub(stretch.from));
+            let skipped = self.withheld.map_or(0, |_| self.next_seq - stretch.from);
+            stretch.encoding == encoding && index < self.next_index + skipped + GAP_MAX
         })
     }
 
@@ -165,9 +324,25 @@ impl Rewriter {
         self.paddings.get_mut((index % kept) as usize)
     }
 
-    /// A publisher's timestamp in this stream's numbering.
+    /// A timestamp of the present encoding in this stream's numbering.
     pub fn translate_timestamp(&self, timestamp: u32) -> Option<u32> {
-        self.binding.map(|binding| timestamp.wrapping_add(binding.timestamp_offset))
+        self.stretches.back().map(|stretch| timestamp.wrapping_add(stretch.shift.timestamp))
+    }
+
+    /// The encoding that goes out.
+    pub fn encoding(&self) -> Option<u8> {
+        self.stretches.back().map(|stretch| stretch.encoding)
+    }
+
+    /// When a packet went out last, and its timestamp.
+    pub fn last(&self) -> Option<(Instant, u32)> {
+        self.last
+    }
+}
+
+impl Stretch {
+    fn has(&self, encoding: u8, seq: u64) -> bool {
+        self.encoding == encoding && (self.from..self.until).contains(&seq)
     }
 }
 
@@ -177,81 +352,5 @@ pub fn ticks(elapsed: Duration, clock_rate_hz: u32) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::runtime::clock;
-
-    #[test]
-    fn numbers_go_on_over_a_change_of_track() {
-        let now = clock::now();
-        let mut rewriter = Rewriter::new(40_000, 1_000);
-        rewriter.bind(now, 77, 500, 90_000);
-        let first = rewriter.number(now, 77, 500).expect("bound");
-        assert_eq!(first, Numbers { index: 40_000 % FIRST_SEQ_MAX, timestamp: 1_000 });
-        let second = rewriter.number(now, 79, 3_500).expect("bound");
-        assert_eq!(second, Numbers { index: first.index + 2, timestamp: 4_000 });
-        rewriter.unbind();
-        assert_eq!(rewriter.number(now, 80, 4_000), None);
-        let later = now + Duration::from_millis(100);
-        rewriter.bind(later, 5, 9, 90_000);
-        let third = rewriter.number(later, 5, 9).expect("bound");
-        assert_eq!(third, Numbers { index: second.index + 1, timestamp: 4_000 + 9_000 });
-    }
-
-    #[test]
-    fn an_index_is_given_once() {
-        let now = clock::now();
-        let mut rewriter = Rewriter::new(0, 0);
-        rewriter.bind(now, 10, 0, 90_000);
-        assert!(rewriter.number(now, 12, 0).is_some());
-        assert!(rewriter.number(now, 11, 0).is_some());
-        assert!(rewriter.number(now, 11, 0).is_none());
-        assert!(rewriter.number(now, 9, 0).is_none(), "older than the binding");
-    }
-
-    #[test]
-    fn a_sent_number_leads_back_to_the_track() {
-        let now = clock::now();
-        let mut rewriter = Rewriter::new(7, 0);
-        rewriter.bind(now, 100, 0, 90_000);
-        rewriter.number(now, 100, 0);
-        rewriter.number(now, 104, 0);
-        assert_eq!(rewriter.find(11), Some((104, 11)));
-        assert_eq!(rewriter.find(12), None);
-        assert_eq!(rewriter.find(6), None);
-        rewriter.handle_header_change();
-        assert_eq!(rewriter.rebuild(11), None);
-        rewriter.unbind();
-        assert_eq!(rewriter.find(11), None);
-    }
-
-    #[test]
-    fn a_packet_is_rebuilt_with_its_padding_or_not_at_all() {
-        let now = clock::now();
-        let mut rewriter = Rewriter::new(0, 0);
-        rewriter.keep_paddings(8);
-        rewriter.bind(now, 100, 0, 90_000);
-        for seq in (100..110).filter(|seq| *seq != 105) {
-            let numbers = rewriter.number(now, seq, 0).expect("bound");
-            rewriter.note_padding(numbers.index, seq as u8);
-        }
-        assert_eq!(
-            (0..10).map(|index| rewriter.rebuild(index)).collect::<Vec<_>>(),
-            [None, None, Some(102), Some(103), Some(104), Some(0), Some(106), Some(107), Some(108), Some(109),]
-        );
-        assert_eq!(rewriter.number(now, 105, 0), None, "its index is taken");
-        assert_eq!(rewriter.rebuild(5), Some(0));
-    }
-
-    #[test]
-    fn where_paddings_are_not_kept_there_are_none() {
-        let now = clock::now();
-        let mut rewriter = Rewriter::new(0, 0);
-        rewriter.bind(now, 100, 0, 90_000);
-        rewriter.number(now, 100, 0);
-        rewriter.note_padding(0, 3);
-        assert_eq!(rewriter.rebuild(0), None);
-        rewriter.keep_paddings(8);
-        assert_eq!(rewriter.rebuild(0), None, "it went before they were kept");
-    }
-}
+#[path = "rewrite_tests.rs"]
+mod tests;

@@ -4,9 +4,7 @@
 //! it; each keeps numbers only. Promises: a packet is returned whole or not at all; the oldest goes first.
 //! Forbids: keys, ssrcs, anything of a subscriber.
 
-use crate::base::format::Format;
-use crate::base::frame::FrameMarks;
-use crate::base::ids::Ssrc;
+pub use crate::base::packet::PacketMeta;
 
 /// Bytes of one video track: 2 s at 4 Mbit/s, far beyond the round trip that makes a retransmission useful.
 pub const VIDEO_BYTES: usize = 1 << 20;
@@ -17,25 +15,6 @@ pub const AUDIO_BYTES: usize = 1 << 15;
 /// Packets of one audio track.
 pub const AUDIO_PACKETS: usize = 128;
 
-/// What is known of a packet besides its bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PacketMeta {
-    /// Extended sequence number of the track, gaps of absorbed packets closed.
-    pub seq: u64,
-    /// Publisher's ssrc. Another source counts other timestamps.
-    pub source: Ssrc,
-    /// Publisher's RTP timestamp.
-    pub timestamp: u32,
-    /// Marker bit.
-    pub marker: bool,
-    /// What the payload is.
-    pub format: Format,
-    /// Which stream of the track's simulcast it belongs to.
-    pub encoding: u8,
-    /// What it says about its picture.
-    pub marks: FrameMarks,
-}
-
 /// A packet as it stands in the history.
 #[derive(Clone, Copy, Debug)]
 pub struct Packet<'a> {
@@ -45,6 +24,11 @@ pub struct Packet<'a> {
     pub exts: &'a [u8],
     /// Payload without padding.
     pub payload: &'a [u8],
+}
+
+impl Packet<'_> {
+    /// A packet that carries nothing.
+    pub const NOTHING: Self = Self { meta: PacketMeta::NOTHING, exts: &[], payload: &[] };
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -124,6 +108,9 @@ impl History {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::format::Format;
+    use crate::base::frame::FrameMarks;
+    use crate::base::ids::Ssrc;
 
     fn packet(seq: u64, payload: &[u8]) -> Packet<'_> {
         let meta = PacketMeta {

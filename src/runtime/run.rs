@@ -1,8 +1,8 @@
 //! The loop of one worker thread: the phases of a turn, in order, forever.
 //!
 //! Promises: the clock is read once per turn and everything is told that time; the driver sends and waits once per turn
-//! unless the batch overflows; no phase can starve another, as datagrams per turn are bounded; no wake-up is lost (see
-//! [`crate::net::wake`]).
+//! unless answers overflow the batch; no phase can starve another, as datagrams per turn and what is forwarded of them are
+//! bounded; no wake-up is lost (see [`crate::net::wake`]).
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -32,9 +32,9 @@ pub trait Turn {
     fn handle_timeout(&mut self, now: Instant, tx: &mut TxBatch);
     /// Takes one datagram.
     fn handle_datagram(&mut self, now: Instant, datagram: RxDatagram<'_>, tx: &mut TxBatch);
-    /// Whether the turn has as much to forward as one may; the other datagrams wait for the next.
+    /// Whether there is as much to forward as may be; the other datagrams wait.
     fn has_enough_work(&self) -> bool;
-    /// Forwards what the turn brought in; `false` = the batch is full: send it and call again.
+    /// Forwards what came in, as much as one turn may; `false`: there is more, and the next turn goes on with it.
     fn forward(&mut self, now: Instant, tx: &mut TxBatch) -> bool;
     /// When [`handle_timeout`](Self::handle_timeout) has something to do next.
     fn next_timeout(&self) -> Option<Instant>;
@@ -61,7 +61,7 @@ pub fn run<T: Turn, D: Driver>(core: &mut T, io: &mut D, wakers: &[Waker]) -> io
     let mut tx = TxBatch::with_capacity(BATCH_DATAGRAMS_MAX);
     let mut noted = clock::now();
     let mut load_noted = noted;
-    let mut is_put_off = false;
+    let (mut is_put_off, mut is_done) = (false, true);
     loop {
         let (now, wall) = (clock::now(), clock::wall());
         if now.saturating_duration_since(load_noted) >= LOAD_INTERVAL {
@@ -92,12 +92,10 @@ pub fn run<T: Turn, D: Driver>(core: &mut T, io: &mut D, wakers: &[Waker]) -> io
             has_read = true;
         }
 
-        // 5 forward and flush. What comes while a burst is read belongs to it: it is read first, once, so that all of it
-        // leaves in the same trains.
-        is_put_off = has_read && !is_put_off && !core.is_stopped() && io.has_more();
-        while !is_put_off && !core.forward(now, &mut tx) {
-            send(io, &mut tx)?;
-        }
+        // 5 forward. What comes while a burst is read belongs to it: it is read first, once, so that all of it leaves in
+        // the same trains; what is begun goes on.
+        is_put_off = has_read && is_done && !is_put_off && !core.is_stopped() && io.has_more();
+        is_done = is_put_off || core.forward(now, &mut tx);
         wake_others(core.take_wakes(), wakers);
         if now.saturating_duration_since(noted) >= NOTE_INTERVAL {
             noted = now;
@@ -109,8 +107,8 @@ pub fn run<T: Turn, D: Driver>(core: &mut T, io: &mut D, wakers: &[Waker]) -> io
             return Ok(());
         }
 
-        // 6 wait: the rest of the batch goes out with the same kernel entry
-        if is_put_off {
+        // 6 wait: the batch goes out with the same kernel entry
+        if is_put_off || !is_done {
             io.send_and_wait(&tx, Duration::ZERO)?;
         } else {
             wait(core, io, &tx)?;
@@ -187,8 +185,6 @@ mod tests {
         is_stopped: bool,
         /// How often each datagram is sent back.
         copies: usize,
-        /// The last `forward` found the batch full: it must be called again, with an empty one, before all else.
-        was_full: bool,
         shared: Arc<Shared>,
     }
 
@@ -207,7 +203,6 @@ mod tests {
 
     impl Turn for Echo {
         fn handle_commands(&mut self, _now: Instant, _tx: &mut TxBatch) {
-            assert!(!self.was_full);
             while let Ok(command) = self.commands.try_recv() {
                 match (command, &self.next) {
                     (STOP, _) => self.is_stopped = true,
@@ -238,13 +233,8 @@ mod tests {
         }
 
         fn forward(&mut self, _now: Instant, tx: &mut TxBatch) -> bool {
-            assert!(!self.was_full || tx.entries().is_empty());
-            self.was_full = false;
             while let Some((path, bytes)) = self.heard.front() {
-                let Some(room) = tx.reserve() else {
-                    self.was_full = true;
-                    return false;
-                };
+                let Some(room) = tx.reserve() else { return false };
                 room[..bytes.len()].copy_from_slice(bytes);
                 tx.commit(*path, bytes.len());
                 self.heard.pop_front();
@@ -308,7 +298,6 @@ mod tests {
                         timers_due: (0..timers).map(|n| clock::now() + Duration::from_millis(n as u64)).collect(),
                         is_stopped: false,
                         copies,
-                        was_full: false,
                         shared,
                     }
                 };
@@ -389,12 +378,14 @@ mod tests {
         ready: VecDeque<usize>,
         queued: usize,
         sent: Vec<usize>,
+        /// Waits that are not over at once.
+        sleeps: usize,
         wake: WakeSource,
     }
 
     impl Driver for Scripted {
         fn open(_: WorkerSockets, wake: WakeSource, _: IoLimits) -> Result<Self, OpenError> {
-            Ok(Self { ready: VecDeque::new(), queued: 0, sent: Vec::new(), wake })
+            Ok(Self { ready: VecDeque::new(), queued: 0, sent: Vec::new(), sleeps: 0, wake })
         }
 
         fn receive<R>(&mut self, _: SystemTime, read: impl FnOnce(RxDatagram<'_>) -> R) -> Option<R> {
@@ -408,9 +399,10 @@ mod tests {
             Ok(())
         }
 
-        fn send_and_wait(&mut self, batch: &TxBatch, _: Duration) -> io::Result<()> {
+        fn send_and_wait(&mut self, batch: &TxBatch, timeout: Duration) -> io::Result<()> {
             self.send(batch)?;
             self.queued += self.ready.pop_front().ok_or(io::ErrorKind::UnexpectedEof)?;
+            self.sleeps += usize::from(timeout > Duration::ZERO);
             Ok(())
         }
 
@@ -437,6 +429,19 @@ mod tests {
 
     #[test]
     fn what_comes_while_a_burst_is_read_leaves_with_it_and_is_waited_for_once() {
+        assert_eq!(sent_of(&[1, 9, 0, 1, 1, 1, 1, 0], 1).sent, [10, 2, 2]);
+    }
+
+    #[test]
+    fn what_is_begun_goes_on_without_a_wait_and_what_comes_is_read_meanwhile() {
+        const COPIES: usize = 5 * BATCH_DATAGRAMS_MAX / 2;
+        let io = sent_of(&[1, 0, 1, 0, 0], COPIES);
+        assert_eq!(io.sent, [BATCH_DATAGRAMS_MAX; 5], "the second follows in the batch with the first's last");
+        assert_eq!(io.sleeps, 1, "before the first came");
+    }
+
+    /// What an echo does with these groups of datagrams.
+    fn sent_of(groups: &[usize], copies: usize) -> Scripted {
         let mut core = Echo {
             commands: bounded(1).1,
             next: None,
@@ -444,14 +449,13 @@ mod tests {
             wakes: 0,
             timers_due: VecDeque::new(),
             is_stopped: false,
-            copies: 1,
-            was_full: false,
+            copies,
             shared: Arc::default(),
         };
-        let groups = [1, 9, 0, 1, 1, 1, 1, 0];
-        let mut io = Scripted { ready: groups.into(), queued: 0, sent: Vec::new(), wake: WakeSource::new().unwrap() };
+        let wake = WakeSource::new().unwrap();
+        let mut io = Scripted { ready: groups.iter().copied().collect(), queued: 0, sent: Vec::new(), sleeps: 0, wake };
         assert!(run(&mut core, &mut io, &[]).is_err(), "the script has an end");
-        assert_eq!(io.sent, [10, 2, 2]);
+        io
     }
 
     #[test]
@@ -478,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_batch_is_sent_and_forwarding_goes_on_in_the_same_turn() {
+    fn a_full_batch_is_sent_and_forwarding_goes_on() {
         const COPIES: usize = 3 * BATCH_DATAGRAMS_MAX + 1;
         for driver in DRIVERS {
             let harness = Harness::start(driver, 1, 0, COPIES);

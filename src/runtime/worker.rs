@@ -75,9 +75,7 @@ impl Turn for Worker {
 
     fn forward(&mut self, now: Instant, tx: &mut TxBatch) -> bool {
         let is_done = self.core.forward(now, tx);
-        if is_done {
-            self.flush_events();
-        }
+        self.flush_events();
         is_done
     }
 

@@ -55,6 +55,8 @@ discards! {
     RtcpMalformed => "rtcp_malformed",
     /// RTP of a source that no m-line explains.
     UnknownSsrc => "unknown_ssrc",
+    /// RTP of a simulcast stream that was not negotiated.
+    UnknownRid => "unknown_rid",
     /// RTP with a payload type that was not negotiated.
     UnknownPayloadType => "unknown_payload_type",
     /// Longer than what we forward.
@@ -76,6 +78,10 @@ discards! {
     AwaitsKeyframe => "awaits_keyframe",
     /// The subscriber did not negotiate the format.
     FormatNotNegotiated => "format_not_negotiated",
+    /// A layer that the subscriber does not get.
+    NotSelected => "not_selected",
+    /// Asked for again within a round trip.
+    RetransmittedLately => "retransmitted_lately",
     // Limits of ours.
     /// The worker could not keep up: what had waited too long was left out, video first.
     Overload => "overload",
@@ -85,6 +91,8 @@ discards! {
     LaneFull => "lane_full",
     /// A subscriber asked for more retransmissions than it may.
     RetransmissionLimit => "retransmission_limit",
+    /// So much waited for a subscriber's line already that the rest was left out.
+    DownlinkFull => "downlink_full",
 }
 
 /// How often each happened.

@@ -1,68 +1,47 @@
 //! What a peer receives: from a track's history to protected datagrams in the send batch.
 //!
 //! In two steps: what may go is admitted and gets its numbers; once all that is due to the peer is in order (see
-//! [`crate::forward::order`]) it is written. Owns: per sending m-line the numbering, the cached payload type, statistics.
-//! Promises: ciphertext is born in the buffer the kernel sends; an (ssrc, index) protects one packet only.
+//! [`crate::forward::order`]) it is written. What its line does not carry yet waits between the two ([`super::downlink`]).
+//! Owns: the sending m-lines ([`super::slot`]). Promises: ciphertext is born in the buffer the kernel sends.
 //! Forbids: publishers, other subscribers.
 
 use std::time::{Duration, Instant};
 
-use rand::{Rng, RngExt};
+use rand::Rng;
 
 use super::discard::Discard;
-use super::header_exts::{ExtRoom, HeaderExts};
+use super::downlink::{Downlink, Resend};
+use super::header_exts::Stamp;
+use super::slot::{Around, Slot};
 use super::stats::EgressReport;
-use super::streams::{MlineConfig, Payload, StreamsConfig};
-use super::track::Track;
+use super::streams::StreamsConfig;
+use super::track::{Track, Tracks};
 use crate::base::batch::{DATAGRAM_BYTES_MAX, Path, TxBatch};
-use crate::base::format::{Format, MediaKind};
+use crate::base::format::MediaKind;
 use crate::base::ids::{Ssrc, TrackKey};
 use crate::crypto::srtp::SrtpSender;
 use crate::forward::order::Due;
-use crate::forward::rewrite::{Numbers, Rewriter, ticks};
-use crate::proto::history::{self, Packet};
-use crate::proto::report::SendStats;
-use crate::wire::rtcp::{ReportBlock, SenderInfo};
-use crate::wire::rtp::{self, FIXED_HEADER_BYTES, Fixed};
+use crate::forward::rewrite::{Found, Numbers, Shift, ticks};
+use crate::proto::bwe::Sending;
+use crate::proto::history::Packet;
+use crate::wire::rtcp::{ReportBlock, SenderInfo, TwccFeedback};
+use crate::wire::rtp::{FIXED_HEADER_BYTES, Fixed};
+use crate::wire::rtp_ext::AbsSendTime;
 
 /// Longest payload we forward: with header, extensions, RTX number and tag it stays within a 1500-byte MTU, and a
 /// browser never sends more than 1200.
 pub const PAYLOAD_BYTES_MAX: usize = 1300;
-/// Retransmissions per m-line in one [`RETRANSMISSION_WINDOW`]: a frame of a hundred packets twice over. Who asks for
-/// more is beyond repair by retransmission, or means harm.
-const RETRANSMISSIONS_MAX: u32 = 200;
-/// See [`RETRANSMISSIONS_MAX`].
-const RETRANSMISSION_WINDOW: Duration = Duration::from_millis(100);
-/// Without a recognisable keyframe for so long, forwarding starts anyway: end-to-end encryption may hide it.
-const AWAIT_KEYFRAME_MAX: Duration = Duration::from_secs(5);
 /// What a peer's line is taken to carry as long as nobody has measured it: less than most lines that carry video at all.
 const ASSUMED_RATE_BPS: u64 = 10_000_000;
 /// Sound waits for pictures of the same turn at most as long as these take on the peer's line. A quarter of an Opus
 /// packet: no jitter buffer grows for it.
 const AUDIO_WAIT_MAX: Duration = Duration::from_millis(5);
-
-/// One sending m-line.
-#[derive(Debug)]
-struct Slot {
-    exts: HeaderExts,
-    kind: MediaKind,
-    ssrc: Ssrc,
-    rtx_ssrc: Ssrc,
-    track: Option<TrackKey>,
-    payloads: Vec<Payload>,
-    rewriter: Rewriter,
-    /// Next index of the retransmission source.
-    rtx_index: u64,
-    /// Publisher's source that is being forwarded.
-    source: Option<Ssrc>,
-    awaits_keyframe_since: Option<Instant>,
-    /// Payload type of the format sent last.
-    cached: Option<(Format, Payload)>,
-    stats: SendStats,
-    retransmissions: u64,
-    window_from: Option<Instant>,
-    window_count: u32,
-}
+/// Round trip to a subscriber before it is measured.
+const ROUND_TRIP_ASSUMED: Duration = Duration::from_millis(50);
+/// RFC 3550 §5.1: one octet says how long the padding is.
+const PADDING_BYTES_MAX: u8 = 255;
+/// Of so many latest packets one is taken in turn where something is sent only to fill the line.
+const FILLERS: u64 = 8;
 
 /// Where and how packets of a session leave.
 #[derive(Debug)]
@@ -78,41 +57,51 @@ pub struct Outlet<'a> {
 pub struct Admitted {
     /// Whose it is.
     pub track: TrackKey,
+    /// Which stream of that.
+    pub encoding: u8,
     /// Its number there.
     pub seq: u64,
     /// The m-line it goes out on.
     pub mline: u16,
     pt: u8,
+    marker: bool,
     numbers: Numbers,
 }
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Egress {
     /// Index is the m-line's.
     slots: Vec<Option<Slot>>,
-    /// Bits per second that the peer's line carries.
-    rate_bps: u64,
-}
-
-impl Default for Egress {
-    fn default() -> Self {
-        Self { slots: Vec::new(), rate_bps: ASSUMED_RATE_BPS }
-    }
+    /// Of peers that tell us about it.
+    downlink: Option<Box<Downlink>>,
+    /// Without a downlink nothing waits but this.
+    resend: Option<Resend>,
+    fillers: u64,
 }
 
 impl Egress {
     /// Obeys a new negotiation. m-lines whose ssrc stays go on with their numbers.
-    pub fn configure(&mut self, rng: &mut impl Rng, streams: &StreamsConfig) {
+    pub fn configure(&mut self, now: Instant, rng: &mut impl Rng, streams: &StreamsConfig) {
         self.slots.reserve_exact(streams.mlines.len().saturating_sub(self.slots.len()));
         self.slots.resize_with(streams.mlines.len(), || None);
         for (index, mline) in streams.mlines.iter().enumerate() {
             let old = self.slots[index].take();
+            let before = old.as_ref().and_then(|slot| slot.track);
             let is_sending = mline.as_ref().is_some_and(|mline| mline.egress.is_some());
             self.slots[index] = match mline {
-                Some(mline) if is_sending => slot(rng, mline, streams.ext_mixed, old),
+                Some(mline) if is_sending => Slot::new(rng, mline, streams.ext_mixed, old),
                 _ => old.map(Slot::rest),
             };
+            if let Some(downlink) = &mut self.downlink
+                && before.is_some()
+                && self.slots[index].as_ref().and_then(|slot| slot.track) != before
+            {
+                downlink.forget(index as u16);
+            }
+        }
+        if self.downlink.is_none() && streams.mlines.iter().flatten().any(|mline| mline.gives_feedback()) {
+            self.downlink = Some(Box::new(Downlink::new(now)));
         }
     }
 
@@ -124,7 +113,7 @@ impl Egress {
         (track, packet): (&Track, &Packet<'_>),
         outlet: &Outlet<'_>,
     ) -> Result<(Admitted, Due), Discard> {
-        let slot = self.slot_mut(mline).filter(|slot| slot.track == Some(track.key)).ok_or(Discard::StaleRoute)?;
+        let slot = slot_mut(&mut self.slots, mline).filter(|slot| slot.track == Some(track.key)).ok_or(Discard::StaleRoute)?;
         let header_len = FIXED_HEADER_BYTES + slot.exts.len(packet.exts);
         let bytes = header_len + packet.payload.len() + outlet.srtp.suite().rtp_tag_len();
         // Seen here and not when it is written: others are padded to its length.
@@ -133,10 +122,22 @@ impl Egress {
         }
         let payload = slot.payload_for(packet.meta.format).ok_or(Discard::FormatNotNegotiated)?;
         slot.start(now, packet)?;
-        let seq = packet.meta.seq;
-        let numbers = slot.rewriter.number(now, seq, packet.meta.timestamp).ok_or(Discard::TooOld)?;
+        let numbers = slot.rewriter.number(now, &packet.meta).ok_or(Discard::TooOld)?;
         let due = Due { stream: mline, is_audio: slot.kind == MediaKind::Audio, bytes: bytes as u16 };
-        Ok((Admitted { track: track.key, seq, mline, pt: payload.pt, numbers }, due))
+        let (encoding, seq, marker) = (packet.meta.encoding, packet.meta.seq, packet.meta.marker);
+        Ok((Admitted { track: track.key, encoding, seq, mline, pt: payload.pt, marker, numbers }, due))
+    }
+
+    /// Leaves in `admitted` and `due` what may leave now; the rest waits. How many find no place to wait.
+    pub fn pace(&mut self, now: Instant, admitted: &mut Vec<Admitted>, due: &mut Vec<Due>) -> u64 {
+        let (Some(downlink), slots, mut left_out) = (&mut self.downlink, &mut self.slots, 0) else { return 0 };
+        downlink.pace(now, admitted, due, |mline| {
+            left_out += 1;
+            if let Some(slot) = slot_mut(slots, mline) {
+                slot.restart();
+            }
+        });
+        left_out
     }
 
     /// An m-line gets its track from the packet `seq` on, and maybe not what came before: that was withheld and leaves no
@@ -149,7 +150,7 @@ impl Egress {
     /// Remembers the padding that an admitted packet is going to have, for the case that it is asked for again. Without it
     /// there is none.
     pub fn note_padding(&mut self, admitted: &Admitted, padding: u8) {
-        if let Some(slot) = self.slot_mut(admitted.mline) {
+        if let Some(slot) = slot_mut(&mut self.slots, admitted.mline) {
             slot.rewriter.note_padding(admitted.numbers.index, padding);
         }
     }
@@ -157,62 +158,97 @@ impl Egress {
     /// Writes an admitted packet with its padding. `packet` is the one that was admitted.
     pub fn write(
         &mut self,
+        now: Instant,
         admitted: &Admitted,
         padding: u8,
         packet: &Packet<'_>,
         outlet: &Outlet<'_>,
         tx: &mut TxBatch,
     ) -> Result<(), Discard> {
-        let slot = self.slot_mut(admitted.mline).ok_or(Discard::StaleRoute)?;
-        let header = slot.header(admitted.pt, slot.ssrc, admitted.numbers, packet);
-        slot.send(&header, Around { prefix: &[], padding }, packet, admitted.numbers.index, outlet, tx)?;
+        let slot = slot_mut(&mut self.slots, admitted.mline).ok_or(Discard::StaleRoute)?;
+        let header = slot.header(admitted.pt, slot.ssrc, admitted.numbers, packet, admitted.marker);
+        let way = Way { now, outlet, downlink: self.downlink.as_deref_mut() };
+        let around = Around { prefix: &[], padding };
+        way.send(slot, &header, around, packet, admitted.numbers, Sending::Media, tx)?;
         slot.stats.handle_sent(packet.payload.len());
         Ok(())
     }
 
     /// Bytes that may leave ahead of sound.
     pub fn ahead_of_audio_bytes_max(&self) -> u32 {
-        (self.rate_bps / 8 * AUDIO_WAIT_MAX.as_millis() as u64 / 1000).try_into().unwrap_or(u32::MAX)
+        let measured = self.downlink.as_ref().filter(|downlink| downlink.is_measured());
+        let rate_bps = measured.map_or(ASSUMED_RATE_BPS, |downlink| downlink.estimator.estimate_bps());
+        (rate_bps / 8 * AUDIO_WAIT_MAX.as_millis() as u64 / 1000).try_into().unwrap_or(u32::MAX)
     }
 
-    /// Serves one number of a NACK (RFC 4585 §6.2.1): by RTX where negotiated, else the first datagram again.
+    /// A number of a NACK (RFC 4585 §6.2.1) that is to be sent again when its time comes, see
+    /// [`next_resend`](Self::next_resend).
+    pub fn want_resend(&mut self, now: Instant, mline: u16, seq: u16) -> Result<(), Discard> {
+        let rtt = self.rtt();
+        let slot = slot_mut(&mut self.slots, mline).ok_or(Discard::StaleRoute)?;
+        slot.may_resend(now, seq, rtt)?;
+        let resend = Resend { mline, seq };
+        let has_room = match &mut self.downlink {
+            Some(downlink) => downlink.want_resend(resend),
+            None => self.resend.replace(resend).is_none(),
+        };
+        if has_room { Ok(()) } else { Err(Discard::RetransmissionLimit) }
+    }
+
+    /// The next number to send again, of those that wait.
+    pub fn next_resend(&mut self, now: Instant) -> Option<Resend> {
+        self.resend.take().or_else(|| self.downlink.as_mut()?.next_resend(now))
+    }
+
+    /// Sends one number again: by RTX where negotiated, else the first datagram again.
     pub fn retransmit(
         &mut self,
         now: Instant,
-        mline: u16,
-        seq: u16,
-        track: &Track,
+        Resend { mline, seq }: Resend,
+        tracks: &Tracks,
         outlet: &Outlet<'_>,
         tx: &mut TxBatch,
     ) -> Result<(), Discard> {
-        let slot = self.slot_mut(mline).filter(|slot| slot.track == Some(track.key)).ok_or(Discard::StaleRoute)?;
-        if !slot.may_retransmit(now) {
-            return Err(Discard::RetransmissionLimit);
-        }
-        let (track_seq, index) = slot.rewriter.find(seq).ok_or(Discard::TooOld)?;
-        let packet = track.history.packet(track_seq).ok_or(Discard::TooOld)?;
-        let timestamp = slot.rewriter.translate_timestamp(packet.meta.timestamp).ok_or(Discard::TooOld)?;
-        let payload = slot.payload_for(packet.meta.format).ok_or(Discard::FormatNotNegotiated)?;
-        match payload.rtx_pt {
-            Some(rtx_pt) => {
-                let numbers = Numbers { index: slot.rtx_index, timestamp };
-                slot.rtx_index += 1;
-                let header = slot.header(rtx_pt, slot.rtx_ssrc, numbers, &packet);
-                // RFC 4588 §4: the original sequence number goes before the payload.
-                let around = Around { prefix: &(index as u16).to_be_bytes(), padding: 0 };
-                slot.send(&header, around, &packet, numbers.index, outlet, tx)?;
-            }
-            // RFC 7714 §8.3: an index must never protect two different packets. Rebuilt from the same history by the
-            // same rules and with the same padding, the datagram is the one sent before; where the rules changed since
-            // or the padding is forgotten, nothing is sent.
-            None => {
-                let padding = slot.rewriter.rebuild(index).ok_or(Discard::TooOld)?;
-                let header = slot.header(payload.pt, slot.ssrc, Numbers { index, timestamp }, &packet);
-                slot.send(&header, Around { prefix: &[], padding }, &packet, index, outlet, tx)?;
-            }
-        }
+        let slot = slot_mut(&mut self.slots, mline).ok_or(Discard::StaleRoute)?;
+        let found = slot.rewriter.find(seq).ok_or(Discard::TooOld)?;
+        let way = Way { now, outlet, downlink: self.downlink.as_deref_mut() };
+        way.send_again(slot, &found, tracks, Sending::Retransmission, tx)?;
         slot.retransmissions += 1;
         Ok(())
+    }
+
+    /// Whether something is to be sent only to find out what the line carries.
+    pub fn is_padding_due(&mut self, now: Instant) -> bool {
+        self.downlink.as_mut().is_some_and(|downlink| downlink.is_padding_due(now))
+    }
+
+    /// What waits, and its time has come.
+    pub fn next_waiting(&mut self, now: Instant) -> Option<(Admitted, Due)> {
+        self.downlink.as_mut()?.next_waiting(now)
+    }
+
+    /// Sends something only to find out what the line carries: a late packet again, or nothing but padding where none went
+    /// yet. `false`: there is nothing to send.
+    pub fn write_padding(&mut self, now: Instant, tracks: &Tracks, outlet: &Outlet<'_>, tx: &mut TxBatch) -> bool {
+        self.fillers += 1;
+        let fits = |slot: &&mut Slot| slot.exts.has_twcc() && slot.rtx_pt().is_some();
+        let Some(slot) = self.slots.iter_mut().flatten().filter(fits).max_by_key(|slot| slot.stats.octets()) else {
+            self.downlink.iter_mut().for_each(|downlink| downlink.give_up_probe());
+            return false;
+        };
+        let filler = slot.rewriter.latest(self.fillers % FILLERS);
+        if let Some(found) = filler {
+            let way = Way { now, outlet, downlink: self.downlink.as_deref_mut() };
+            if way.send_again(slot, &found, tracks, Sending::Padding, tx).is_ok() {
+                return true;
+            }
+        }
+        let Some(pt) = slot.rtx_pt() else { return false };
+        let numbers = Numbers { index: slot.take_rtx_index(), shift: Shift::default() };
+        let timestamp = slot.rewriter.last().map_or(0, |(_, timestamp)| timestamp);
+        let header = Fixed { marker: false, pt, seq: numbers.index as u16, timestamp, ssrc: slot.rtx_ssrc };
+        let way = Way { now, outlet, downlink: self.downlink.as_deref_mut() };
+        way.send_padding(slot, &header, numbers, tx).is_ok()
     }
 
     /// The m-line that sends with this source.
@@ -225,11 +261,17 @@ impl Egress {
         self.slots.get(usize::from(mline))?.as_ref()?.track
     }
 
+    /// The track and the stream of it that an m-line sends.
+    pub fn keyframe_of(&self, mline: u16) -> Option<(TrackKey, u8)> {
+        let slot = self.slots.get(usize::from(mline))?.as_ref()?;
+        Some((slot.track?, slot.rewriter.encoding().unwrap_or_default()))
+    }
+
     /// Tracks that cannot begin without a keyframe.
-    pub fn awaiting_keyframe(&self) -> impl Iterator<Item = TrackKey> {
+    pub fn awaiting_keyframe(&self) -> impl Iterator<Item = (TrackKey, u8)> {
         self.active()
             .filter(|(_, slot)| slot.kind == MediaKind::Video && !slot.has_started())
-            .filter_map(|(_, slot)| slot.track)
+            .filter_map(|(_, slot)| Some((slot.track?, 0)))
     }
 
     /// A block of the peer's receiver report (RFC 3550 §6.4.2).
@@ -247,7 +289,8 @@ impl Egress {
         track: impl Fn(TrackKey) -> Option<&'a Track> + 'a,
     ) -> impl Iterator<Item = SenderInfo> + 'a {
         self.slots.iter_mut().flatten().filter_map(move |slot| {
-            let clock = track(slot.track?)?.clock.filter(|clock| slot.source == Some(clock.source))?;
+            let clock = track(slot.track?)?.clock(slot.rewriter.encoding()?)?;
+            let clock = Some(clock).filter(|clock| slot.source == Some(clock.source))?;
             let (_, payload) = slot.cached.as_ref()?;
             let elapsed = now.saturating_duration_since(clock.heard_at);
             let rtp_then = slot.rewriter.translate_timestamp(clock.rtp_timestamp)?;
@@ -276,169 +319,138 @@ impl Egress {
         self.slots.iter().enumerate().filter_map(|(mline, slot)| Some((mline as u16, slot.as_ref()?)))
     }
 
-    fn slot_mut(&mut self, mline: u16) -> Option<&mut Slot> {
-        self.slots.get_mut(usize::from(mline))?.as_mut()
+    fn rtt(&self) -> Duration {
+        let measured = self.downlink.as_ref().and_then(|downlink| downlink.estimator.rtt());
+        let reported = || self.slots.iter().flatten().find_map(|slot| slot.stats.rtt());
+        measured.or_else(reported).unwrap_or(ROUND_TRIP_ASSUMED)
+    }
+
+    /// Transport-wide feedback.
+    pub fn handle_twcc(&mut self, now: Instant, feedback: &TwccFeedback<'_>) {
+        if let Some(downlink) = &mut self.downlink {
+            downlink.estimator.handle_twcc(now, feedback);
+            downlink.handle_estimate(now);
+        }
+    }
+
+    /// The peer's own estimate.
+    pub fn handle_remb(&mut self, now: Instant, bps: u64) {
+        if let Some(downlink) = &mut self.downlink {
+            downlink.estimator.handle_remb(now, bps);
+            downlink.handle_estimate(now);
+        }
+    }
+
+    /// Whether something waits for the peer's line.
+    pub fn has_backlog(&self) -> bool {
+        self.downlink.as_ref().is_some_and(|downlink| downlink.has_backlog())
+    }
+
+    /// Deadlines that passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if let Some(downlink) = &mut self.downlink {
+            downlink.handle_timeout(now);
+        }
+    }
+
+    /// When something may leave that waits.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.downlink.as_ref()?.next_timeout()
+    }
+
+    /// What is known of the peer's line.
+    pub fn downlink(&mut self) -> Option<&mut Downlink> {
+        self.downlink.as_deref_mut()
+    }
+
+    /// The same, to look at.
+    pub fn downlink_ref(&self) -> Option<&Downlink> {
+        self.downlink.as_deref()
     }
 }
 
-impl Slot {
-    fn has_started(&self) -> bool {
-        self.source.is_some()
-    }
+/// The way out of one datagram.
+struct Way<'a> {
+    now: Instant,
+    outlet: &'a Outlet<'a>,
+    downlink: Option<&'a mut Downlink>,
+}
 
-    /// An m-line that sends nothing for a while keeps its numbers: its ssrc may send again, and under one key an index
-    /// must never come twice (RFC 3711 §9.1, RFC 7714 §8.3).
-    fn rest(mut self) -> Self {
-        self.carry(None);
-        self
-    }
-
-    fn carry(&mut self, track: Option<TrackKey>) {
-        if self.track != track {
-            self.track = track;
-            self.source = None;
-            self.awaits_keyframe_since = None;
-            self.rewriter.unbind();
-        }
-    }
-
-    /// Begins with the first packet of a track, of a track's new source or after a long absence; video begins with a
-    /// keyframe.
-    fn start(&mut self, now: Instant, packet: &Packet<'_>) -> Result<(), Discard> {
-        if self.source == Some(packet.meta.source) && self.rewriter.is_near(packet.meta.seq) {
-            return Ok(());
-        }
-        let since = *self.awaits_keyframe_since.get_or_insert(now);
-        let is_patient = now.saturating_duration_since(since) < AWAIT_KEYFRAME_MAX;
-        if self.kind == MediaKind::Video && !packet.meta.marks.begins() && is_patient {
-            self.source = None;
-            return Err(Discard::AwaitsKeyframe);
-        }
-        self.rewriter.bind(now, packet.meta.seq, packet.meta.timestamp, packet.meta.format.clock_rate_hz());
-        self.source = Some(packet.meta.source);
-        self.awaits_keyframe_since = None;
-        Ok(())
-    }
-
-    fn payload_for(&mut self, format: Format) -> Option<Payload> {
-        match self.cached {
-            Some((cached, payload)) if cached == format => Some(payload),
-            _ => {
-                let payload = *self.payloads.iter().find(|payload| payload.format == format)?;
-                self.cached = Some((format, payload));
-                Some(payload)
-            }
-        }
-    }
-
-    fn may_retransmit(&mut self, now: Instant) -> bool {
-        if self.window_from.is_none_or(|from| now >= from + RETRANSMISSION_WINDOW) {
-            self.window_from = Some(now);
-            self.window_count = 0;
-        }
-        self.window_count += 1;
-        self.window_count <= RETRANSMISSIONS_MAX
-    }
-
-    fn header(&self, pt: u8, ssrc: Ssrc, numbers: Numbers, packet: &Packet<'_>) -> Fixed {
-        Fixed { marker: packet.meta.marker, pt, seq: numbers.index as u16, timestamp: numbers.timestamp, ssrc }
-    }
-
-    /// Header, extensions and payload with what goes around it into a slot of the batch, protected in place.
+impl Way<'_> {
+    #[allow(clippy::too_many_arguments, reason = "the parts of a packet, each from somewhere else")]
     fn send(
-        &self,
+        mut self,
+        slot: &Slot,
         header: &Fixed,
         around: Around<'_>,
         packet: &Packet<'_>,
-        index: u64,
-        outlet: &Outlet<'_>,
+        numbers: Numbers,
+        what: Sending,
+        tx: &mut TxBatch,
+    ) -> Result<usize, Discard> {
+        if !tx.has_room() {
+            return Err(Discard::TxFull);
+        }
+        let (twcc, send_time) = match &mut self.downlink {
+            Some(downlink) => downlink.stamp(self.now),
+            None => (0, AbsSendTime(0)),
+        };
+        let stamp = Stamp { twcc, send_time, frame_number_shift: numbers.shift.frame_number };
+        let len = slot.send(header, around, packet, numbers, &stamp, self.outlet, tx)?;
+        if let Some(downlink) = self.downlink {
+            downlink.handle_sent(self.now, twcc, len, what);
+        }
+        Ok(len)
+    }
+
+    fn send_again(
+        mut self,
+        slot: &mut Slot,
+        found: &Found,
+        tracks: &Tracks,
+        what: Sending,
         tx: &mut TxBatch,
     ) -> Result<(), Discard> {
-        let out = tx.reserve().ok_or(Discard::TxFull)?;
-        let mut room = ExtRoom::default();
-        let exts = self.exts.write(packet.exts, &mut room);
-        let header_len = rtp::write_header(out, header, &[], exts).ok_or(Discard::TooLarge)?;
-        let payload_at = header_len + around.prefix.len();
-        let payload_end = payload_at + packet.payload.len();
-        out.get_mut(header_len..payload_at).ok_or(Discard::TooLarge)?.copy_from_slice(around.prefix);
-        out.get_mut(payload_at..payload_end).ok_or(Discard::TooLarge)?.copy_from_slice(packet.payload);
-        if packet.meta.format == Format::OpusRed
-            && let Some(opus) = self.payloads.iter().find(|payload| payload.format == Format::Opus)
-        {
-            name_red_blocks(out.get_mut(payload_at..payload_end).unwrap_or_default(), opus.pt);
+        let track = slot.track.and_then(|track| tracks.track(track)).ok_or(Discard::StaleRoute)?;
+        let packet = track.packet(found.encoding, found.seq).ok_or(Discard::TooOld)?;
+        let payload = slot.payload_for(packet.meta.format).ok_or(Discard::FormatNotNegotiated)?;
+        let original = found.numbers.index;
+        let (header, around, numbers);
+        let prefix = (original as u16).to_be_bytes();
+        match payload.rtx_pt {
+            // RFC 4588 §4: the original sequence number goes before the payload.
+            Some(rtx_pt) => {
+                numbers = Numbers { index: slot.take_rtx_index(), ..found.numbers };
+                header = slot.header(rtx_pt, slot.rtx_ssrc, numbers, &packet, slot.marker(&packet));
+                around = Around { prefix: &prefix, padding: 0 };
+            }
+            // RFC 7714 §8.3: an index must never protect two different packets. Rebuilt from the same history by the
+            // same rules and with the same padding, the datagram is the one sent before; where the rules changed since
+            // or the padding is forgotten, nothing is sent.
+            None => {
+                let padding = slot.rewriter.rebuild(original).ok_or(Discard::TooOld)?;
+                numbers = found.numbers;
+                header = slot.header(payload.pt, slot.ssrc, numbers, &packet, slot.marker(&packet));
+                around = Around { prefix: &[], padding };
+            }
         }
-        let plain_len = rtp::write_padding(out, payload_end, around.padding).ok_or(Discard::TooLarge)?;
-        let len = outlet.srtp.protect_rtp(out, header_len, plain_len, index).map_err(|_| Discard::TooLarge)?;
-        tx.commit(outlet.path, len);
+        if let Some(downlink) = &mut self.downlink {
+            downlink.handle_extra(packet.payload.len());
+        }
+        self.send(slot, &header, around, &packet, numbers, what, tx)?;
+        Ok(())
+    }
+
+    fn send_padding(self, slot: &Slot, header: &Fixed, numbers: Numbers, tx: &mut TxBatch) -> Result<(), Discard> {
+        let packet = Packet::NOTHING;
+        let around = Around { prefix: &[], padding: PADDING_BYTES_MAX };
+        self.send(slot, header, around, &packet, numbers, Sending::Padding, tx)?;
         Ok(())
     }
 }
 
-/// What goes around a payload inside the encrypted part.
-#[derive(Clone, Copy, Debug)]
-struct Around<'a> {
-    /// Before it.
-    prefix: &'a [u8],
-    /// Bytes of padding behind it.
-    padding: u8,
-}
-
-/// The blocks of a RED payload name their format by payload type: that of this subscriber (RFC 2198 §3: a header of four
-/// bytes while the F bit is set, then one of a single byte).
-fn name_red_blocks(mut red: &mut [u8], pt: u8) {
-    while let Some(header) = red.first_mut() {
-        let is_last = *header & 0x80 == 0;
-        *header = *header & 0x80 | pt;
-        if is_last {
-            return;
-        }
-        red = red.get_mut(4..).unwrap_or_default();
-    }
-}
-
-/// The slot of an m-line by its new negotiation, with the state of the old where the source is the same.
-fn slot(rng: &mut impl Rng, mline: &MlineConfig, has_two_byte: bool, old: Option<Slot>) -> Option<Slot> {
-    let egress = mline.egress.as_ref()?;
-    let exts = HeaderExts::new(mline, has_two_byte);
-    let Some(mut slot) = old.filter(|old| old.ssrc == egress.ssrc) else {
-        let mut rewriter = Rewriter::new(rng.random(), rng.random());
-        rewriter.keep_paddings(kept_paddings(mline));
-        return Some(Slot {
-            exts,
-            kind: mline.kind,
-            ssrc: egress.ssrc,
-            rtx_ssrc: egress.rtx_ssrc,
-            track: egress.track,
-            payloads: mline.payloads.clone(),
-            rewriter,
-            rtx_index: u64::from(rng.random::<u16>() >> 1),
-            source: None,
-            awaits_keyframe_since: None,
-            cached: None,
-            stats: SendStats::default(),
-            retransmissions: 0,
-            window_from: None,
-            window_count: 0,
-        });
-    };
-    slot.carry(egress.track);
-    if slot.exts != exts || slot.payloads != mline.payloads {
-        slot.exts = exts;
-        slot.payloads.clone_from(&mline.payloads);
-        slot.cached = None;
-        slot.rewriter.handle_header_change();
-        slot.rewriter.keep_paddings(kept_paddings(mline));
-    }
-    Some(slot)
-}
-
-/// How many packets of an m-line may have to be sent again as they were: with RTX none, else as many as are kept.
-fn kept_paddings(mline: &MlineConfig) -> usize {
-    match mline.kind {
-        _ if mline.payloads.iter().all(|payload| payload.rtx_pt.is_some()) => 0,
-        MediaKind::Audio => history::AUDIO_PACKETS,
-        MediaKind::Video => history::VIDEO_PACKETS,
-    }
+fn slot_mut(slots: &mut [Option<Slot>], mline: u16) -> Option<&mut Slot> {
+    slots.get_mut(usize::from(mline))?.as_mut()
 }
 
 /// A duration in NTP's 32.32 seconds.
@@ -449,3 +461,4 @@ fn ntp_duration(elapsed: Duration) -> u64 {
 #[cfg(test)]
 #[path = "egress_tests.rs"]
 mod tests;
+

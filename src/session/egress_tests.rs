@@ -4,13 +4,15 @@ use std::net::IpAddr;
 
 use rand::{SeedableRng, rngs::StdRng};
 
+use super::super::slot::RETRANSMISSIONS_MAX;
 use super::*;
+use crate::base::format::Format;
 use crate::base::frame::FrameMarks;
 use crate::base::ids::Mid;
 use crate::crypto::srtp::{SrtpReceiver, SrtpSuite};
 use crate::proto::history::PacketMeta;
 use crate::runtime::clock;
-use crate::session::streams::EgressConfig;
+use crate::session::streams::{EgressConfig, MlineConfig, Payload};
 use crate::wire::rtp::RtpView;
 use crate::wire::rtp_ext::{self, Ext};
 
@@ -32,14 +34,14 @@ struct Bench {
     now: Instant,
     rng: StdRng,
     egress: Egress,
-    track: Track,
+    tracks: Tracks,
     srtp: SrtpSender,
     receiver: SrtpReceiver,
     tx: TxBatch,
 }
 
 fn payload(pt: u8, format: Format, rtx_pt: Option<u8>) -> Payload {
-    Payload { pt, format, rtx_pt, nack: true, pli: true, fir: true, transport_cc: false }
+    Payload { pt, format, rtx_pt, nack: true, pli: true, fir: true, transport_cc: false, remb: false }
 }
 
 fn mline(payloads: &[Payload], exts: &[(u8, Ext)]) -> MlineConfig {
@@ -64,17 +66,18 @@ impl Bench {
             now: clock::now(),
             rng: StdRng::seed_from_u64(1),
             egress: Egress::default(),
-            track: Track::new(TRACK, mline.kind),
+            tracks: Tracks::default(),
             srtp: SrtpSender::new(SrtpSuite::AeadAes128Gcm, &key, &salt).unwrap(),
             receiver: SrtpReceiver::new(SrtpSuite::AeadAes128Gcm, &key, &salt).unwrap(),
             tx: TxBatch::with_capacity(64),
         };
+        bench.tracks.ensure(TRACK, mline.kind);
         bench.configure(mline);
         bench
     }
 
     fn configure(&mut self, mline: &MlineConfig) {
-        self.egress.configure(&mut self.rng, &streams(mline));
+        self.egress.configure(self.now, &mut self.rng, &streams(mline));
     }
 
     fn outlet(srtp: &SrtpSender) -> Outlet<'_> {
@@ -87,7 +90,7 @@ impl Bench {
         let (source, timestamp) = (Ssrc(5), seq as u32 * 100);
         let marks = if begins { FrameMarks::WHOLE } else { FrameMarks::default() };
         let meta = PacketMeta { seq, source, timestamp, marker: false, format, encoding: 0, marks };
-        assert!(self.track.insert(Packet { meta, exts, payload }));
+        assert!(self.tracks.track_mut(TRACK).unwrap().insert(Packet { meta, exts, payload }));
     }
 
     fn forward(&mut self, seq: u64) -> Result<(), Discard> {
@@ -95,11 +98,12 @@ impl Bench {
     }
 
     fn forward_padded(&mut self, seq: u64, padding: u8) -> Result<(), Discard> {
-        let packet = self.track.history.packet(seq).unwrap();
+        let track = self.tracks.track(TRACK).unwrap();
+        let packet = track.packet(0, seq).unwrap();
         let outlet = Self::outlet(&self.srtp);
-        let (admitted, due) = self.egress.admit(self.now, 0, (&self.track, &packet), &outlet)?;
+        let (admitted, due) = self.egress.admit(self.now, 0, (track, &packet), &outlet)?;
         self.egress.note_padding(&admitted, padding);
-        self.egress.write(&admitted, padding, &packet, &outlet, &mut self.tx)?;
+        self.egress.write(self.now, &admitted, padding, &packet, &outlet, &mut self.tx)?;
         assert_eq!(self.bytes().len(), usize::from(due.bytes) + usize::from(padding), "the length was known");
         Ok(())
     }
@@ -111,7 +115,10 @@ impl Bench {
     }
 
     fn retransmit(&mut self, seq: u16) -> Result<(), Discard> {
-        self.egress.retransmit(self.now, 0, seq, &self.track, &Self::outlet(&self.srtp), &mut self.tx)
+        self.now += ROUND_TRIP_ASSUMED;
+        self.egress.want_resend(self.now, 0, seq)?;
+        let resend = self.egress.next_resend(self.now).unwrap();
+        self.egress.retransmit(self.now, resend, &self.tracks, &Self::outlet(&self.srtp), &mut self.tx)
     }
 
     /// The last datagram as it went out.
@@ -233,15 +240,18 @@ fn a_retransmission_by_rtx_has_numbers_of_its_own() {
 fn a_peer_that_asks_too_much_gets_less() {
     let mut bench = Bench::new(&mline(&[payload(96, Format::Vp8, Some(97))], &[]));
     let first = bench.pass(10, Format::Vp8).unwrap();
-    let mut ask = |count: u32| {
-        (0..count)
-            .filter(|_| {
-                bench.tx.clear();
-                bench.retransmit(first.index as u16).is_ok()
-            })
-            .count()
+    let asked = (0..1000).map(|at| bench.egress.want_resend(bench.now, 0, first.index as u16 + at));
+    let taken = asked.take_while(|answer| answer.is_ok()).count();
+    assert_eq!(taken, 1, "one waits to be taken");
+    let mut ask = |seq: u16| {
+        let answer = bench.egress.want_resend(bench.now, 0, seq);
+        bench.egress.next_resend(bench.now);
+        answer
     };
-    assert_eq!(ask(RETRANSMISSIONS_MAX + 50), RETRANSMISSIONS_MAX as usize);
+    assert_eq!(ask(first.index as u16), Err(Discard::RetransmittedLately), "once in a round trip");
+    assert!((1..=RETRANSMISSIONS_MAX as u16 + 1).map(|at| ask(at + 1000)).any(|answer| answer == Err(Discard::RetransmissionLimit)));
+    bench.now += Duration::from_millis(100);
+    assert_eq!(ask(first.index as u16), Ok(()));
 }
 
 #[test]
@@ -256,7 +266,7 @@ fn video_begins_with_a_keyframe() {
     let mut bench = Bench::new(&mline(&[payload(96, Format::Vp8, None)], &[]));
     bench.keep(1, Format::Vp8, false, &[], b"x");
     assert_eq!(bench.forward(1), Err(Discard::AwaitsKeyframe));
-    assert_eq!(bench.egress.awaiting_keyframe().collect::<Vec<_>>(), [TRACK]);
+    assert_eq!(bench.egress.awaiting_keyframe().collect::<Vec<_>>(), [(TRACK, 0)]);
     bench.pass(2, Format::Vp8).unwrap();
     assert_eq!(bench.egress.awaiting_keyframe().count(), 0);
 }

@@ -1,24 +1,38 @@
-//! The header extensions of what a subscriber gets: its ids, our mid, the publisher's end-to-end values.
+//! The header extensions of what a subscriber gets: its ids, our mid and stamps, the publisher's end-to-end values.
 //!
 //! Owns: what an m-line negotiated. Promises: the length is known without writing.
 //! Forbids: extensions of one hop; `ingress` keeps the others only.
 
 use super::streams::MlineConfig;
 use crate::base::ids::Mid;
-use crate::wire::rtp_ext::{Ext, ExtWriter, needs_two_byte};
+use crate::wire::rtp_ext::{AbsSendTime, Ext, ExtWriter, needs_two_byte};
 
-/// Room for the extensions of one packet: those of the publisher, and our mid.
+/// Room for the extensions of one packet: those of the publisher, our mid and the stamps.
 const EXT_BLOCK_BYTES_MAX: usize = 320;
 /// Extension kinds that exist; index of the id tables.
 const EXT_KINDS: usize = Ext::ALL.len();
-/// Room for our mid alone: one byte before at most 16, in whole words.
-const MID_BLOCK_BYTES_MAX: usize = 20;
+/// Room for what is ours alone: a mid of at most 16 bytes, two bytes and three, each with its head of one, in whole words.
+const OWN_BLOCK_BYTES_MAX: usize = 24;
 /// RFC 3550 §5.3.1: profile and length.
 const EXT_HEADER_BYTES: usize = 4;
 
-/// Memory for the extensions of one packet, touched only when there are any.
+/// Memory for the extensions of one packet; the larger part is touched only when the publisher sent some.
 #[derive(Debug, Default)]
-pub struct ExtRoom(Option<[u8; EXT_BLOCK_BYTES_MAX]>);
+pub struct ExtRoom {
+    own: [u8; OWN_BLOCK_BYTES_MAX],
+    all: Option<[u8; EXT_BLOCK_BYTES_MAX]>,
+}
+
+/// What is different in each datagram, even if the packet is the same.
+#[derive(Clone, Copy, Debug)]
+pub struct Stamp {
+    /// Transport-wide sequence number.
+    pub twcc: u16,
+    /// When it leaves.
+    pub send_time: AbsSendTime,
+    /// Added to the frame number of the dependency descriptor.
+    pub frame_number_shift: u16,
+}
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,34 +41,45 @@ pub struct HeaderExts {
     /// Id by extension kind, 0 where not negotiated.
     ids: [u8; EXT_KINDS],
     has_two_byte: bool,
-    /// What is written where the publisher has nothing to say: profile, length and bytes.
-    alone: (u16, usize, [u8; MID_BLOCK_BYTES_MAX]),
+    /// What is written where the publisher has nothing to say: profile, length and bytes, the stamps still zero.
+    alone: (u16, usize, [u8; OWN_BLOCK_BYTES_MAX]),
 }
 
 impl HeaderExts {
-    /// Those of an m-line; `has_two_byte` says whether the two-byte form is understood.
-    pub fn new(mline: &MlineConfig, has_two_byte: bool) -> Self {
+    /// Those of an m-line; `has_two_byte` says whether the two-byte form is understood, `is_stamped` whether datagrams may
+    /// differ when they are sent again.
+    pub fn new(mline: &MlineConfig, has_two_byte: bool, is_stamped: bool) -> Self {
         let mut ids = [0; EXT_KINDS];
         for (id, ext) in &mline.exts {
-            ids[*ext as usize] = *id;
+            // Ours are written in either form.
+            let is_own = matches!(ext, Ext::Mid | Ext::TransportCc | Ext::AbsSendTime);
+            let is_fit = !is_own || !needs_two_byte(*id, 1) && (*ext == Ext::Mid || is_stamped);
+            ids[*ext as usize] = if is_fit { *id } else { 0 };
         }
-        let mut this = Self { mid: mline.mid, ids, has_two_byte, alone: (0, 0, [0; MID_BLOCK_BYTES_MAX]) };
-        let mut block = [0; MID_BLOCK_BYTES_MAX];
+        let mut this = Self { mid: mline.mid, ids, has_two_byte, alone: (0, 0, [0; OWN_BLOCK_BYTES_MAX]) };
+        let mut block = [0; OWN_BLOCK_BYTES_MAX];
         let (profile, len) = this.write_elements(&[], &mut block);
         this.alone = (profile, len, block);
         this
     }
 
-    /// Our mid and `exts`, the (kind, length, value) triples of a packet, for `rtp::write_header`. `room` is used where
-    /// they are not known beforehand. `None`: no extension at all.
-    pub fn write<'a>(&'a self, exts: &[u8], room: &'a mut ExtRoom) -> Option<(u16, &'a [u8])> {
+    /// Whether packets carry a transport-wide number.
+    pub fn has_twcc(&self) -> bool {
+        self.ids[Ext::TransportCc as usize] != 0
+    }
+
+    /// What is ours and `exts`, the (kind, length, value) triples of a packet, for `rtp::write_header`. `None`: no extension
+    /// at all.
+    pub fn write<'a>(&self, exts: &[u8], stamp: &Stamp, room: &'a mut ExtRoom) -> Option<(u16, &'a [u8])> {
         let (profile, block) = if exts.is_empty() {
-            (self.alone.0, &self.alone.2[..self.alone.1])
+            room.own = self.alone.2;
+            (self.alone.0, &mut room.own[..self.alone.1])
         } else {
-            let block = room.0.get_or_insert([0; EXT_BLOCK_BYTES_MAX]);
+            let block = room.all.get_or_insert([0; EXT_BLOCK_BYTES_MAX]);
             let (profile, len) = self.write_elements(exts, block);
-            (profile, &block[..len])
+            (profile, &mut block[..len])
         };
+        self.stamp(block, self.takes_two_byte(exts), stamp);
         (!block.is_empty()).then_some((profile, block))
     }
 
@@ -80,13 +105,31 @@ impl HeaderExts {
         writer.finish()
     }
 
+    /// Writes the stamps into their places: they come first, after the mid.
+    fn stamp(&self, block: &mut [u8], is_two_byte: bool, stamp: &Stamp) {
+        let head = 1 + usize::from(is_two_byte);
+        let mut at = if self.ids[Ext::Mid as usize] == 0 { 0 } else { head + self.mid.as_bytes().len() };
+        let mut put = |ext: Ext, value: &[u8]| {
+            if self.ids[ext as usize] != 0
+                && let Some(place) = block.get_mut(at + head..at + head + value.len())
+            {
+                place.copy_from_slice(value);
+                at += head + value.len();
+            }
+        };
+        put(Ext::TransportCc, &stamp.twcc.to_be_bytes());
+        put(Ext::AbsSendTime, &stamp.send_time.to_bytes());
+    }
+
     fn takes_two_byte(&self, exts: &[u8]) -> bool {
         self.has_two_byte && self.kept(exts).any(|(id, value)| needs_two_byte(id, value.len()))
     }
 
     fn elements<'a>(&'a self, exts: &'a [u8]) -> impl Iterator<Item = (u8, &'a [u8])> {
-        let mid = (self.ids[Ext::Mid as usize], self.mid.as_bytes());
-        std::iter::once(mid).filter(|(id, _)| *id != 0).chain(self.kept(exts))
+        let own: [(Ext, &[u8]); 3] =
+            [(Ext::Mid, self.mid.as_bytes()), (Ext::TransportCc, &[0; 2]), (Ext::AbsSendTime, &[0; 3])];
+        let own = own.into_iter().map(|(ext, value)| (self.ids[ext as usize], value)).filter(|(id, _)| *id != 0);
+        own.chain(self.kept(exts))
     }
 
     /// What ingress kept, under the ids of this subscriber.
@@ -105,6 +148,7 @@ impl HeaderExts {
 mod tests {
     use super::*;
     use crate::base::format::MediaKind;
+    use crate::wire::rtp_ext::{ONE_BYTE_PROFILE, find};
     use proptest::prelude::*;
 
     proptest! {
@@ -124,10 +168,19 @@ mod tests {
             };
             let triple = |(kind, value): (usize, Vec<u8>)| [&[kind as u8, value.len() as u8][..], &value].concat();
             let exts: Vec<u8> = values.into_iter().flat_map(triple).collect();
-            let header = HeaderExts::new(&mline, has_two_byte);
+            let header = HeaderExts::new(&mline, has_two_byte, true);
+            let stamp = Stamp { twcc: 0x1234, send_time: AbsSendTime(0x0056_789a), frame_number_shift: 0 };
             let mut room = ExtRoom::default();
-            let written = header.write(&exts, &mut room).map_or(0, |(_, block)| EXT_HEADER_BYTES + block.len());
-            prop_assert_eq!(header.len(&exts), written);
+            let block = header.write(&exts, &stamp, &mut room);
+            prop_assert_eq!(header.len(&exts), block.map_or(0, |(_, block)| EXT_HEADER_BYTES + block.len()));
+            let (profile, block) = block.unwrap_or((ONE_BYTE_PROFILE, &[]));
+            for (ext, value) in [(Ext::TransportCc, &[0x12, 0x34][..]), (Ext::AbsSendTime, &[0x56, 0x78, 0x9a])] {
+                let id = header.ids[ext as usize];
+                let is_alone = header.ids.iter().filter(|other| **other == id).count() == 1;
+                if id != 0 && is_alone {
+                    prop_assert_eq!(find(profile, block, id), Some(value));
+                }
+            }
         }
     }
 }

@@ -1,18 +1,17 @@
 //! What a peer publishes: from an authenticated packet to a media packet of a track.
 //!
-//! Owns: per m-line the present source with its missing packets, statistics and numbering; the transport-wide arrival
-//! register. Promises: a packet comes out once, without padding, with the extensions that concern only this hop removed.
+//! Owns: which of the peer's sources is which stream of which track; the transport-wide arrival register.
+//! Promises: a packet comes out once, without padding, with the extensions that concern only this hop removed.
 //! Forbids: subscribers.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::discard::Discard;
+use super::publication::Publication;
 use super::stats::IngressReport;
-use super::streams::{MlineConfig, Payload, StreamsConfig};
-use crate::base::format::{Format, MediaKind};
-use crate::base::ids::{Mid, Ssrc, TrackKey};
-use crate::base::seq::extend_u16;
-use crate::forward::gap::GapCloser;
+use super::streams::StreamsConfig;
+use crate::base::format::MediaKind;
+use crate::base::ids::{Mid, Rid, Ssrc, TrackKey};
 use crate::proto::history::{Packet, PacketMeta};
 use crate::proto::nack::{Arrival, NackRegister};
 use crate::proto::report::ReceiveStats;
@@ -21,12 +20,11 @@ use crate::wire::payload;
 use crate::wire::rtp::RtpView;
 use crate::wire::rtp_ext::{self, AudioLevel, Ext};
 
-/// Sources a peer may use: a handful of m-lines with their retransmissions, and some for sources that were replaced.
+/// Sources a peer may use, as many as SRTP takes ([`crate::crypto::srtp`]): eight tracks of three encodings and their
+/// retransmissions are 48.
 const SOURCES_MAX: usize = 64;
 /// Room for the end-to-end extensions of one packet; a dependency descriptor with its structure is the largest.
 const EXTS_BYTES_MAX: usize = 256;
-/// A new source takes over an m-line only when the one before fell silent: of two at once the first is kept.
-const TAKE_OVER_AFTER: Duration = Duration::from_millis(200);
 /// `ext_kinds` entry of an id that means nothing to us.
 const NO_EXT: u8 = u8::MAX;
 
@@ -35,36 +33,8 @@ const NO_EXT: u8 = u8::MAX;
 struct Source {
     ssrc: Ssrc,
     mline: u16,
+    encoding: u8,
     is_rtx: bool,
-}
-
-/// The source that an m-line's track comes from now.
-#[derive(Debug)]
-struct Stream {
-    ssrc: Ssrc,
-    heard_at: Instant,
-    /// Highest extended sequence number of the source.
-    highest: u64,
-    /// Added to the source's numbers so that a track's go on when its source is replaced.
-    track_offset: i64,
-    nack: NackRegister,
-    stats: ReceiveStats,
-    gaps: GapCloser,
-    last_format: Option<Format>,
-    keyframes: u64,
-}
-
-/// An m-line the peer may send on.
-#[derive(Debug)]
-struct Publication {
-    mid: Mid,
-    kind: MediaKind,
-    track: TrackKey,
-    payloads: Vec<Payload>,
-    stream: Option<Stream>,
-    /// Highest number of the track.
-    track_highest: Option<u64>,
-    is_live: bool,
 }
 
 /// A media packet on its way to the subscribers.
@@ -120,18 +90,18 @@ impl Ingress {
         self.publications.resize_with(streams.mlines.len(), || None);
         for (index, mline) in streams.mlines.iter().enumerate() {
             let old = self.publications[index].take();
-            self.publications[index] = mline.as_ref().and_then(|mline| publication(mline, old));
-        }
-        let publications = &self.publications;
-        self.sources.retain(|source| {
-            publications.get(usize::from(source.mline)).is_some_and(|publication| publication.is_some())
-        });
-        for (index, mline) in streams.mlines.iter().enumerate() {
-            let declared = mline.iter().filter_map(|mline| mline.ingress.as_ref()).flat_map(|ingress| &ingress.ssrcs);
-            for (ssrc, rtx) in declared {
-                self.learn(Source { ssrc: *ssrc, mline: index as u16, is_rtx: false });
-                if let Some(rtx) = rtx {
-                    self.learn(Source { ssrc: *rtx, mline: index as u16, is_rtx: true });
+            let ingress = mline.as_ref().and_then(|mline| mline.ingress.as_ref());
+            let is_same = ingress.zip(old.as_ref()).is_some_and(|(new, old)| old.has_encodings_of(&new.encodings));
+            if !is_same {
+                self.sources.retain(|source| usize::from(source.mline) != index);
+            }
+            self.publications[index] = mline.as_ref().and_then(|mline| Publication::new(mline, old));
+            let encodings = ingress.into_iter().flat_map(|ingress| &ingress.encodings).zip(0u8..);
+            for (ssrcs, encoding) in encodings.map(|(config, encoding)| (&config.ssrcs, encoding)) {
+                for (ssrc, rtx) in ssrcs {
+                    let source = Source { ssrc: *ssrc, mline: index as u16, encoding, is_rtx: false };
+                    self.learn(source);
+                    rtx.into_iter().for_each(|ssrc| self.learn(Source { ssrc: *ssrc, is_rtx: true, ..source }));
                 }
             }
         }
@@ -149,9 +119,13 @@ impl Ingress {
             .and_then(|publication| publication.as_mut())
             .ok_or(Discard::UnknownSsrc)?;
 
-        let media = if source.is_rtx { publication.unwrap_rtx(&view)? } else { publication.plain(&view, index)? };
-        let kind = publication.kind;
-        let stream = publication.stream_for(now, &media)?;
+        let media = match source.is_rtx {
+            true => publication.unwrap_rtx(source.encoding, &view)?,
+            false => publication.plain(&view, index)?,
+        };
+        let (kind, track) = (publication.kind, publication.track);
+        let encoding = publication.encodings.get_mut(usize::from(source.encoding)).ok_or(Discard::UnknownRid)?;
+        let stream = encoding.stream_for(now, &media)?;
         if stream.nack.handle_packet(now, media.seq) == Arrival::Duplicate {
             return Err(Discard::Duplicate);
         }
@@ -165,24 +139,23 @@ impl Ingress {
             stream.gaps.absorb(media.seq);
             return Err(Discard::PaddingOnly);
         }
-        let seq = stream.gaps.renumber(media.seq).and_then(|seq| seq.checked_add_signed(stream.track_offset));
+        let seq = stream.gaps.renumber(media.seq).and_then(|seq| seq.checked_add_signed(stream.offset));
         let seq = seq.ok_or(Discard::TooOld)?;
         let marks = payload::frame_marks(media.format, media.payload);
         stream.last_format = Some(media.format);
         stream.keyframes += u64::from(marks.begins() && kind == MediaKind::Video);
-        let source_ssrc = stream.ssrc;
-        publication.track_highest = Some(publication.track_highest.map_or(seq, |highest| highest.max(seq)));
         let meta = PacketMeta {
             seq,
-            source: source_ssrc,
+            source: stream.ssrc,
             timestamp: view.timestamp(),
             marker: view.marker(),
             format: media.format,
-            encoding: 0,
+            encoding: source.encoding,
             marks,
         };
+        encoding.highest = Some(encoding.highest.map_or(seq, |highest| highest.max(seq)));
         Ok(MediaIn {
-            track: publication.track,
+            track,
             kind,
             mline: source.mline,
             packet: Packet { meta, exts: &self.exts[..ids.exts_len], payload: media.payload },
@@ -204,6 +177,8 @@ impl Ingress {
                     }
                 }
                 Ext::Mid => ids.mid = Mid::new(value),
+                Ext::Rid => ids.rid = Rid::new(value),
+                Ext::RepairedRid => ids.repaired_rid = Rid::new(value),
                 Ext::AudioLevel => level_dbov = AudioLevel::parse(value).map(|level| level.level),
                 _ => {}
             }
@@ -220,29 +195,21 @@ impl Ingress {
         Ok(level_dbov)
     }
 
-    /// The m-line a packet belongs to (RFC 8843 §9.2): its ssrc if known, else its mid, else the only m-line that
-    /// takes its payload type.
+    /// What a packet belongs to: its ssrc tells if known, else its mid, else the only m-line that takes its payload type
+    /// (RFC 8843 §9.2); within that its rid, for retransmissions the repaired rid (RFC 8852 §3).
     fn source(&mut self, view: &RtpView<'_>, ids: &HopIds) -> Result<Source, Discard> {
         if let Some(source) = self.sources.iter().find(|source| source.ssrc == view.ssrc()) {
             return Ok(*source);
         }
-        let takes = |publication: &Publication| {
-            let pt = view.pt();
-            publication.payloads.iter().find_map(|payload| match payload {
-                Payload { pt: media, .. } if *media == pt => Some(false),
-                Payload { rtx_pt: Some(rtx), .. } if *rtx == pt => Some(true),
-                _ => None,
-            })
-        };
         let candidates = || self.publications.iter().enumerate().filter_map(|(at, it)| Some((at, it.as_ref()?)));
-        let (mline, is_rtx) = match ids.mid {
+        let (mline, publication, is_rtx) = match ids.mid {
             Some(mid) => {
                 let (at, publication) =
                     candidates().find(|(_, publication)| publication.mid == mid).ok_or(Discard::UnknownSsrc)?;
-                (at, takes(publication).ok_or(Discard::UnknownPayloadType)?)
+                (at, publication, publication.takes(view.pt()).ok_or(Discard::UnknownPayloadType)?)
             }
             None => {
-                let mut takers = candidates().filter_map(|(at, publication)| Some((at, takes(publication)?)));
+                let mut takers = candidates().filter_map(|(at, it)| Some((at, it, it.takes(view.pt())?)));
                 let only = takers.next().ok_or(Discard::UnknownPayloadType)?;
                 if takers.next().is_some() {
                     return Err(Discard::UnknownSsrc);
@@ -250,7 +217,10 @@ impl Ingress {
                 only
             }
         };
-        let source = Source { ssrc: view.ssrc(), mline: mline as u16, is_rtx };
+        // Some give their retransmissions the name of the stream itself.
+        let name = ids.repaired_rid.filter(|_| is_rtx).or(ids.rid);
+        let encoding = publication.encoding_of(name)?;
+        let source = Source { ssrc: view.ssrc(), mline: mline as u16, encoding, is_rtx };
         self.learn(source);
         Ok(source)
     }
@@ -265,54 +235,59 @@ impl Ingress {
         self.sources.push(source);
     }
 
-    /// A publisher's sender report; the track and clock rate it speaks about.
-    pub fn handle_sender_report(&mut self, now: Instant, ssrc: Ssrc, ntp: u64) -> Option<TrackKey> {
-        let publication = self.publication_of(ssrc)?;
-        let stream = publication.stream.as_mut()?;
-        stream.stats.handle_sender_report(now, ntp);
-        Some(publication.track)
+    /// A publisher's sender report; the track and encoding it speaks about.
+    pub fn handle_sender_report(&mut self, now: Instant, ssrc: Ssrc, ntp: u64) -> Option<(TrackKey, u8)> {
+        for publication in self.publications.iter_mut().flatten() {
+            let streams = publication.encodings.iter_mut().zip(0u8..);
+            let mut streams = streams.filter_map(|(encoding, index)| Some((encoding.stream.as_mut()?, index)));
+            if let Some((stream, encoding)) = streams.find(|(stream, _)| stream.ssrc == ssrc) {
+                stream.stats.handle_sender_report(now, ntp);
+                return Some((publication.track, encoding));
+            }
+        }
+        None
     }
 
-    fn publication_of(&mut self, ssrc: Ssrc) -> Option<&mut Publication> {
-        self.publications
-            .iter_mut()
-            .flatten()
-            .find(|publication| publication.stream.as_ref().is_some_and(|stream| stream.ssrc == ssrc))
-    }
-
-    /// Source of an m-line's track and whether it takes PLI (else FIR), to ask it for a keyframe.
-    pub fn keyframe_target(&self, mline: u16) -> Option<(Ssrc, bool)> {
+    /// Source of one encoding of an m-line's track and whether it takes PLI (else FIR), to ask it for a keyframe.
+    pub fn keyframe_target(&self, mline: u16, encoding: u8) -> Option<(Ssrc, bool)> {
         let publication = self.publications.get(usize::from(mline))?.as_ref()?;
         let takes_pli = publication.payloads.iter().any(|payload| payload.pli);
-        publication.stream.as_ref().map(|stream| (stream.ssrc, takes_pli))
+        let stream = publication.encodings.get(usize::from(encoding))?.stream.as_ref()?;
+        Some((stream.ssrc, takes_pli))
     }
 
     /// The streams that live, with what feedback needs.
     pub fn streams(&mut self) -> impl Iterator<Item = StreamFeedback<'_>> {
-        self.publications.iter_mut().flatten().filter_map(|publication| {
+        self.publications.iter_mut().flatten().flat_map(|publication| {
             let takes_nack = publication.payloads.iter().any(|payload| payload.nack);
-            let stream = publication.stream.as_mut()?;
-            Some(StreamFeedback { ssrc: stream.ssrc, takes_nack, nack: &mut stream.nack, stats: &mut stream.stats })
+            publication.encodings.iter_mut().filter_map(move |encoding| {
+                let stream = encoding.stream.as_mut()?;
+                Some(StreamFeedback { ssrc: stream.ssrc, takes_nack, nack: &mut stream.nack, stats: &mut stream.stats })
+            })
         })
     }
 
     /// When a missing packet is due to be asked for.
     pub fn next_nack_at(&self) -> Option<Instant> {
-        let publications = self.publications.iter().flatten();
-        publications.filter_map(|publication| publication.stream.as_ref()?.nack.next_timeout()).min()
+        let encodings = self.publications.iter().flatten().flat_map(|publication| &publication.encodings);
+        encodings.filter_map(|encoding| encoding.stream.as_ref()?.nack.next_timeout()).min()
     }
 
     /// Numbers for people.
     pub fn numbers(&self) -> impl Iterator<Item = IngressReport> {
-        self.publications.iter().flatten().filter_map(|publication| {
-            let stream = publication.stream.as_ref()?;
-            Some(IngressReport {
-                track: publication.track,
-                kind: publication.kind,
-                ssrc: stream.ssrc,
-                format: stream.last_format,
-                summary: stream.stats.summary(),
-                keyframes: stream.keyframes,
+        self.publications.iter().flatten().flat_map(|publication| {
+            publication.encodings.iter().zip(0u8..).filter_map(|(encoding, index)| {
+                let stream = encoding.stream.as_ref()?;
+                Some(IngressReport {
+                    track: publication.track,
+                    kind: publication.kind,
+                    encoding: index,
+                    rid: encoding.rid,
+                    ssrc: stream.ssrc,
+                    format: stream.last_format,
+                    summary: stream.stats.summary(),
+                    keyframes: stream.keyframes,
+                })
             })
         })
     }
@@ -334,79 +309,9 @@ pub struct StreamFeedback<'a> {
 #[derive(Debug, Default)]
 struct HopIds {
     mid: Option<Mid>,
+    rid: Option<Rid>,
+    repaired_rid: Option<Rid>,
     exts_len: usize,
-}
-
-/// The media part of a packet, RTX unwrapped.
-struct Media<'a> {
-    ssrc: Option<Ssrc>,
-    seq: u64,
-    format: Format,
-    payload: &'a [u8],
-}
-
-impl Publication {
-    fn plain<'a>(&self, view: &RtpView<'a>, index: u64) -> Result<Media<'a>, Discard> {
-        let payload = self.payloads.iter().find(|payload| payload.pt == view.pt());
-        let format = payload.ok_or(Discard::UnknownPayloadType)?.format;
-        Ok(Media { ssrc: Some(view.ssrc()), seq: index, format, payload: view.payload() })
-    }
-
-    /// RFC 4588 §4: the payload begins with the original sequence number.
-    fn unwrap_rtx<'a>(&self, view: &RtpView<'a>) -> Result<Media<'a>, Discard> {
-        let payload = self.payloads.iter().find(|payload| payload.rtx_pt == Some(view.pt()));
-        let format = payload.ok_or(Discard::UnknownPayloadType)?.format;
-        // Probes are padding on the rtx source, without an original.
-        let (original, payload) = view.payload().split_first_chunk::<2>().ok_or(Discard::PaddingOnly)?;
-        let stream = self.stream.as_ref().ok_or(Discard::TooOld)?;
-        let seq = extend_u16(stream.highest, u16::from_be_bytes(*original));
-        Ok(Media { ssrc: None, seq, format, payload })
-    }
-
-    /// The stream of the packet's source; a new source takes the place of the one before.
-    fn stream_for(&mut self, now: Instant, media: &Media<'_>) -> Result<&mut Stream, Discard> {
-        let is_known = match (&self.stream, media.ssrc) {
-            (Some(stream), Some(ssrc)) if stream.ssrc == ssrc => true,
-            (Some(stream), Some(_)) if now < stream.heard_at + TAKE_OVER_AFTER => return Err(Discard::UnknownSsrc),
-            (Some(_), Some(_)) => false,
-            (Some(_), None) => true,
-            (None, _) => false,
-        };
-        if !is_known {
-            let ssrc = media.ssrc.ok_or(Discard::TooOld)?;
-            let next = self.track_highest.map_or(media.seq, |highest| highest + 1);
-            self.stream = Some(Stream {
-                ssrc,
-                heard_at: now,
-                highest: media.seq,
-                track_offset: next as i64 - media.seq as i64,
-                nack: NackRegister::default(),
-                stats: ReceiveStats::default(),
-                gaps: GapCloser::default(),
-                last_format: None,
-                keyframes: 0,
-            });
-        }
-        self.stream.as_mut().ok_or(Discard::UnknownSsrc)
-    }
-}
-
-/// The publication of an m-line by its new negotiation, with the state of the old where the track is the same.
-fn publication(mline: &MlineConfig, old: Option<Publication>) -> Option<Publication> {
-    let ingress = mline.ingress.as_ref()?;
-    let old = old.filter(|old| old.track == ingress.track);
-    Some(match old {
-        Some(old) => Publication { mid: mline.mid, payloads: mline.payloads.clone(), ..old },
-        None => Publication {
-            mid: mline.mid,
-            kind: mline.kind,
-            track: ingress.track,
-            payloads: mline.payloads.clone(),
-            stream: None,
-            track_highest: None,
-            is_live: false,
-        },
-    })
 }
 
 #[cfg(test)]

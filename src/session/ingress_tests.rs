@@ -1,8 +1,10 @@
 //! What a publisher sends, as its subscribers will see it.
 
 use super::*;
+use crate::base::format::Format;
 use crate::runtime::clock;
-use crate::session::streams::IngressConfig;
+use crate::session::publication::TAKE_OVER_AFTER;
+use crate::session::streams::{IngressConfig, MlineConfig, Payload};
 use crate::wire::rtp::{self, Fixed};
 use crate::wire::rtp_ext::ExtWriter;
 
@@ -25,11 +27,12 @@ fn streams(mids: &[&str], ssrcs: &[(Ssrc, Option<Ssrc>)]) -> StreamsConfig {
                 pli: true,
                 fir: false,
                 transport_cc: true,
+                remb: false,
             }],
-            ingress: Some(IngressConfig {
-                track: TrackKey { index: TRACK.index + index as u32, epoch: 0 },
-                ssrcs: if index == 0 { ssrcs.to_vec() } else { Vec::new() },
-            }),
+            ingress: Some(IngressConfig::single(
+                TrackKey { index: TRACK.index + index as u32, epoch: 0 },
+                if index == 0 { ssrcs.to_vec() } else { Vec::new() },
+            )),
             egress: None,
         })
     };

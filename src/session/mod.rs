@@ -1,12 +1,15 @@
 //! One peer: ICE, DTLS, SRTP and its streams.
 
 pub mod discard;
+pub mod downlink;
 pub mod egress;
 pub mod feedback;
 pub mod header_exts;
 pub mod ingress;
 pub mod negotiate;
 pub mod peer;
+mod publication;
+mod slot;
 pub mod stats;
 pub mod streams;
 pub mod track;

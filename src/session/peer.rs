@@ -81,10 +81,10 @@ impl FeedbackCounters {
 /// What a peer's RTCP asks of others.
 #[derive(Debug, Default)]
 pub struct RtcpEffects {
-    /// Tracks the peer needs a keyframe of.
-    pub keyframes_wanted: Vec<TrackKey>,
+    /// Tracks, and which streams of them, the peer needs a keyframe of.
+    pub keyframes_wanted: Vec<(TrackKey, u8)>,
     /// News of its tracks' clocks.
-    pub clocks: Vec<(TrackKey, SenderClock)>,
+    pub clocks: Vec<(TrackKey, u8, SenderClock)>,
 }
 
 impl RtcpEffects {
@@ -161,7 +161,7 @@ impl Session {
     /// Obeys a new negotiation.
     pub fn configure(&mut self, now: Instant, rng: &mut impl Rng, streams: &StreamsConfig) {
         self.ingress.configure(streams);
-        self.egress.configure(rng, streams);
+        self.egress.configure(now, rng, streams);
         self.keyframe_repeat_at = Some(now);
     }
 
@@ -285,10 +285,10 @@ impl Session {
         match packet {
             RtcpView::SenderReport(report) => {
                 let info = report.info;
-                if let Some(track) = self.ingress.handle_sender_report(now, info.ssrc, info.ntp) {
+                if let Some((track, encoding)) = self.ingress.handle_sender_report(now, info.ssrc, info.ntp) {
                     let clock =
                         SenderClock { source: info.ssrc, ntp: info.ntp, rtp_timestamp: info.rtp_ts, heard_at: now };
-                    effects.clocks.push((track, clock));
+                    effects.clocks.push((track, encoding, clock));
                 }
                 report.blocks().for_each(|block| self.egress.handle_report_block(now, &block));
             }
@@ -301,16 +301,16 @@ impl Session {
             }
             RtcpView::Pli(pli) => self.want_keyframe(pli.media, effects),
             RtcpView::Fir(fir) => fir.entries().for_each(|entry| self.want_keyframe(entry.ssrc, effects)),
-            // BYE: the m-line says whether a track lives, its source may be replaced. TWCC and REMB are read once
-            // there is an estimate to make.
-            RtcpView::Sdes(_) | RtcpView::Bye(_) | RtcpView::Twcc(_) | RtcpView::Remb(_) | RtcpView::Unknown { .. } => {
-            }
+            RtcpView::Twcc(feedback) => self.egress.handle_twcc(now, feedback),
+            RtcpView::Remb(remb) => self.egress.handle_remb(now, remb.bitrate_bps),
+            // BYE: the m-line says whether a track lives, its source may be replaced.
+            RtcpView::Sdes(_) | RtcpView::Bye(_) | RtcpView::Unknown { .. } => {}
         }
     }
 
     fn want_keyframe(&self, ssrc: Ssrc, effects: &mut RtcpEffects) {
-        let track = self.egress.mline_of(ssrc).and_then(|mline| self.egress.track_of(mline));
-        effects.keyframes_wanted.extend(track);
+        let wanted = self.egress.mline_of(ssrc).and_then(|mline| self.egress.keyframe_of(mline));
+        effects.keyframes_wanted.extend(wanted);
     }
 
     fn retransmit(
@@ -321,19 +321,22 @@ impl Session {
         tracks: &Tracks,
         tx: &mut TxBatch,
     ) {
-        let Some((mline, track)) = self.egress.mline_of(ssrc).and_then(|mline| {
-            let track = self.egress.track_of(mline)?;
-            Some((mline, tracks.track(track)?))
-        }) else {
-            return;
-        };
+        let Some(mline) = self.egress.mline_of(ssrc) else { return };
         let (Some(srtp), Some(path)) = (&self.srtp, self.sending_path()) else { return };
         let outlet = Outlet { srtp: &srtp.sender, path };
         for seq in seqs {
-            match self.egress.retransmit(now, mline, seq, track, &outlet, tx) {
-                Ok(()) => self.counters.retransmissions += 1,
-                Err(Discard::RetransmissionLimit | Discard::TxFull) => break,
-                Err(_) => {}
+            match self.egress.want_resend(now, mline, seq) {
+                Err(Discard::RetransmissionLimit) => break,
+                Err(_) => continue,
+                Ok(()) => {}
+            }
+            // The first of what waits, which is this one where nothing does.
+            while let Some(resend) = self.egress.next_resend(now) {
+                match self.egress.retransmit(now, resend, tracks, &outlet, tx) {
+                    Ok(()) => self.counters.retransmissions += 1,
+                    Err(Discard::TxFull) => return,
+                    Err(_) => {}
+                }
             }
         }
     }
@@ -350,9 +353,9 @@ impl Session {
         if self.is_lost { None } else { self.ice.send_path() }
     }
 
-    /// Asks the peer for a keyframe of what it publishes on an m-line.
-    pub fn ask_keyframe(&mut self, mline: u16, tx: &mut TxBatch) {
-        let Some((media, takes_pli)) = self.ingress.keyframe_target(mline) else { return };
+    /// Asks the peer for a keyframe of one encoding of what it publishes on an m-line.
+    pub fn ask_keyframe(&mut self, mline: u16, encoding: u8, tx: &mut TxBatch) {
+        let Some((media, takes_pli)) = self.ingress.keyframe_target(mline, encoding) else { return };
         self.counters.keyframe_requests += 1;
         let (sender, count) = (self.local_ssrc, self.counters.keyframe_requests as u8);
         self.send_rtcp(tx, |out| feedback::write_keyframe_request(out, sender, media, takes_pli, count));
@@ -377,6 +380,7 @@ impl Session {
             return Some(SessionEvent::Lost);
         }
         if self.srtp.is_some() && !self.is_lost {
+            self.egress.handle_timeout(now);
             self.send_feedback(now, tracks, effects, tx);
         }
         None
@@ -436,6 +440,7 @@ impl Session {
             self.keyframe_repeat_at,
             self.ingress.next_nack_at(),
             self.ingress.twcc.next_timeout(),
+            self.egress.next_timeout(),
         ];
         let feedback = feedback.into_iter().flatten().filter(|_| media);
         let consent = (!self.is_lost).then(|| self.ice.next_timeout());

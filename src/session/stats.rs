@@ -3,16 +3,20 @@
 use std::time::Duration;
 
 use crate::base::format::{Format, MediaKind};
-use crate::base::ids::{Ssrc, TrackKey};
+use crate::base::ids::{Rid, Ssrc, TrackKey};
 use crate::proto::report::ReceiveSummary;
 
-/// What a peer publishes on an m-line.
+/// One stream of what a peer publishes on an m-line.
 #[derive(Clone, Copy, Debug)]
 pub struct IngressReport {
     /// Which track.
     pub track: TrackKey,
     /// Media type.
     pub kind: MediaKind,
+    /// Which stream of its simulcast; 0 without one.
+    pub encoding: u8,
+    /// That stream's name, where it has one.
+    pub rid: Option<Rid>,
     /// Its source.
     pub ssrc: Ssrc,
     /// What it carried last.

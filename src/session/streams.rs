@@ -4,7 +4,7 @@
 //! Promises: declarative. A worker compares it with the one before; streams whose m-line and ssrc stay keep their state.
 
 use crate::base::format::{Format, MediaKind};
-use crate::base::ids::{Mid, Ssrc, TrackKey};
+use crate::base::ids::{Mid, Rid, Ssrc, TrackKey};
 use crate::wire::rtp_ext::Ext;
 
 /// All m-lines of a session, in SDP order; an m-line never leaves, it is only disabled (RFC 8829 §5.2.2).
@@ -33,6 +33,13 @@ pub struct MlineConfig {
     pub egress: Option<EgressConfig>,
 }
 
+impl MlineConfig {
+    /// The peer tells what arrives of what we send here.
+    pub fn gives_feedback(&self) -> bool {
+        self.egress.is_some() && self.payloads.iter().any(|payload| payload.transport_cc || payload.remb)
+    }
+}
+
 /// One payload type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Payload {
@@ -50,6 +57,8 @@ pub struct Payload {
     pub fir: bool,
     /// `a=rtcp-fb:<pt> transport-cc`.
     pub transport_cc: bool,
+    /// `a=rtcp-fb:<pt> goog-remb`.
+    pub remb: bool,
 }
 
 /// A track that the peer publishes.
@@ -57,9 +66,26 @@ pub struct Payload {
 pub struct IngressConfig {
     /// Where the fanout table keeps it.
     pub track: TrackKey,
+    /// Its streams: at least one, at most [`ENCODINGS_MAX`](crate::base::frame::ENCODINGS_MAX). The index is the
+    /// encoding's, in the order of `a=simulcast` or of the `SIM` group; a track without simulcast has one without a name.
+    pub encodings: Vec<EncodingConfig>,
+}
+
+/// One stream of a track.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EncodingConfig {
+    /// `a=rid`. Where there is one, the rid extension tells the stream's sources.
+    pub rid: Option<Rid>,
     /// Sources named in the SDP, each with its retransmission source (`a=ssrc-group:FID`). May be empty: then the mid
     /// extension tells.
     pub ssrcs: Vec<(Ssrc, Option<Ssrc>)>,
+}
+
+impl IngressConfig {
+    /// A track without simulcast.
+    pub fn single(track: TrackKey, ssrcs: Vec<(Ssrc, Option<Ssrc>)>) -> Self {
+        Self { track, encodings: vec![EncodingConfig { rid: None, ssrcs }] }
+    }
 }
 
 /// What we send on an m-line. The ssrcs stay for the life of the m-line; the track behind them may change.

@@ -1,6 +1,7 @@
 //! A published track on one worker: the packets kept, and what its subscribers here need to know.
 //!
-//! Owns: history, the packets not forwarded yet, the keyframe wish, the publisher's clock.
+//! Owns: per stream of its simulcast the history, the keyframe wish and the publisher's clock; the packets not forwarded
+//! yet.
 //! Promises: the same on the publisher's worker and on every other that has subscribers.
 
 use std::time::{Duration, Instant};
@@ -8,12 +9,13 @@ use std::time::{Duration, Instant};
 use super::discard::Discard;
 
 use crate::base::format::MediaKind;
+use crate::base::frame::ENCODINGS_MAX;
 use crate::base::ids::{SessionKey, Ssrc, TrackKey};
 use crate::proto::history::{self, History, Packet, PacketMeta};
 use crate::proto::keyframe::KeyframeRequester;
 
-/// Packets of one track that one turn may bring. A turn handles some hundred datagrams; more wait in the socket. What a
-/// busy worker holds for the next turn is less.
+/// Packets of one track that wait at most. A turn handles some hundred datagrams; more wait in the socket. What a busy
+/// worker holds or has planned is less.
 const FRESH_MAX: usize = 1024;
 
 /// Without a recognisable keyframe for so long, left-out video goes on anyway: end-to-end encryption may hide it.
@@ -32,6 +34,28 @@ pub struct SenderClock {
     pub heard_at: Instant,
 }
 
+/// A packet that came and is not forwarded yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fresh {
+    /// Its stream.
+    pub encoding: u8,
+    /// Its number there.
+    pub seq: u64,
+}
+
+/// One stream of a track's simulcast, or its only one.
+#[derive(Debug)]
+pub struct Encoding {
+    /// Latest packets.
+    history: History,
+    /// The wish for a keyframe.
+    pub keyframe: KeyframeRequester,
+    /// The publisher's clock.
+    pub clock: Option<SenderClock>,
+    /// Since when it is left out; it goes on with a keyframe.
+    shed_since: Option<Instant>,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Track {
@@ -41,73 +65,132 @@ pub struct Track {
     pub kind: MediaKind,
     /// The publisher's session and m-line, when it lives on this worker.
     pub home: Option<(SessionKey, u16)>,
-    /// Latest packets.
-    pub history: History,
+    /// By index; those that nothing came of yet take no memory, but for the first.
+    encodings: [Option<Box<Encoding>>; ENCODINGS_MAX],
     /// What came and is not forwarded yet, in order of arrival.
-    pub fresh: Vec<u64>,
+    pub fresh: Vec<Fresh>,
+    /// How many of them are being forwarded. The others wait until that is done, so that nobody gets them first.
+    planned: usize,
     /// How many of them went to other workers.
     pub copied: usize,
-    /// The wish for a keyframe.
-    pub keyframe: KeyframeRequester,
-    /// The publisher's clock.
-    pub clock: Option<SenderClock>,
     /// Subscribers here, as the table said when it was last asked; what a packet costs this worker.
     pub fanout: usize,
-    /// Since when video is left out; it goes on with a keyframe.
-    shed_since: Option<Instant>,
 }
 
-impl Track {
-    /// Memory is taken here and never on the packet path.
-    pub fn new(key: TrackKey, kind: MediaKind) -> Self {
+impl Encoding {
+    /// Memory is taken here, with the first packet at the latest, and never later.
+    fn new(kind: MediaKind) -> Self {
         let history = match kind {
             MediaKind::Audio => History::new(history::AUDIO_BYTES, history::AUDIO_PACKETS),
             MediaKind::Video => History::new(history::VIDEO_BYTES, history::VIDEO_PACKETS),
         };
+        Self { history, keyframe: KeyframeRequester::default(), clock: None, shed_since: None }
+    }
+}
+
+impl Track {
+    /// A track nothing came of yet.
+    pub fn new(key: TrackKey, kind: MediaKind) -> Self {
+        let mut encodings = [const { None }; ENCODINGS_MAX];
+        encodings[0] = Some(Box::new(Encoding::new(kind)));
         Self {
             key,
             kind,
             home: None,
-            history,
+            encodings,
             fresh: Vec::with_capacity(FRESH_MAX),
+            planned: 0,
             copied: 0,
-            keyframe: KeyframeRequester::default(),
-            clock: None,
             fanout: 0,
-            shed_since: None,
         }
     }
 
     /// Whether a packet goes further that may be `too_late`. Once video was left out, it goes on with a keyframe.
     pub fn admit(&mut self, now: Instant, too_late: bool, meta: &PacketMeta) -> Result<(), Discard> {
+        let is_video = self.kind == MediaKind::Video;
+        let encoding = self.ensure(meta.encoding).ok_or(Discard::UnknownRid)?;
         if too_late {
-            self.shed_since = (self.kind == MediaKind::Video).then(|| self.shed_since.unwrap_or(now));
+            encoding.shed_since = is_video.then(|| encoding.shed_since.unwrap_or(now));
             return Err(Discard::Overload);
         }
-        let Some(since) = self.shed_since else { return Ok(()) };
+        let Some(since) = encoding.shed_since else { return Ok(()) };
         if !meta.marks.begins() && now.saturating_duration_since(since) < SHED_MAX {
             return Err(Discard::AwaitsKeyframe);
         }
-        self.shed_since = None;
+        encoding.shed_since = None;
         Ok(())
     }
 
-    /// Keeps a packet for this turn's forwarding. `false` when it is too old or the turn brought too many.
+    /// Keeps a packet to be forwarded. `false` when it is too old or too many wait.
     pub fn insert(&mut self, packet: Packet<'_>) -> bool {
-        if self.fresh.len() == FRESH_MAX || !self.history.insert(packet) {
+        if self.fresh.len() == FRESH_MAX {
             return false;
         }
-        if packet.meta.marks.begins() {
-            self.keyframe.handle_keyframe();
+        let meta = packet.meta;
+        let Some(encoding) = self.ensure(meta.encoding) else { return false };
+        if !encoding.history.insert(packet) {
+            return false;
         }
-        self.fresh.push(packet.meta.seq);
+        if meta.marks.begins() {
+            encoding.keyframe.handle_keyframe();
+        }
+        self.fresh.push(Fresh { encoding: meta.encoding, seq: meta.seq });
         true
     }
 
-    /// What was fresh has been forwarded.
-    pub fn forget_fresh(&mut self) {
-        self.fresh.clear();
-        self.copied = 0;
+    /// How many packets wait to be planned.
+    pub fn waiting(&self) -> usize {
+        self.fresh.len() - self.planned
+    }
+
+    /// Plans all that is fresh: how many packets.
+    pub fn plan(&mut self) -> usize {
+        self.planned = self.fresh.len();
+        self.planned
+    }
+
+    /// What is planned.
+    pub fn planned(&self) -> &[Fresh] {
+        &self.fresh[..self.planned]
+    }
+
+    /// What was planned has been forwarded.
+    pub fn forget_planned(&mut self) {
+        self.fresh.drain(..self.planned);
+        self.copied = self.copied.saturating_sub(self.planned);
+        self.planned = 0;
+    }
+
+    /// A packet, while it is kept.
+    pub fn packet(&self, encoding: u8, seq: u64) -> Option<Packet<'_>> {
+        self.encoding(encoding)?.history.packet(seq)
+    }
+
+    /// The clock of an encoding.
+    pub fn clock(&self, encoding: u8) -> Option<SenderClock> {
+        self.encoding(encoding)?.clock
+    }
+
+    /// One stream of it, if something came of it.
+    pub fn encoding(&self, encoding: u8) -> Option<&Encoding> {
+        self.encodings.get(usize::from(encoding))?.as_deref()
+    }
+
+    /// The same to change.
+    pub fn encoding_mut(&mut self, encoding: u8) -> Option<&mut Encoding> {
+        self.encodings.get_mut(usize::from(encoding))?.as_deref_mut()
+    }
+
+    /// The streams that something came of, with their index.
+    pub fn encodings(&self) -> impl Iterator<Item = (u8, &Encoding)> {
+        self.encodings.iter().enumerate().filter_map(|(index, encoding)| Some((index as u8, encoding.as_deref()?)))
+    }
+
+    /// One stream of it, made where nothing came of it yet; `None` where there cannot be so many.
+    pub fn ensure(&mut self, encoding: u8) -> Option<&mut Encoding> {
+        let kind = self.kind;
+        let slot = self.encodings.get_mut(usize::from(encoding))?;
+        Some(slot.get_or_insert_with(|| Box::new(Encoding::new(kind))))
     }
 }
 

@@ -13,13 +13,14 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::media::{PeerNo, Received};
-use super::net::{Link, LinkConfig, Nat, private_address};
+use super::net::{Nat, private_address};
 use super::oracle::Oracle;
 use crate::base::batch::TxBatch;
 use crate::base::ids::{PeerId, WorkerId};
 use crate::crypto::cert::Certificate;
 use crate::crypto::srtp::SrtpKeys;
 use crate::proto::dtls::DtlsConfig;
+use crate::proto::link::{Link, LinkConfig};
 use crate::room::api::{CloseReason, JoinError, JoinRequest, Listening, Notice, PeerControl, RequestError};
 use crate::room::hub::{Hub, HubConfig};
 use crate::worker::command::{Command, Event, WorkerReport};

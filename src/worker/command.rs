@@ -294,7 +294,7 @@ mod tests {
     fn a_storm_of_commands_is_taken_in_portions_by_what_they_cost() {
         let session = SessionKey { index: 0, epoch: 0 };
         assert_eq!(taken(&Command::Close { session }), COMMAND_WORK_PER_TURN);
-        let ingress = Some(IngressConfig { track: TrackKey { index: 0, epoch: 0 }, ssrcs: Vec::new() });
+        let ingress = Some(IngressConfig::single(TrackKey { index: 0, epoch: 0 }, Vec::new()));
         let mid = Mid::new(b"0").unwrap();
         let mline =
             MlineConfig { mid, kind: MediaKind::Video, exts: Vec::new(), payloads: Vec::new(), ingress, egress: None };

@@ -14,8 +14,8 @@ use rand::rngs::StdRng;
 use super::backlog::Backlog;
 use super::command::{COMMAND_WORK_PER_TURN, Command, Event, IoNumbers};
 use super::departure::Departure;
-use super::forward::Work;
 use super::hold::Hold;
+use super::job::Jobs;
 use super::lane::Lanes;
 use super::seats::{Seat, Seats, State};
 use super::stun::Questions;
@@ -42,9 +42,9 @@ const DEADLINE_STEP_MIN: Duration = Duration::from_millis(1);
 /// How often numbers for people are told.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Datagrams that one turn sends, about: some ten milliseconds of work. More waits, so that commands, checks and
-/// handshakes are never further away than that.
-const SENDS_PER_TURN_MAX: usize = 8192;
+/// Datagrams that a worker takes upon itself, about: less than ten milliseconds of work. More waits in the kernel, where
+/// the oldest is read first and what is late is known by its age.
+const SENDS_DUE_MAX: usize = 8192;
 
 /// See the module.
 pub struct WorkerCore {
@@ -56,22 +56,22 @@ pub struct WorkerCore {
     pub(super) table: SharedTable,
     pub(super) lanes: Lanes,
     timers: Timers,
-    /// Tracks that got packets this turn.
+    /// Tracks with packets that wait to be planned.
     pub(super) dirty: Vec<TrackKey>,
-    /// What is to be forwarded this turn, subscriber by subscriber.
-    pub(super) work: Vec<Work>,
-    /// Datagrams that forwarding this turn's packets will send, about.
+    /// What is planned, subscriber by subscriber.
+    pub(super) jobs: Jobs,
+    /// Datagrams that forwarding all that came will send, about.
     pub(super) due_sends: usize,
-    /// How far `work` is taken up: subscription and packet.
-    pub(super) done: (usize, usize),
     /// Who is loud enough to be heard.
     pub(super) voices: Voices,
     /// What one subscriber gets, on its way out.
     pub(super) departure: Departure,
+    /// What leaves later than it came, as its line carries no more.
+    paced: Departure,
     pub(super) hold: Hold,
     backlog: Backlog,
-    /// Tracks whose wish for a keyframe waits.
-    pub(super) keyframes: Vec<TrackKey>,
+    /// Tracks and their streams whose wish for a keyframe waits.
+    pub(super) keyframes: Vec<(TrackKey, u8)>,
     effects: RtcpEffects,
     pub(super) questions: Questions,
     pub(super) events: VecDeque<Event>,
@@ -98,11 +98,11 @@ impl WorkerCore {
             lanes,
             timers: Timers::default(),
             dirty: Vec::new(),
-            work: Vec::new(),
+            jobs: Jobs::default(),
             due_sends: 0,
-            done: (0, 0),
             voices: Voices::default(),
             departure: Departure::default(),
+            paced: Departure::default(),
             hold: Hold::new(TrainLimits::default().hold_max),
             backlog: Backlog::default(),
             keyframes: Vec::new(),
@@ -122,6 +122,7 @@ impl WorkerCore {
     /// Sets what trains may cost.
     pub fn set_train_limits(&mut self, limits: TrainLimits) {
         self.departure.limits = limits;
+        self.paced.limits = limits;
         self.hold = Hold::new(limits.hold_max);
     }
 
@@ -195,9 +196,9 @@ impl WorkerCore {
         self.timers.clear(key);
     }
 
-    /// Whether this turn has as much to forward as a turn may.
+    /// Whether there is as much to forward as may be; what else came waits where it is.
     pub fn has_enough_work(&self) -> bool {
-        self.due_sends >= SENDS_PER_TURN_MAX
+        self.due_sends >= SENDS_DUE_MAX
     }
 
     /// One UDP datagram from a socket.
@@ -271,14 +272,15 @@ impl WorkerCore {
         let too_late = self.backlog.is_too_late(now, waited, media.kind);
         let admitted = track.admit(now, too_late, &media.packet.meta);
         let (key_of_track, is_video) = (media.track, media.kind == MediaKind::Video);
-        let is_first_of_turn = track.fresh.is_empty();
+        let encoding = media.packet.meta.encoding;
+        let is_first_to_wait = track.waiting() == 0;
         let is_kept = admitted.is_ok() && track.insert(media.packet);
         self.due_sends += if is_kept { track.fanout } else { 0 };
-        if is_kept && is_first_of_turn {
+        if is_kept && is_first_to_wait {
             self.dirty.push(key_of_track);
         }
         if admitted.is_err() && is_video {
-            self.want_keyframe(key_of_track);
+            self.want_keyframe(key_of_track, encoding);
         }
         self.schedule(key);
         admitted?;
@@ -375,6 +377,11 @@ impl WorkerCore {
             let Some(session) = self.seats.session_mut(key) else { continue };
             self.effects.clear();
             let event = session.handle_timeout(now, &self.tracks, &mut self.effects, tx);
+            if let Ok((egress, outlet)) = session.departures() {
+                let ways = (egress, &outlet);
+                let resent = self.paced.drain(now, &self.tracks, ways, &mut self.discards, tx);
+                session.counters.retransmissions += resent;
+            }
             self.handle_session_event(key, event);
             self.handle_effects();
             self.schedule_from(key, Some(now + DEADLINE_STEP_MIN));
@@ -394,22 +401,26 @@ impl WorkerCore {
 
     fn handle_effects(&mut self) {
         let mut effects = std::mem::take(&mut self.effects);
-        effects.keyframes_wanted.drain(..).for_each(|track| self.want_keyframe(track));
-        effects.clocks.drain(..).for_each(|(track, clock)| self.handle_clock(track, clock));
+        effects.keyframes_wanted.drain(..).for_each(|(track, encoding)| self.want_keyframe(track, encoding));
+        effects.clocks.drain(..).for_each(|(track, encoding, clock)| self.handle_clock(track, encoding, clock));
         self.effects = effects;
     }
 
-    fn handle_clock(&mut self, key: TrackKey, clock: SenderClock) {
-        if let Some(track) = self.tracks.track_mut(key) {
-            track.clock = Some(clock);
-        }
+    fn handle_clock(&mut self, key: TrackKey, encoding: u8, clock: SenderClock) {
+        self.note_clock(key, encoding, clock);
         let table = self.table.load();
         if let Some(route) = table.route(key) {
             for worker in route.others(self.id) {
-                if self.lanes.send_clock(worker, key, clock).is_err() {
+                if self.lanes.send_clock(worker, key, encoding, clock).is_err() {
                     self.discards.count(Discard::LaneFull);
                 }
             }
+        }
+    }
+
+    pub(super) fn note_clock(&mut self, key: TrackKey, encoding: u8, clock: SenderClock) {
+        if let Some(encoding) = self.tracks.track_mut(key).and_then(|track| track.encoding_mut(encoding)) {
+            encoding.clock = Some(clock);
         }
     }
 
@@ -429,9 +440,9 @@ impl WorkerCore {
 
     /// When to call [`handle_timeout`](Self::handle_timeout).
     pub fn next_timeout(&self) -> Option<Instant> {
-        let keyframes = self.keyframes.iter().filter_map(|key| {
-            let track = self.tracks.track(*key)?;
-            track.keyframe.next_timeout(self.report_at?)
+        let keyframes = self.keyframes.iter().filter_map(|(key, encoding)| {
+            let encoding = self.tracks.track(*key)?.encoding(*encoding)?;
+            encoding.keyframe.next_timeout(self.report_at?)
         });
         keyframes
             .chain(self.timers.next())

@@ -4,8 +4,7 @@
 //! Promises: a full batch stops it anywhere, and it goes on exactly there; numbers are noted before the first byte is
 //! written. Forbids: choosing who gets what.
 //!
-//! What limits a subscriber's turn (a pacer) and what is numbered by order of leaving (TWCC) belongs into
-//! [`Departure::write`].
+//! What a subscriber's line does not carry yet leaves by [`Departure::drain`] when its time comes.
 
 use std::time::Instant;
 
@@ -15,7 +14,7 @@ use crate::base::train::{TrainLimits, TrainNumbers};
 use crate::forward::order::{Arranger, Due, PACKETS_MAX, Rules};
 use crate::session::discard::{Discard, Discards};
 use crate::session::egress::{Admitted, Egress, Outlet};
-use crate::session::track::{Track, Tracks};
+use crate::session::track::{Fresh, Track, Tracks};
 
 /// See the module.
 #[derive(Debug)]
@@ -70,19 +69,25 @@ impl Departure {
     pub fn admit(
         &mut self,
         now: Instant,
-        (mline, seq): (u16, u64),
+        (mline, fresh): (u16, Fresh),
         track: &Track,
         (egress, outlet): (&mut Egress, &Outlet<'_>),
     ) -> Result<(), Discard> {
-        let packet = track.history.packet(seq).ok_or(Discard::TooOld)?;
+        let packet = track.packet(fresh.encoding, fresh.seq).ok_or(Discard::TooOld)?;
         let (admitted, due) = egress.admit(now, mline, (track, &packet), outlet)?;
         self.admitted.push(admitted);
         self.due.push(due);
         Ok(())
     }
 
-    /// Finds the order and the padding of what was admitted.
-    pub fn arrange(&mut self, egress: &mut Egress) {
+    /// Finds the order and the padding of what was admitted and may leave now; the rest waits at the subscriber.
+    pub fn arrange(&mut self, now: Instant, egress: &mut Egress, discards: &mut Discards) {
+        let left_out = egress.pace(now, &mut self.admitted, &mut self.due);
+        (0..left_out).for_each(|_| discards.count(Discard::DownlinkFull));
+        self.order(egress);
+    }
+
+    fn order(&mut self, egress: &mut Egress) {
         let rules = Rules {
             padding_percent_max: self.limits.padding_percent_max,
             ahead_of_audio_bytes_max: egress.ahead_of_audio_bytes_max(),
@@ -94,9 +99,43 @@ impl Departure {
         self.arranger.train_lengths().for_each(|length| self.trains.count(length));
     }
 
+    /// Writes what waited for the subscriber's line and may leave now: what was missed, then what is new, then what only
+    /// shows how much the line carries. As much as the batch has room for; the rest keeps waiting. How much was sent
+    /// again.
+    pub fn drain(
+        &mut self,
+        now: Instant,
+        tracks: &Tracks,
+        (egress, outlet): (&mut Egress, &Outlet<'_>),
+        discards: &mut Discards,
+        tx: &mut TxBatch,
+    ) -> u64 {
+        let mut resent = 0;
+        while tx.has_room()
+            && let Some(resend) = egress.next_resend(now)
+        {
+            match egress.retransmit(now, resend, tracks, outlet, tx) {
+                Ok(()) => resent += 1,
+                Err(discard) => discards.count(discard),
+            }
+        }
+        self.clear();
+        while self.admitted.len() < self.room().min(tx.room())
+            && let Some((admitted, due)) = egress.next_waiting(now)
+        {
+            self.admitted.push(admitted);
+            self.due.push(due);
+        }
+        self.order(egress);
+        self.write(now, tracks, (egress, outlet), discards, tx);
+        while tx.has_room() && egress.is_padding_due(now) && egress.write_padding(now, tracks, outlet, tx) {}
+        resent
+    }
+
     /// Writes what is left, in order. `false`: the batch is full, send it and call again.
     pub fn write(
         &mut self,
+        now: Instant,
         tracks: &Tracks,
         (egress, outlet): (&mut Egress, &Outlet<'_>),
         discards: &mut Discards,
@@ -112,8 +151,8 @@ impl Departure {
             if track.is_none_or(|track| track.key != admitted.track) {
                 track = tracks.track(admitted.track);
             }
-            let result = match track.and_then(|track| track.history.packet(admitted.seq)) {
-                Some(packet) => egress.write(admitted, place.padding, &packet, outlet, tx),
+            let result = match track.and_then(|track| track.packet(admitted.encoding, admitted.seq)) {
+                Some(packet) => egress.write(now, admitted, place.padding, &packet, outlet, tx),
                 None => Err(Discard::TooOld),
             };
             match result {

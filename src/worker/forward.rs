@@ -1,16 +1,17 @@
 //! What a worker does with fresh packets: subscribers here, other workers, and the keyframes they wait for.
 //!
-//! Promises: subscriber-major order, so that a subscriber's keys and numbers are touched once per turn; one copy per other
-//! worker; the table is loaded once per turn.
+//! Promises: subscriber-major order, so that a subscriber's keys and numbers are touched once per job; a track is in one
+//! job at a time, so that its packets leave in order; one copy per other worker; the table is loaded once per plan.
 
 use std::time::Instant;
 
 use super::core::WorkerCore;
+use super::job::{Audience, Job, SLICE_SENDS};
 use super::lane::LaneItem;
 use crate::base::batch::{RxDatagram, TxBatch};
 use crate::base::format::MediaKind;
 use crate::base::ids::{SessionKey, TrackKey};
-use crate::forward::table::{FanoutTable, Subscriber};
+use crate::forward::table::FanoutTable;
 use crate::proto::history::Packet;
 use crate::session::discard::Discard;
 use crate::session::egress::Egress;
@@ -20,137 +21,164 @@ use crate::session::track::Track;
 /// Items taken from the lanes in one turn; the rest waits, so that a busy neighbour cannot starve our own sockets.
 const LANE_ITEMS_MAX: usize = 512;
 
-/// A subscription that has packets to come this turn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Work {
-    session: SessionKey,
-    /// Sound is looked at first: whether it may leave last depends on what else is due.
-    kind: MediaKind,
-    mline: u16,
-    track: TrackKey,
-    /// See [`super::voices::Audience`].
-    preroll: Option<u8>,
-}
-
-impl Work {
-    fn new(subscriber: Subscriber, kind: MediaKind, track: TrackKey, preroll: Option<u8>) -> Self {
-        Self { session: subscriber.session, kind, mline: subscriber.mline, track, preroll }
-    }
-}
-
 impl WorkerCore {
-    /// Forwards what came in, subscriber by subscriber, unless it waits for more (see [`super::hold`]). `false`: the batch
-    /// is full, send it and call again.
+    /// Forwards a slice of what came in, job by job (see [`super::job`]) and subscriber by subscriber, unless it waits for
+    /// more (see [`super::hold`]). `false`: there is more to do, but first send the batch and take up what came meanwhile.
     pub fn forward(&mut self, now: Instant, tx: &mut TxBatch) -> bool {
-        if self.work.is_empty() && !self.dirty.is_empty() {
-            let table = self.table.load();
-            let packets = self.copy_to_others(&table);
-            if !self.hold.is_over(now, packets) {
-                return true;
-            }
-            self.plan_work(now, &table);
+        if !self.dirty.is_empty() {
+            self.plan(now);
         }
-        while let Some(session) = self.next_subscriber() {
-            if !self.forward_to(now, session, tx) {
-                return false;
-            }
-        }
-        for key in self.dirty.drain(..) {
-            if let Some(track) = self.tracks.track_mut(key) {
-                track.forget_fresh();
-            }
-        }
-        self.work.clear();
-        self.due_sends = 0;
-        self.done = (0, 0);
-        true
+        let is_done = self.write_rest(now, tx) && self.take_up_jobs(now, tx);
+        let waiting = self.dirty.iter().filter_map(|key| self.tracks.track(*key));
+        self.due_sends = self.jobs.left() + waiting.map(|track| track.waiting() * track.fanout).sum::<usize>();
+        is_done && (self.dirty.is_empty() || self.hold.next_timeout().is_some())
     }
 
-    /// One copy of each fresh packet per other worker, at once: each holds for itself. How many are fresh.
-    fn copy_to_others(&mut self, table: &FanoutTable) -> usize {
-        let mut packets = 0;
+    /// Copies what is fresh to other workers, and makes jobs of it for the subscribers here.
+    fn plan(&mut self, now: Instant) {
+        let table = self.table.load();
+        let Some(packets) = self.copy_to_others(&table) else { return };
+        // Who has as much to do as may be gets it done first: what comes together meanwhile leaves in longer trains.
+        let is_free = self.jobs.is_empty() || self.jobs.has_room() && !self.has_enough_work();
+        if is_free && self.hold.is_over(now, packets) {
+            self.plan_jobs(now, &table);
+        }
+    }
+
+    /// One copy of each fresh packet per other worker, at once: each holds for itself. How many wait for a plan; `None`:
+    /// they all wait for the end of a job.
+    fn copy_to_others(&mut self, table: &FanoutTable) -> Option<usize> {
+        let mut waiting = None;
         for key in &self.dirty {
-            let Some(track) = self.tracks.track_mut(*key) else { continue };
-            packets += track.fresh.len();
+            let Some(track) = self.tracks.track_mut(*key) else {
+                waiting.get_or_insert(0);
+                continue;
+            };
+            if track.planned().is_empty() {
+                *waiting.get_or_insert(0) += track.waiting();
+            }
             let copied = std::mem::replace(&mut track.copied, track.fresh.len());
             let Some(route) = table.route(*key).filter(|_| track.home.is_some()) else { continue };
             for worker in route.others(self.id) {
-                for packet in track.fresh[copied..].iter().filter_map(|seq| track.history.packet(*seq)) {
+                for packet in track.fresh[copied..].iter().filter_map(|fresh| track.packet(fresh.encoding, fresh.seq)) {
                     if self.lanes.send_media(worker, *key, track.kind, &packet).is_err() {
                         self.discards.count(Discard::LaneFull);
                     }
                 }
             }
         }
-        packets
+        waiting
     }
 
-    /// What goes to whom here.
-    fn plan_work(&mut self, now: Instant, table: &FanoutTable) {
-        for key in &self.dirty {
-            let Some(track) = self.tracks.track_mut(*key) else { continue };
-            let Some(route) = table.route(*key) else {
-                track.fanout = 0;
-                track.fresh.iter().for_each(|_| self.discards.count(Discard::NoSubscriber));
-                continue;
+    /// What goes to whom here. Tracks in an unfinished job wait for its end.
+    fn plan_jobs(&mut self, now: Instant, table: &FanoutTable) {
+        self.jobs.begin();
+        self.dirty.retain(|key| {
+            let Some(track) = self.tracks.track_mut(*key) else { return false };
+            if !track.planned().is_empty() {
+                return true;
+            }
+            let route = table.route(*key);
+            let audience = match route {
+                Some(route) => self.voices.choose(now, route, route.local(self.id), track),
+                None => Audience { subscribers: &[], preroll: None },
             };
-            let audience = self.voices.handle_fresh(now, route, track);
-            let hearers = self.voices.hearers(audience, route, route.local(self.id));
-            let before = self.work.len();
-            self.work.extend(hearers.map(|subscriber| Work::new(*subscriber, track.kind, *key, audience.preroll)));
-            track.fanout = self.work.len() - before;
+            track.fanout = audience.subscribers.len();
+            let packets = track.plan();
+            if audience.subscribers.is_empty() {
+                (0..packets).filter(|_| route.is_none()).for_each(|_| self.discards.count(Discard::NoSubscriber));
+                track.forget_planned();
+            } else {
+                self.jobs.add((*key, track.kind), packets, audience);
+            }
+            false
+        });
+        self.jobs.end();
+    }
+
+    /// Writes what did not find room in the batch before.
+    fn write_rest(&mut self, now: Instant, tx: &mut TxBatch) -> bool {
+        let Some(key) = self.departure.session() else { return true };
+        let Some(Ok((egress, outlet))) = self.seats.session_mut(key).map(Session::departures) else {
+            self.departure.clear();
+            return true;
+        };
+        self.departure.write(now, &self.tracks, (egress, &outlet), &mut self.discards, tx)
+    }
+
+    /// One slice, of the next job and of those behind it when that is done.
+    fn take_up_jobs(&mut self, now: Instant, tx: &mut TxBatch) -> bool {
+        let mut sends = 0;
+        while sends < SLICE_SENDS
+            && let Some(mut job) = self.jobs.pop()
+        {
+            let before = sends;
+            while let Some(session) = job.subscriber() {
+                let left = job.left();
+                let has_room = self.forward_to(now, session, &mut job, tx);
+                sends += left - job.left();
+                if !has_room || sends >= SLICE_SENDS && job.subscriber().is_some() {
+                    self.jobs.put_back(job, sends - before >= SLICE_SENDS);
+                    return false;
+                }
+            }
+            for track in job.tracks() {
+                if let Some(track) = self.tracks.track_mut(*track) {
+                    track.forget_planned();
+                }
+            }
+            self.jobs.finish(job);
         }
-        self.work.sort_unstable();
+        self.jobs.is_empty()
     }
 
-    /// Who comes next: the one whose packets are not all written, else the next of the plan.
-    fn next_subscriber(&self) -> Option<SessionKey> {
-        self.departure.session().or_else(|| Some(self.work.get(self.done.0)?.session))
-    }
-
-    /// Takes one subscriber's packets to the batch, as many as are put in order at once.
-    fn forward_to(&mut self, now: Instant, key: SessionKey, tx: &mut TxBatch) -> bool {
+    /// Takes one subscriber's packets to the batch, as many as are put in order at once. `false`: the batch is full.
+    fn forward_to(&mut self, now: Instant, key: SessionKey, job: &mut Job, tx: &mut TxBatch) -> bool {
         let session = self.seats.session_mut(key).ok_or(Discard::StaleRoute);
         let (egress, outlet) = match session.and_then(Session::departures) {
             Ok(departures) => departures,
             Err(discard) => {
-                self.departure.clear();
-                self.skip(key, discard);
+                self.skip(key, job, discard);
                 return true;
             }
         };
-        if self.departure.session().is_none() {
-            self.departure.begin(key);
-            while let Some(work) = self.work.get(self.done.0).filter(|work| work.session == key) {
-                if let Some(track) = self.tracks.track(work.track) {
-                    if let (0, Some(preroll)) = (self.done.1, work.preroll) {
-                        self.done.1 = resume(egress, work.mline, track, preroll);
-                    }
-                    let fresh = track.fresh.get(self.done.1..).unwrap_or_default();
-                    let taken = &fresh[..fresh.len().min(self.departure.room())];
-                    for seq in taken {
-                        if let Err(discard) = self.departure.admit(now, (work.mline, *seq), track, (egress, &outlet)) {
-                            self.discards.count(discard);
-                        }
-                    }
-                    self.done.1 += taken.len();
-                    if taken.len() < fresh.len() {
-                        break;
+        self.departure.begin(key);
+        while let Some((work, mut taken)) = job.work_of(key) {
+            if let Some(track) = self.tracks.track(work.track) {
+                if let (0, Some(preroll)) = (taken, work.preroll) {
+                    taken = resume(egress, work.mline, track, preroll);
+                    job.take(taken);
+                }
+                let left = track.planned().get(taken..).unwrap_or_default();
+                let next = &left[..left.len().min(self.departure.room())];
+                for fresh in next {
+                    if let Err(discard) = self.departure.admit(now, (work.mline, *fresh), track, (egress, &outlet)) {
+                        self.discards.count(discard);
                     }
                 }
-                self.done = (self.done.0 + 1, 0);
+                job.take(next.len());
+                if next.len() < left.len() {
+                    break;
+                }
             }
-            self.departure.arrange(egress);
+            job.pass();
         }
-        self.departure.write(&self.tracks, (egress, &outlet), &mut self.discards, tx)
+        self.departure.arrange(now, egress, &mut self.discards);
+        let is_waiting = egress.has_backlog();
+        let is_done = self.departure.write(now, &self.tracks, (egress, &outlet), &mut self.discards, tx);
+        if is_waiting {
+            self.schedule(key);
+        }
+        is_done
     }
 
     /// A subscriber who cannot be reached.
-    fn skip(&mut self, key: SessionKey, discard: Discard) {
-        while let Some(work) = self.work.get(self.done.0).filter(|work| work.session == key) {
-            let fresh = self.tracks.track(work.track).map_or(0, |track| track.fresh.len());
-            (self.done.1..fresh).for_each(|_| self.discards.count(discard));
-            self.done = (self.done.0 + 1, 0);
+    fn skip(&mut self, key: SessionKey, job: &mut Job, discard: Discard) {
+        while let Some((work, taken)) = job.work_of(key) {
+            let packets = self.tracks.track(work.track).map_or(0, |track| track.planned().len().saturating_sub(taken));
+            (0..packets).for_each(|_| self.discards.count(discard));
+            job.take(packets);
+            job.pass();
         }
     }
 
@@ -172,12 +200,8 @@ impl WorkerCore {
                     self.handle_handed_on(now, RxDatagram::fresh(path, buffer.bytes(len)), tx);
                     self.lanes.give_back(buffer);
                 }
-                LaneItem::KeyframeWanted { track } => self.want_keyframe(track),
-                LaneItem::Clock { track, clock } => {
-                    if let Some(track) = self.tracks.track_mut(track) {
-                        track.clock = Some(clock);
-                    }
-                }
+                LaneItem::KeyframeWanted { track, encoding } => self.want_keyframe(track, encoding),
+                LaneItem::Clock { track, encoding, clock } => self.note_clock(track, encoding, clock),
             }
         }
         self.flush_keyframes(now, tx);
@@ -190,45 +214,47 @@ impl WorkerCore {
             return;
         }
         let track = self.tracks.ensure(key, kind);
-        let is_first_of_turn = track.fresh.is_empty();
+        let is_first_to_wait = track.waiting() == 0;
         if !track.insert(packet) {
             self.discards.count(Discard::TooOld);
             return;
         }
         self.due_sends += track.fanout;
-        if is_first_of_turn {
+        if is_first_to_wait {
             self.dirty.push(key);
         }
     }
 
-    pub(super) fn want_keyframe(&mut self, key: TrackKey) {
+    pub(super) fn want_keyframe(&mut self, key: TrackKey, encoding: u8) {
         let is_routed = self.table.load().route(key).is_some();
         if !is_routed {
             return;
         }
-        self.tracks.ensure(key, MediaKind::Video).keyframe.want();
-        if !self.keyframes.contains(&key) {
-            self.keyframes.push(key);
+        let Some(stream) = self.tracks.ensure(key, MediaKind::Video).ensure(encoding) else { return };
+        stream.keyframe.want();
+        if !self.keyframes.contains(&(key, encoding)) {
+            self.keyframes.push((key, encoding));
         }
     }
 
     /// Sends the keyframe requests that are due: to the publisher, or to the worker where it lives.
     pub(super) fn flush_keyframes(&mut self, now: Instant, tx: &mut TxBatch) {
         let mut keyframes = std::mem::take(&mut self.keyframes);
-        keyframes.retain(|key| {
+        keyframes.retain(|(key, encoding)| {
             let Some(track) = self.tracks.track_mut(*key) else { return false };
-            if !track.keyframe.poll(now) {
-                return track.keyframe.next_timeout(now).is_some();
+            let Some(stream) = track.encoding_mut(*encoding) else { return false };
+            if !stream.keyframe.poll(now) {
+                return stream.keyframe.next_timeout(now).is_some();
             }
             match track.home {
                 Some((session, mline)) => {
                     if let Some(session) = self.seats.session_mut(session) {
-                        session.ask_keyframe(mline, tx);
+                        session.ask_keyframe(mline, *encoding, tx);
                     }
                 }
                 None => {
                     let home = self.table.load().route(*key).map(|route| route.home);
-                    if home.is_some_and(|home| self.lanes.send_keyframe_wanted(home, *key).is_err()) {
+                    if home.is_some_and(|home| self.lanes.send_keyframe_wanted(home, *key, *encoding).is_err()) {
                         self.discards.count(Discard::LaneFull);
                     }
                 }
@@ -242,9 +268,10 @@ impl WorkerCore {
 /// A subscriber may have missed what came before: his numbers go on with the first packet that he gets now. How many of
 /// the pre-roll he has had.
 fn resume(egress: &mut Egress, mline: u16, track: &Track, preroll: u8) -> usize {
-    let Some(first) = track.fresh.iter().min() else { return 0 };
-    let Some(had) = egress.resume(mline, track.key, *first) else { return 0 };
-    track.fresh[..usize::from(preroll)].partition_point(|seq| *seq <= had)
+    let planned = track.planned();
+    let Some(first) = planned.iter().map(|fresh| fresh.seq).min() else { return 0 };
+    let Some(had) = egress.resume(mline, track.key, first) else { return 0 };
+    planned[..usize::from(preroll)].partition_point(|fresh| fresh.seq <= had)
 }
 
 #[cfg(test)]
@@ -260,7 +287,7 @@ mod tests {
     use crate::base::ids::{PeerId, SessionKey, Ssrc, WorkerId};
     use crate::crypto::cert::Certificate;
     use crate::forward::plan::{Plan, SharedTable};
-    use crate::forward::table::Route;
+    use crate::forward::table::{Route, Subscriber};
     use crate::proto::dtls::DtlsConfig;
     use crate::proto::history::PacketMeta;
     use crate::proto::ice::{CheckOutcome, LocalCredentials};

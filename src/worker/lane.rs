@@ -67,11 +67,15 @@ pub enum LaneItem {
     KeyframeWanted {
         /// Which track.
         track: TrackKey,
+        /// Which stream of it.
+        encoding: u8,
     },
     /// The publisher's clock.
     Clock {
         /// Which track.
         track: TrackKey,
+        /// Which stream of it.
+        encoding: u8,
         /// What it said.
         clock: SenderClock,
     },
@@ -155,13 +159,13 @@ impl Lanes {
     }
 
     /// Passes on a wish for a keyframe.
-    pub fn send_keyframe_wanted(&mut self, to: WorkerId, track: TrackKey) -> Result<(), LaneFull> {
-        self.push(to, 0, |_| Ok(LaneItem::KeyframeWanted { track }))
+    pub fn send_keyframe_wanted(&mut self, to: WorkerId, track: TrackKey, encoding: u8) -> Result<(), LaneFull> {
+        self.push(to, 0, |_| Ok(LaneItem::KeyframeWanted { track, encoding }))
     }
 
     /// Passes on a publisher's clock.
-    pub fn send_clock(&mut self, to: WorkerId, track: TrackKey, clock: SenderClock) -> Result<(), LaneFull> {
-        self.push(to, 0, |_| Ok(LaneItem::Clock { track, clock }))
+    pub fn send_clock(&mut self, to: WorkerId, track: TrackKey, encoding: u8, clock: SenderClock) -> Result<(), LaneFull> {
+        self.push(to, 0, |_| Ok(LaneItem::Clock { track, encoding, clock }))
     }
 
     fn push(
@@ -311,12 +315,12 @@ mod tests {
         let mut ends = Lanes::mesh(3);
         for from in [0, 1] {
             for _ in 0..SLOTS_MAX {
-                ends[from].send_keyframe_wanted(WorkerId(2), TrackKey { index: from as u32, epoch: 0 }).expect("room");
+                ends[from].send_keyframe_wanted(WorkerId(2), TrackKey { index: from as u32, epoch: 0 }, 0).expect("room");
             }
         }
         let mut counts = [0; 2];
         for _ in 0..4 * RUN_MAX {
-            let Some(LaneItem::KeyframeWanted { track }) = ends[2].poll() else { panic!("something waits") };
+            let Some(LaneItem::KeyframeWanted { track, .. }) = ends[2].poll() else { panic!("something waits") };
             counts[track.index as usize] += 1;
         }
         assert_eq!(counts, [2 * RUN_MAX; 2]);
@@ -327,6 +331,6 @@ mod tests {
         let mut ends = Lanes::mesh(2);
         while ends[0].send_media(WorkerId(1), TRACK, MediaKind::Video, &packet(b"video")).is_ok() {}
         assert!(ends[0].send_media(WorkerId(1), TRACK, MediaKind::Audio, &packet(b"audio")).is_ok());
-        assert!(ends[0].send_keyframe_wanted(WorkerId(1), TRACK).is_ok());
+        assert!(ends[0].send_keyframe_wanted(WorkerId(1), TRACK, 0).is_ok());
     }
 }

@@ -6,6 +6,7 @@ pub mod core;
 pub mod departure;
 mod forward;
 pub mod hold;
+mod job;
 pub mod lane;
 mod report;
 pub mod seats;

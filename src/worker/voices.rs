@@ -7,10 +7,12 @@
 use std::time::{Duration, Instant};
 
 use super::command::Unheard;
+use super::job::Audience;
 use crate::base::ids::{RoomKey, SessionKey, TrackKey};
 use crate::forward::loudest::{Floor, Hearers, Sound};
 use crate::forward::speaker::{Activity, VoiceMeter};
 use crate::forward::table::{self, Route, Subscriber};
+use crate::proto::history::Packet;
 use crate::session::track::Track;
 use crate::wire::rtp_ext::{AudioLevel, Ext};
 
@@ -33,17 +35,6 @@ struct Voice {
     seen: (u32, u32),
 }
 
-/// Who gets a track's packets of this turn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Audience {
-    hearers: Hearers,
-    /// Somebody may get it who did not get what came before: so many of the packets in `fresh` are the pre-roll for him.
-    pub(super) preroll: Option<u8>,
-}
-
-/// Everybody, as always.
-const EVERYBODY: Audience = Audience { hearers: Hearers::All, preroll: None };
-
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Voices {
@@ -53,6 +44,15 @@ pub(super) struct Voices {
     voices: Vec<Option<Box<Voice>>>,
     /// By the room's index.
     floors: Vec<Option<(RoomKey, Floor)>>,
+    /// Who gets the track chosen for last, where that is not everybody.
+    chosen: Vec<Subscriber>,
+}
+
+impl Voice {
+    fn sound(&self) -> Sound {
+        let meter = &self.meter;
+        Sound { is_active: meter.is_active(), is_talking: meter.is_talking(), loudness: meter.loudness() }
+    }
 }
 
 impl Voices {
@@ -61,49 +61,52 @@ impl Voices {
         self.heard = heard;
     }
 
-    /// A track got the packets in `fresh`. Who gets them; what is to be sent before them is put in front.
-    pub(super) fn handle_fresh(&mut self, now: Instant, route: &Route, track: &mut Track) -> Audience {
-        let Some(of) = &route.voice else { return EVERYBODY };
-        let heard = self.heard;
+    /// A track's fresh packets are about to be planned: which of the local subscribers get them. What is to be sent before
+    /// them is put in front.
+    pub(super) fn choose<'a>(
+        &'a mut self,
+        now: Instant,
+        route: &Route,
+        local: &'a [Subscriber],
+        track: &mut Track,
+    ) -> Audience<'a> {
+        let everybody = Audience { subscribers: local, preroll: None };
+        let (Some(of), heard) = (&route.voice, self.heard) else { return everybody };
         let (voice, floor) = self.ensure(track.key, of);
-        for packet in track.fresh.iter().filter_map(|seq| track.history.packet(*seq)) {
+        for packet in track.fresh.iter().filter_map(|fresh| track.packet(fresh.encoding, fresh.seq)) {
             if let Some(level) = level(packet.exts) {
                 voice.has_level = true;
                 voice.meter.handle_level(now, level);
             }
         }
         if heard == 0 {
-            return EVERYBODY;
+            return everybody;
         }
-        let meter = &voice.meter;
-        let sound = match voice.has_level {
-            true => Sound { is_active: meter.is_active(), is_talking: meter.is_talking(), loudness: meter.loudness() },
-            false => Sound::LOUD,
+        voice.hearers = match voice.has_level {
+            true => floor.handle_packet(now, track.key, of, voice.sound()),
+            // Nobody can tell: it counts as loud, and is heard in any case.
+            false => {
+                floor.handle_packet(now, track.key, of, Sound::LOUD);
+                Hearers::All
+            }
         };
-        let hearers = floor.handle_packet(now, track.key, of, sound);
-        voice.hearers = if voice.has_level { hearers } else { Hearers::All };
         let seen = (floor.changes(), route.pin_changes);
         let has_changed = std::mem::replace(&mut voice.seen, seen) != seen;
         let preroll = has_changed.then(|| add_preroll(track));
-        Audience { hearers: voice.hearers, preroll }
-    }
-
-    /// Those of the local subscribers that get it.
-    pub(super) fn hearers<'a>(
-        &'a self,
-        audience: Audience,
-        route: &'a Route,
-        local: &'a [Subscriber],
-    ) -> impl Iterator<Item = &'a Subscriber> {
-        let floor = route.voice.as_ref().and_then(|voice| self.floor(voice.room));
-        let floor = floor.filter(|_| audience.hearers == Hearers::Speakers);
-        let is_for_nobody = audience.hearers == Hearers::Nobody && route.pins.is_empty();
-        let local = if is_for_nobody { &[] } else { local };
-        local.iter().filter(move |subscriber| {
-            audience.hearers == Hearers::All
-                || floor.is_some_and(|floor| floor.speaks(subscriber.session))
-                || route.is_pinned(subscriber)
-        })
+        let (hearers, room) = (voice.hearers, of.room);
+        if hearers == Hearers::All {
+            return Audience { subscribers: local, preroll };
+        }
+        self.chosen.clear();
+        if hearers == Hearers::Speakers || !route.pins.is_empty() {
+            let floor = self.floor(room).filter(|_| hearers == Hearers::Speakers);
+            let speaks = |subscriber: &Subscriber| floor.is_some_and(|floor| floor.speaks(subscriber.session));
+            let chosen = local.iter().filter(|subscriber| speaks(subscriber) || route.is_pinned(subscriber));
+            let mut list = std::mem::take(&mut self.chosen);
+            list.extend(chosen);
+            self.chosen = list;
+        }
+        Audience { subscribers: &self.chosen, preroll }
     }
 
     /// The track ends.
@@ -186,23 +189,24 @@ fn level(mut exts: &[u8]) -> Option<AudioLevel> {
 
 /// Puts the packets before the fresh ones in front of them; how many there are.
 fn add_preroll(track: &mut Track) -> u8 {
-    let Track { fresh, history, .. } = track;
-    let Some(first) = fresh.iter().min().and_then(|seq| history.packet(*seq)) else { return 0 };
-    let ticks_max = PREROLL.as_millis() as u32 * (first.meta.format.clock_rate_hz() / 1000);
-    let belongs = |packet: &crate::proto::history::Packet<'_>| {
-        let age = first.meta.timestamp.wrapping_sub(packet.meta.timestamp);
-        packet.meta.source == first.meta.source && age <= ticks_max
+    let first = track.fresh.iter().min_by_key(|fresh| fresh.seq).copied();
+    let Some((at, first)) = first.and_then(|at| Some((at, track.packet(at.encoding, at.seq)?.meta))) else { return 0 };
+    let ticks_max = PREROLL.as_millis() as u32 * (first.format.clock_rate_hz() / 1000);
+    let belongs = |packet: &Packet<'_>| {
+        let age = first.timestamp.wrapping_sub(packet.meta.timestamp);
+        packet.meta.source == first.source && age <= ticks_max
     };
-    let mut preroll = [0; PREROLL_PACKETS_MAX];
-    let room = PREROLL_PACKETS_MAX.min(fresh.capacity() - fresh.len());
-    let earlier = (0..first.meta.seq).rev().take(room).filter_map(|seq| history.packet(seq));
+    let mut preroll = [at; PREROLL_PACKETS_MAX];
+    let room = PREROLL_PACKETS_MAX.min(track.fresh.capacity() - track.fresh.len());
+    let earlier = (0..at.seq).rev().take(room).filter_map(|seq| track.packet(at.encoding, seq));
     let mut count = 0;
     for packet in earlier.take_while(belongs) {
-        preroll[count] = packet.meta.seq;
+        preroll[count].seq = packet.meta.seq;
         count += 1;
     }
-    // In order, and without memory being taken.
-    fresh.extend(preroll[..count].iter().rev());
-    fresh.rotate_right(count);
+    // In order, and without memory being taken. Other workers have got them.
+    track.fresh.extend(preroll[..count].iter().rev());
+    track.fresh.rotate_right(count);
+    track.copied += count;
     count as u8
 }

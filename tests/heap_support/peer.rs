@@ -59,14 +59,23 @@ pub struct Peer {
 /// How a payload type is negotiated on an m-line.
 fn payload(mline: usize) -> Payload {
     let (format, rtx_pt) = if mline == AUDIO { (Format::Opus, None) } else { (Format::Vp8, Some(RTX_PT)) };
-    Payload { pt: PTS[mline], format, rtx_pt, nack: true, pli: mline == VIDEO, fir: false, transport_cc: true }
+    Payload {
+        pt: PTS[mline],
+        format,
+        rtx_pt,
+        nack: true,
+        pli: mline == VIDEO,
+        fir: false,
+        transport_cc: true,
+        remb: false,
+    }
 }
 
 /// What the publisher, or a subscriber, negotiated.
 pub fn streams(is_publisher: bool) -> StreamsConfig {
     let mline = |at: usize| {
         let rtx = (at == VIDEO).then_some(RTX_SOURCE);
-        let ingress = IngressConfig { track: TRACKS[at], ssrcs: vec![(SOURCES[at], rtx)] };
+        let ingress = IngressConfig::single(TRACKS[at], vec![(SOURCES[at], rtx)]);
         let egress = EgressConfig { ssrc: SENT[at], rtx_ssrc: SENT_RTX, track: Some(TRACKS[at]) };
         Some(MlineConfig {
             mid: Mid::new(&[b'0' + at as u8]).unwrap(),

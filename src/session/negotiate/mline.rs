@@ -173,9 +173,7 @@ impl Mline {
             kind,
             exts: self.exts.clone(),
             payloads: self.codecs.iter().map(payload).collect(),
-            ingress: ingress
-                .filter(|_| self.peer_sends)
-                .map(|track| IngressConfig { track, ssrcs: self.ssrcs.clone() }),
+            ingress: ingress.filter(|_| self.peer_sends).map(|track| IngressConfig::single(track, self.ssrcs.clone())),
             egress: egress.map(|(ssrc, rtx_ssrc)| EgressConfig { ssrc, rtx_ssrc, track: self.carried(wanted) }),
         })
     }
@@ -236,6 +234,7 @@ fn payload(codec: &Codec) -> Payload {
         pli: codec.feedback.pli,
         fir: codec.feedback.fir,
         transport_cc: codec.feedback.transport_cc,
+        remb: codec.feedback.remb,
     }
 }
 

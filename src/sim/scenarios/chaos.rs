@@ -3,7 +3,7 @@
 use rand::RngExt;
 
 use super::*;
-use crate::sim::net::{LinkConfig, Loss};
+use crate::proto::link::{LinkConfig, Loss};
 
 /// Seeds of this file only: each is another story.
 const STORIES: std::ops::Range<u64> = 100..110;

@@ -1,8 +1,8 @@
 //! Networks as they are: loss, jitter, rebinding, silence.
 
 use super::*;
+use crate::proto::link::{LinkConfig, Loss};
 use crate::room::api::{MediaState, Notice};
-use crate::sim::net::{LinkConfig, Loss};
 
 fn in_call(seed: u64, workers: usize, count: usize) -> (World, Vec<PeerNo>) {
     let mut world = world(seed, workers);

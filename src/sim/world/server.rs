@@ -99,9 +99,7 @@ impl World {
             let waited = now.saturating_duration_since(inbound.came_at);
             worker.core.handle_datagram(now, RxDatagram { path, bytes: &mut inbound.bytes, waited }, tx);
         }
-        while !worker.core.forward(now, tx) {
-            flush(tx, &mut sent);
-        }
+        let is_done = worker.core.forward(now, tx);
         flush(tx, &mut sent);
         let mut events = Vec::new();
         while let Some(event) = worker.core.poll_event() {
@@ -112,7 +110,7 @@ impl World {
         }
         worker.busy_until = now + self.config.send_cost * sent.len() as u32;
         let wakes = worker.core.take_wakes();
-        let has_more = !worker.inbox.is_empty() || worker.core.has_lane_items();
+        let has_more = !is_done || !worker.inbox.is_empty() || worker.core.has_lane_items();
         let told_at = now + self.config.lag_max;
         for event in events {
             self.push(told_at, Happening::Event(WorkerId(index as u8), event));

@@ -71,3 +71,5 @@ mod tests {
         }
     }
 }
+/// stub
+pub fn shift_picture(_format: Format, _payload: &mut [u8], _picture_id: u16, _tl0: u8) {}

@@ -51,7 +51,7 @@ fn the_streams_say_what_was_negotiated() {
     let ingress = video.ingress.as_ref().unwrap();
     assert_eq!(ingress.track, key(101));
     let ssrc = main_ssrc("1");
-    assert_eq!(ingress.ssrcs, [(Ssrc(ssrc), Some(Ssrc(ssrc + 1)))]);
+    assert_eq!(ingress.encodings[0].ssrcs, [(Ssrc(ssrc), Some(Ssrc(ssrc + 1)))]);
     let egress = video.egress.as_ref().unwrap();
     assert_ne!(egress.ssrc, egress.rtx_ssrc);
     assert_eq!(egress.track, None);
@@ -73,7 +73,7 @@ fn a_firefox_offer_keeps_its_numbers_and_its_bundle_only_m_line() {
     assert!(!answer.contains("extmap-allow-mixed"), "Firefox did not offer it");
     let publications = peer.publications();
     assert_eq!(publications[0].stream_id, "{5f2c3a61-8e0e-4f7c-9d55-5a6ee5d5f8b6}");
-    assert_eq!(peer.streams(any_key).mlines[1].as_ref().unwrap().ingress.as_ref().unwrap().ssrcs.len(), 1);
+    assert_eq!(peer.streams(any_key).mlines[1].as_ref().unwrap().ingress.as_ref().unwrap().encodings[0].ssrcs.len(), 1);
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn simulcast_is_answered_with_one_encoding() {
     let answer = peer.accept_offer(&chromium(&[video], "abcd")).unwrap();
     assert!(!answer.contains("a=simulcast") && !answer.contains("a=rid") && !answer.contains("rtp-stream-id"));
     let streams = peer.streams(any_key);
-    assert!(streams.mlines[0].as_ref().unwrap().ingress.as_ref().unwrap().ssrcs.is_empty());
+    assert!(streams.mlines[0].as_ref().unwrap().ingress.as_ref().unwrap().encodings[0].ssrcs.is_empty());
 }
 
 #[test]
