@@ -172,6 +172,8 @@ pub fn fuzz_rtcp(bytes: &[u8]) {
             RtcpView::Remb(remb) => remb.ssrcs().count().min(remb.bitrate_bps as usize),
             RtcpView::Twcc(feedback) => {
                 assert_eq!(feedback.packets().count(), usize::from(feedback.header.status_count));
+                let reference = feedback.header.reference_after(1 << 24);
+                assert_eq!(feedback.arrivals(reference).count(), usize::from(feedback.header.status_count));
                 0
             }
             RtcpView::Pli(_) | RtcpView::Unknown { .. } => 0,

@@ -317,6 +317,25 @@ fn feedback_with_a_reserved_symbol_or_about_nothing_is_malformed() {
 }
 
 #[test]
+fn arrivals_are_told_on_one_clock_across_the_wrap_of_its_reference() {
+    let mut header = twcc_header(65_535, 0);
+    header.reference_time = 0x00ff_ffff;
+    let statuses = [Some(4), None, Some(-8), Some(300)];
+    let bytes = written(|out| write_twcc(out, &header, &statuses));
+    let RtcpView::Twcc(feedback) = only(&bytes) else { panic!("not feedback") };
+    let before = feedback.header.reference_after(1 << 24);
+    assert_eq!(before, (1 << 24) - 1);
+    let start = before * 64_000;
+    let expected = vec![(65_535, Some(start + 1000)), (0, None), (1, Some(start - 1000)), (2, Some(start + 74_000))];
+    assert_eq!(feedback.arrivals(before).collect::<Vec<_>>(), expected);
+    // The next one has wrapped, the one after is late and has not.
+    header.reference_time = 3;
+    assert_eq!(header.reference_after(before), (1 << 24) + 3);
+    header.reference_time = 0x00ff_fff0;
+    assert_eq!(header.reference_after((1 << 24) + 3), 0x00ff_fff0);
+}
+
+#[test]
 fn mutated_compounds_never_panic() {
     let statuses: Vec<_> = (0..40).map(|at| [Some(4), None, Some(-3), Some(300)][at % 4]).collect();
     let mut seeds = vec![

@@ -23,6 +23,9 @@ const NOT_RECEIVED: u16 = 0;
 const SMALL_DELTA: u16 = 1;
 const LARGE_DELTA: u16 = 2;
 
+/// Values of the reference time before it wraps: 24 bits, 12 days.
+const REFERENCE_WRAP: i64 = 1 << 24;
+
 /// The fixed fields of a feedback packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TwccHeader {
@@ -38,6 +41,15 @@ pub struct TwccHeader {
     pub reference_time: u32,
     /// Counts feedback packets, so that a lost one is noticed.
     pub feedback_count: u8,
+}
+
+impl TwccHeader {
+    /// The reference time without its wrap: of the values it may stand for, the one nearest to `previous`.
+    pub fn reference_after(&self, previous: i64) -> i64 {
+        let step = (i64::from(self.reference_time) - previous).rem_euclid(REFERENCE_WRAP);
+        let backwards = if step >= REFERENCE_WRAP / 2 { REFERENCE_WRAP } else { 0 };
+        previous + step - backwards
+    }
 }
 
 /// A feedback packet.
@@ -80,6 +92,20 @@ impl<'a> TwccFeedback<'a> {
             chunks: self.chunks,
             deltas: self.deltas,
         }
+    }
+
+    /// Each packet reported on, with its arrival in microseconds of the reporter's clock if it was received. `reference`
+    /// is the reference time without its wrap ([`TwccHeader::reference_after`]); below 2^40 nothing here overflows.
+    pub fn arrivals(&self, reference: i64) -> impl Iterator<Item = (u16, Option<i64>)> + use<'a> {
+        // 65,535 deltas of 16 bits are 9 minutes at most.
+        let mut at_us = reference.saturating_mul(TWCC_REFERENCE_US as i64);
+        self.packets().map(move |(seq, delta)| {
+            let arrival = delta.map(|delta| {
+                at_us = at_us.saturating_add(i64::from(delta) * TWCC_DELTA_US as i64);
+                at_us
+            });
+            (seq, arrival)
+        })
     }
 }
 

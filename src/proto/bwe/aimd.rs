@@ -1,0 +1,255 @@
+//! The delay-based rate: up while the delay stands still, down to below what got through when it rises
+//! (draft-ietf-rmcat-gcc-02 §5.5 and §6; libwebrtc's AIMD rate control).
+//!
+//! Beyond the draft: after a fall the rate stays low for as long as it takes to empty the queue that had formed, and
+//! then returns to the capacity just measured. libwebrtc leaves this to its congestion window.
+//!
+//! Owns: the rate and what is known of the link's capacity. Promises: within the bounds. Forbids: feedback and packets.
+
+use super::trendline::Usage;
+use super::{ESTIMATE_MAX_BPS, ESTIMATE_MIN_BPS};
+
+/// Share of what got through that is sent after overuse (draft §6).
+const BETA: f64 = 0.85;
+
+/// The rate after overuse when a queue has to empty...
+const DRAIN_SHARE_MIN: f64 = 0.5;
+
+/// ... within about this time.
+const DRAIN_US: f64 = 800_000.0;
+
+/// A queue that is regarded as empty.
+const QUEUE_EMPTY_US: u64 = 15_000;
+
+/// Growth per second where the capacity is not known (draft §6: 8 %).
+const GROWTH: f64 = 1.08;
+
+/// The draft's packet and picture rate, from which the step near the known capacity follows: one packet per response time.
+const PACKET_BITS: f64 = 1200.0 * 8.0;
+const PICTURES_PER_S: f64 = 30.0;
+
+/// How long over-use takes to be seen, besides the round trip (draft §6).
+const RESPONSE_US: u64 = 100_000;
+
+/// Least step per second.
+const ADDITIVE_BPS_MIN: f64 = 4_000.0;
+
+/// The estimate does not grow beyond so much of what got through, which proves nothing about more.
+const ACKED_FACTOR: f64 = 1.5;
+const ACKED_EXTRA_BPS: f64 = 10_000.0;
+
+/// Round trip until one was measured.
+const RTT_DEFAULT_US: u64 = 200_000;
+
+/// Longest time that one growth step may stand for.
+const STEP_US_MAX: u64 = 1_000_000;
+
+/// What one update is told.
+#[derive(Clone, Copy, Debug)]
+pub struct Observed {
+    /// What the delay does.
+    pub usage: Usage,
+    /// What got through.
+    pub acked_bps: Option<f64>,
+    /// The queue that stands on the path.
+    pub queue_us: u64,
+    /// Round trip.
+    pub rtt_us: Option<u64>,
+    /// Too little is sent to learn from it.
+    pub is_app_limited: bool,
+}
+
+/// The rate control.
+#[derive(Debug)]
+pub struct Aimd {
+    bps: f64,
+    link: LinkCapacity,
+    updated_us: u64,
+    decreased_us: Option<u64>,
+    /// Where to return to when the queue is empty, and until when to wait for that.
+    after_drain: Option<(f64, u64)>,
+}
+
+impl Aimd {
+    /// Begins at this rate.
+    pub fn new(now_us: u64, bps: f64) -> Self {
+        let link = LinkCapacity::default();
+        Self { bps, link, updated_us: now_us, decreased_us: None, after_drain: None }
+    }
+
+    /// The rate.
+    pub fn bps(&self) -> f64 {
+        self.bps
+    }
+
+    /// When it was lowered last.
+    pub fn decreased_us(&self) -> Option<u64> {
+        self.decreased_us
+    }
+
+    /// A queue is being emptied.
+    pub fn is_draining(&self) -> bool {
+        self.after_drain.is_some()
+    }
+
+    /// A better source knows the rate: a probe, or what it was before an outage.
+    pub fn set(&mut self, now_us: u64, bps: f64) {
+        self.bps = bps.clamp(ESTIMATE_MIN_BPS, ESTIMATE_MAX_BPS);
+        self.updated_us = now_us;
+        self.after_drain = None;
+        if bps > self.link.upper_bps() {
+            self.link = LinkCapacity::default();
+        }
+    }
+
+    /// A feedback came.
+    pub fn update(&mut self, now_us: u64, observed: Observed) {
+        match observed.usage {
+            Usage::Over => self.decrease(now_us, observed),
+            _ if self.wait_for_drain(now_us, observed.queue_us) => {}
+            Usage::Under => {}
+            Usage::Normal => self.increase(now_us, observed),
+        }
+        self.updated_us = now_us;
+        self.bps = self.bps.clamp(ESTIMATE_MIN_BPS, ESTIMATE_MAX_BPS);
+    }
+
+    fn decrease(&mut self, now_us: u64, observed: Observed) {
+        let rtt_us = observed.rtt_us.unwrap_or(RTT_DEFAULT_US);
+        let acked = observed.acked_bps.unwrap_or(self.bps * 0.5);
+        let is_recent = self.decreased_us.is_some_and(|at| now_us - at < rtt_us.clamp(10_000, 200_000));
+        if is_recent && acked > self.bps * 0.5 {
+            return;
+        }
+        self.link.handle_overuse(acked);
+        let share = (1.0 - observed.queue_us as f64 / DRAIN_US).clamp(DRAIN_SHARE_MIN, BETA);
+        let target = acked.min(self.link.upper_bps()) * share;
+        if share < BETA {
+            self.after_drain = Some((acked * BETA, now_us + 2 * DRAIN_US as u64));
+        }
+        // What is limited by its source may get through at far less than the path carries.
+        self.bps = self.bps.min(target);
+        self.decreased_us = Some(now_us);
+    }
+
+    fn wait_for_drain(&mut self, now_us: u64, queue_us: u64) -> bool {
+        let Some((return_bps, until_us)) = self.after_drain else { return false };
+        if queue_us > QUEUE_EMPTY_US && now_us < until_us {
+            return true;
+        }
+        self.after_drain = None;
+        self.bps = self.bps.max(return_bps);
+        false
+    }
+
+    fn increase(&mut self, now_us: u64, observed: Observed) {
+        let acked = observed.acked_bps;
+        if acked.is_some_and(|acked| acked > self.link.upper_bps()) {
+            self.link = LinkCapacity::default();
+        }
+        if observed.is_app_limited {
+            return;
+        }
+        let step_s = (now_us - self.updated_us).min(STEP_US_MAX) as f64 / 1e6;
+        let grown = if self.link.is_known() {
+            let rtt_us = observed.rtt_us.unwrap_or(RTT_DEFAULT_US);
+            self.bps + step_s * self.additive_bps(rtt_us)
+        } else {
+            self.bps * GROWTH.powf(step_s)
+        };
+        let limit = acked.map_or(f64::INFINITY, |acked| ACKED_FACTOR * acked + ACKED_EXTRA_BPS);
+        self.bps = grown.min(limit.max(self.bps));
+    }
+
+    /// Half a packet or one per response time, as the draft has it.
+    fn additive_bps(&self, rtt_us: u64) -> f64 {
+        let picture_bits = self.bps / PICTURES_PER_S;
+        let packets = (picture_bits / PACKET_BITS).ceil().max(1.0);
+        let response_s = (rtt_us + RESPONSE_US) as f64 / 1e6;
+        (picture_bits / packets / response_s).max(ADDITIVE_BPS_MIN)
+    }
+}
+
+/// What got through at times of overuse: the capacity of the link, with its spread (draft §6).
+#[derive(Debug, Default)]
+struct LinkCapacity {
+    kbps: Option<f64>,
+    /// Variance divided by the mean, which makes it much the same for slow links and fast ones.
+    spread: f64,
+}
+
+impl LinkCapacity {
+    /// Weight of a new sample.
+    const GAIN: f64 = 0.05;
+
+    fn is_known(&self) -> bool {
+        self.kbps.is_some()
+    }
+
+    fn handle_overuse(&mut self, acked_bps: f64) {
+        let sample = acked_bps / 1000.0;
+        let is_other = self.kbps.is_some_and(|kbps| (sample - kbps).abs() > 3.0 * self.deviation(kbps));
+        let Some(kbps) = self.kbps.filter(|_| !is_other) else {
+            (self.kbps, self.spread) = (Some(sample), 0.4);
+            return;
+        };
+        let mean = (kbps + Self::GAIN * (sample - kbps)).max(1.0);
+        let error = mean - sample;
+        self.spread = ((1.0 - Self::GAIN) * self.spread + Self::GAIN * error * error / mean).clamp(0.4, 2.5);
+        self.kbps = Some(mean);
+    }
+
+    fn deviation(&self, kbps: f64) -> f64 {
+        (self.spread * kbps).sqrt()
+    }
+
+    fn upper_bps(&self) -> f64 {
+        self.kbps.map_or(f64::INFINITY, |kbps| (kbps + 3.0 * self.deviation(kbps)) * 1000.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn observed(usage: Usage, acked_bps: f64) -> Observed {
+        let (queue_us, rtt_us) = (0, Some(50_000));
+        Observed { usage, acked_bps: Some(acked_bps), queue_us, rtt_us, is_app_limited: false }
+    }
+
+    #[test]
+    fn it_grows_while_the_delay_stands_still_and_not_beyond_what_is_proved() {
+        let mut aimd = Aimd::new(0, 1e6);
+        (1..=20).for_each(|step| aimd.update(step * 50_000, observed(Usage::Normal, 1e6)));
+        assert!((1.07e6..1.09e6).contains(&aimd.bps()), "{}", aimd.bps());
+        (21..=400).for_each(|step| aimd.update(step * 50_000, observed(Usage::Normal, 1e6)));
+        assert_eq!(aimd.bps(), 1.51e6);
+        aimd.update(21_000_000, observed(Usage::Normal, 0.1e6));
+        assert_eq!(aimd.bps(), 1.51e6);
+    }
+
+    #[test]
+    fn overuse_takes_it_below_what_got_through_once_per_round_trip() {
+        let mut aimd = Aimd::new(0, 2e6);
+        aimd.update(100_000, observed(Usage::Over, 1e6));
+        assert_eq!(aimd.bps(), 0.85e6);
+        aimd.update(110_000, observed(Usage::Over, 0.8e6));
+        assert_eq!(aimd.bps(), 0.85e6);
+        aimd.update(200_000, observed(Usage::Over, 0.8e6));
+        assert_eq!(aimd.bps(), 0.68e6);
+        // The capacity is known now: small steps.
+        aimd.update(1_200_000, observed(Usage::Normal, 0.68e6));
+        assert!((0.69e6..0.75e6).contains(&aimd.bps()), "{}", aimd.bps());
+    }
+
+    #[test]
+    fn a_queue_is_emptied_first() {
+        let mut aimd = Aimd::new(0, 2e6);
+        aimd.update(100_000, Observed { queue_us: 300_000, ..observed(Usage::Over, 1e6) });
+        assert_eq!(aimd.bps(), 0.625e6);
+        aimd.update(200_000, Observed { queue_us: 200_000, ..observed(Usage::Normal, 1e6) });
+        assert_eq!((aimd.bps(), aimd.is_draining()), (0.625e6, true));
+        aimd.update(900_000, Observed { queue_us: 10_000, ..observed(Usage::Under, 0.7e6) });
+        assert_eq!((aimd.bps(), aimd.is_draining()), (0.85e6, false));
+    }
+}

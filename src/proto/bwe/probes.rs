@@ -1,0 +1,215 @@
+//! When to probe, and how fast (libwebrtc's probe controller, and more often than that).
+//!
+//! A probe is a short burst at a higher rate than what is sent. It costs a few packets of padding and finds in one round
+//! trip what growth of 8 % a second would take half a minute for. An SFU needs it more than a client does: layers come in
+//! steps, so it mostly sends less than it might.
+//!
+//! Owns: the schedule. Promises: nothing above the goal; probes only while the path is calm.
+//! Forbids: sending, and reading feedback.
+
+use super::Probe;
+
+/// The first two, as multiples of the start rate (libwebrtc).
+const START_FACTORS: [f64; 2] = [3.0, 6.0];
+
+/// All later ones, as a multiple of the estimate.
+const STEP_FACTOR: f64 = 2.0;
+
+/// A result above this share of the probe's rate says that there may be more: go on at once.
+const FURTHER_SHARE: f64 = 0.7;
+
+/// Between probes while they find something; after one that did not, the pause is doubled up to the longest.
+const PAUSE_US_MIN: u64 = 750_000;
+const PAUSE_US_MAX: u64 = 2_500_000;
+
+/// After a decrease the path is left alone for this time.
+const AFTER_DECREASE_US: u64 = 1_000_000;
+
+/// A probe lasts for this time (libwebrtc) and has so many packets, enough to measure by.
+const PROBE_S: f64 = 0.015;
+const PACKETS_MIN: u32 = 5;
+
+/// A packet of a probe should have this length at least: shorter ones measure headers.
+const PACKET_BYTES_MIN: u32 = 200;
+
+/// Less than this above the estimate is not worth it.
+const WORTH: f64 = 1.1;
+
+/// One that was not sent to its end within this time never will be.
+const RUNNING_US_MAX: u64 = 500_000;
+
+/// The schedule.
+#[derive(Debug, Default)]
+pub struct Probes {
+    last_id: u32,
+    /// To be sent one after the other.
+    pending: [Option<f64>; 2],
+    running: Option<Running>,
+    next_us: u64,
+    pause_us: u64,
+}
+
+/// The one that is being sent.
+#[derive(Clone, Copy, Debug)]
+struct Running {
+    tag: u8,
+    since_us: u64,
+    /// What is still to be sent.
+    bytes: u32,
+    packets: u32,
+}
+
+/// The tag that packets of a probe have in the log; never 0.
+pub fn tag(id: u32) -> u8 {
+    (id % 255) as u8 + 1
+}
+
+impl Probes {
+    /// The first feedback came: the path is up.
+    pub fn start(&mut self, now_us: u64, start_bps: f64, goal_bps: f64) {
+        let mut highest_bps = start_bps * WORTH;
+        for (pending, factor) in self.pending.iter_mut().zip(START_FACTORS) {
+            let bps = (start_bps * factor).min(goal_bps);
+            *pending = (bps > highest_bps).then_some(bps);
+            highest_bps = bps.max(highest_bps);
+        }
+        self.pause_us = PAUSE_US_MIN;
+        self.next_us = now_us + self.pause_us;
+    }
+
+    /// More is wanted than before.
+    pub fn handle_goal(&mut self, now_us: u64) {
+        self.pause_us = PAUSE_US_MIN;
+        self.next_us = self.next_us.min(now_us);
+    }
+
+    /// The rate was lowered: wait.
+    pub fn handle_decrease(&mut self, now_us: u64) {
+        self.pending = [None; 2];
+        self.pause_us = PAUSE_US_MIN;
+        self.next_us = self.next_us.max(now_us + AFTER_DECREASE_US);
+    }
+
+    /// The path is back from an outage: find out soon whether it carries what it carried.
+    pub fn handle_return(&mut self, now_us: u64, bps: f64) {
+        self.pending = [Some(bps), None];
+        self.pause_us = PAUSE_US_MIN;
+        self.next_us = now_us + self.pause_us;
+    }
+
+    /// One was measured, or is lost.
+    pub fn handle_result(&mut self, now_us: u64, probed_bps: f64, bps: f64, estimate_bps: f64, goal_bps: f64) {
+        if bps >= FURTHER_SHARE * probed_bps && goal_bps > bps * WORTH && self.pending == [None; 2] {
+            self.pending[0] = Some((bps * STEP_FACTOR).min(goal_bps));
+        }
+        self.pause_us = if bps > estimate_bps * WORTH { PAUSE_US_MIN } else { (self.pause_us * 2).min(PAUSE_US_MAX) };
+        self.next_us = now_us + self.pause_us;
+    }
+
+    /// The next cluster to send, if one is due. `is_calm`: there is neither overuse nor a queue.
+    pub fn poll(&mut self, now_us: u64, estimate_bps: f64, goal_bps: f64, is_calm: bool) -> Option<Probe> {
+        if !is_calm || self.running.is_some_and(|running| now_us - running.since_us < RUNNING_US_MAX) {
+            return None;
+        }
+        self.running = None;
+        while let Some(bps) = self.pending[0].take() {
+            self.pending.swap(0, 1);
+            if bps > estimate_bps * WORTH {
+                return Some(self.begin(now_us, bps));
+            }
+        }
+        if now_us < self.next_us || goal_bps <= estimate_bps * WORTH {
+            return None;
+        }
+        self.next_us = now_us + self.pause_us;
+        Some(self.begin(now_us, (estimate_bps * STEP_FACTOR).min(goal_bps)))
+    }
+
+    /// When the next one is due, if any.
+    pub fn next_us(&self, estimate_bps: f64, goal_bps: f64) -> Option<u64> {
+        if self.pending != [None; 2] {
+            return Some(0);
+        }
+        (goal_bps > estimate_bps * WORTH).then_some(self.next_us)
+    }
+
+    /// A packet of a probe was sent.
+    pub fn handle_sent(&mut self, tag: u8, bytes: u32) {
+        let Some(running) = self.running.as_mut().filter(|running| running.tag == tag) else { return };
+        running.bytes = running.bytes.saturating_sub(bytes);
+        running.packets = running.packets.saturating_sub(1);
+        if running.bytes == 0 && running.packets == 0 {
+            self.running = None;
+        }
+    }
+
+    /// Tag of the one that has more packets to send.
+    pub fn running_tag(&self) -> Option<u8> {
+        self.running.map(|running| running.tag)
+    }
+
+    /// Clusters begun.
+    pub fn count(&self) -> u32 {
+        self.last_id
+    }
+
+    fn begin(&mut self, now_us: u64, bps: f64) -> Probe {
+        self.last_id = self.last_id.wrapping_add(1);
+        let bytes = ((bps * PROBE_S / 8.0) as u32).max(PACKETS_MIN * PACKET_BYTES_MIN);
+        let tag = tag(self.last_id);
+        self.running = Some(Running { tag, since_us: now_us, bytes, packets: PACKETS_MIN });
+        Probe { id: self.last_id, rate_bps: bps as u64, bytes, packets: PACKETS_MIN }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn send(probes: &mut Probes, probe: Probe) {
+        (0..20).for_each(|_| probes.handle_sent(tag(probe.id), probe.bytes / 5));
+    }
+
+    #[test]
+    fn the_first_two_come_at_once_and_lead_to_more() {
+        let mut probes = Probes::default();
+        probes.start(0, 1e6, 10e6);
+        let first = probes.poll(0, 1e6, 10e6, true).expect("the first");
+        assert_eq!((first.rate_bps, first.packets), (3_000_000, 5));
+        assert_eq!(probes.poll(5_000, 1e6, 10e6, true), None);
+        send(&mut probes, first);
+        let second = probes.poll(20_000, 1e6, 10e6, true).expect("the second");
+        assert_eq!(second.rate_bps, 6_000_000);
+        send(&mut probes, second);
+        probes.handle_result(200_000, 6e6, 5.5e6, 3e6, 10e6);
+        assert_eq!(probes.poll(200_000, 5.5e6, 10e6, true).map(|probe| probe.rate_bps), Some(10_000_000));
+    }
+
+    #[test]
+    fn nothing_is_probed_above_the_goal_or_on_a_troubled_path() {
+        let mut probes = Probes::default();
+        probes.start(0, 1e6, 2e6);
+        assert_eq!(probes.poll(0, 1e6, 2e6, false), None);
+        assert_eq!(probes.poll(0, 1e6, 2e6, true).map(|probe| probe.rate_bps), Some(2_000_000));
+        assert_eq!(probes.poll(10_000_000, 2e6, 2e6, true), None);
+        assert_eq!(probes.next_us(2e6, 2e6), None);
+        probes.handle_decrease(10_000_000);
+        assert_eq!(probes.poll(10_500_000, 1e6, 2e6, true), None);
+        assert!(probes.poll(11_000_000, 1e6, 2e6, true).is_some());
+    }
+
+    #[test]
+    fn what_finds_nothing_is_done_less_often() {
+        let mut probes = Probes::default();
+        probes.start(0, 1e6, 1e6);
+        let times: Vec<u64> = (0..1000)
+            .filter_map(|tick| {
+                let probe = probes.poll(tick * 10_000, 1e6, 5e6, true)?;
+                send(&mut probes, probe);
+                probes.handle_result(tick * 10_000, 2e6, 0.95e6, 1e6, 5e6);
+                Some(tick * 10)
+            })
+            .collect();
+        assert_eq!(times, [750, 2250, 4750, 7250, 9750]);
+    }
+}
