@@ -122,7 +122,8 @@ impl Downlink {
         let mut kept = 0;
         for at in 0..due.len() {
             let (packet, length) = (admitted[at], due[at]);
-            let may_go = length.is_audio || self.waiting.is_empty() && self.resends.is_empty() && self.pacer.has_room(now);
+            let may_go =
+                length.is_audio || self.waiting.is_empty() && self.resends.is_empty() && self.pacer.has_room(now);
             if may_go {
                 self.pacer.handle_sent(length.bytes.into());
                 (admitted[kept], due[kept]) = (packet, length);

@@ -113,7 +113,8 @@ impl Egress {
         (track, packet): (&Track, &Packet<'_>),
         outlet: &Outlet<'_>,
     ) -> Result<(Admitted, Due), Discard> {
-        let slot = slot_mut(&mut self.slots, mline).filter(|slot| slot.track == Some(track.key)).ok_or(Discard::StaleRoute)?;
+        let slot =
+            slot_mut(&mut self.slots, mline).filter(|slot| slot.track == Some(track.key)).ok_or(Discard::StaleRoute)?;
         let header_len = FIXED_HEADER_BYTES + slot.exts.len(packet.exts);
         let bytes = header_len + packet.payload.len() + outlet.srtp.suite().rtp_tag_len();
         // Seen here and not when it is written: others are padded to its length.
@@ -143,7 +144,7 @@ impl Egress {
     /// An m-line gets its track from the packet `seq` on, and maybe not what came before: that was withheld and leaves no
     /// gap. The highest number it had, if it is bound.
     pub fn resume(&mut self, mline: u16, track: TrackKey, seq: u64) -> Option<u64> {
-        let slot = self.slot_mut(mline).filter(|slot| slot.track == Some(track))?;
+        let slot = slot_mut(&mut self.slots, mline).filter(|slot| slot.track == Some(track))?;
         slot.rewriter.resume(seq)
     }
 
@@ -461,4 +462,3 @@ fn ntp_duration(elapsed: Duration) -> u64 {
 #[cfg(test)]
 #[path = "egress_tests.rs"]
 mod tests;
-

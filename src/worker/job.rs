@@ -62,8 +62,13 @@ impl Job {
     /// Adds `packets` packets of a track.
     fn add(&mut self, (track, kind): (TrackKey, MediaKind), packets: usize, audience: Audience<'_>) {
         let Audience { subscribers, preroll } = audience;
-        let work =
-            |subscriber: &Subscriber| Work { session: subscriber.session, kind, mline: subscriber.mline, track, preroll };
+        let work = |subscriber: &Subscriber| Work {
+            session: subscriber.session,
+            kind,
+            mline: subscriber.mline,
+            track,
+            preroll,
+        };
         self.tracks.push(track);
         self.work.extend(subscribers.iter().map(work));
         self.left += packets * subscribers.len();

@@ -164,7 +164,13 @@ impl Lanes {
     }
 
     /// Passes on a publisher's clock.
-    pub fn send_clock(&mut self, to: WorkerId, track: TrackKey, encoding: u8, clock: SenderClock) -> Result<(), LaneFull> {
+    pub fn send_clock(
+        &mut self,
+        to: WorkerId,
+        track: TrackKey,
+        encoding: u8,
+        clock: SenderClock,
+    ) -> Result<(), LaneFull> {
         self.push(to, 0, |_| Ok(LaneItem::Clock { track, encoding, clock }))
     }
 
@@ -315,7 +321,9 @@ mod tests {
         let mut ends = Lanes::mesh(3);
         for from in [0, 1] {
             for _ in 0..SLOTS_MAX {
-                ends[from].send_keyframe_wanted(WorkerId(2), TrackKey { index: from as u32, epoch: 0 }, 0).expect("room");
+                ends[from]
+                    .send_keyframe_wanted(WorkerId(2), TrackKey { index: from as u32, epoch: 0 }, 0)
+                    .expect("room");
             }
         }
         let mut counts = [0; 2];

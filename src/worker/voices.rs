@@ -99,12 +99,9 @@ impl Voices {
         }
         self.chosen.clear();
         if hearers == Hearers::Speakers || !route.pins.is_empty() {
-            let floor = self.floor(room).filter(|_| hearers == Hearers::Speakers);
+            let floor = floor_of(&self.floors, room).filter(|_| hearers == Hearers::Speakers);
             let speaks = |subscriber: &Subscriber| floor.is_some_and(|floor| floor.speaks(subscriber.session));
-            let chosen = local.iter().filter(|subscriber| speaks(subscriber) || route.is_pinned(subscriber));
-            let mut list = std::mem::take(&mut self.chosen);
-            list.extend(chosen);
-            self.chosen = list;
+            self.chosen.extend(local.iter().filter(|subscriber| speaks(subscriber) || route.is_pinned(subscriber)));
         }
         Audience { subscribers: &self.chosen, preroll }
     }
@@ -130,17 +127,12 @@ impl Voices {
     pub(super) fn unheard(&self, pins: impl Fn(TrackKey) -> Vec<SessionKey>) -> Vec<Unheard> {
         let withheld = self.voices.iter().flatten().filter(|voice| voice.hearers != Hearers::All);
         let unheard = withheld.filter_map(|voice| {
-            let floor = self.floor(voice.room)?;
+            let floor = floor_of(&self.floors, voice.room)?;
             let mut except = pins(voice.track);
             except.extend(floor.speakers().filter(|_| voice.hearers == Hearers::Speakers));
             Some(Unheard { track: voice.track, except })
         });
         unheard.collect()
-    }
-
-    fn floor(&self, room: RoomKey) -> Option<&Floor> {
-        let (key, floor) = self.floors.get(room.index as usize)?.as_ref()?;
-        (*key == room).then_some(floor)
     }
 
     /// The voice of a track and the floor of its room, made when they are not there. Memory is taken with a track's first
@@ -173,6 +165,11 @@ impl Voices {
         });
         (voice, floor)
     }
+}
+
+fn floor_of(floors: &[Option<(RoomKey, Floor)>], room: RoomKey) -> Option<&Floor> {
+    let (key, floor) = floors.get(room.index as usize)?.as_ref()?;
+    (*key == room).then_some(floor)
 }
 
 /// The level that a packet's extensions tell, see `session::ingress` for their form.
