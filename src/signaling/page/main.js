@@ -28,7 +28,7 @@ const lobby = new Lobby(media, params, enter);
 const stats = new StatsView(byId('stats'), statsSource);
 const speaking = new Speaking(remoteMicrophones, (marks, level) => {
   if (marks.delete('self')) marks.add(userId);
-  grid.mark(marks);
+  grid.mark(marks, session?.speaker ?? null);
   lobby.level(level);
 });
 
