@@ -27,7 +27,7 @@ use tramline::forward::table::{Route, Subscriber};
 use tramline::proto::dtls::{DtlsConfig, DtlsRole};
 use tramline::proto::ice::LocalCredentials;
 use tramline::session::negotiate::RemoteTransport;
-use tramline::session::streams::{EgressConfig, IngressConfig, MlineConfig, Payload, StreamsConfig};
+use tramline::session::streams::{Demand, EgressConfig, IngressConfig, MlineConfig, Payload, StreamsConfig};
 use tramline::wire::rtp::{Fixed, write_header};
 use tramline::wire::rtp_ext::Ext;
 use tramline::worker::command::{Command, Ticket};
@@ -70,7 +70,12 @@ fn streams(is_publisher: bool) -> StreamsConfig {
         remb: false,
     };
     let ingress = is_publisher.then(|| IngressConfig::single(TRACK, vec![(SSRC, None)]));
-    let egress = (!is_publisher).then_some(EgressConfig { ssrc: Ssrc(7), rtx_ssrc: Ssrc(8), track: Some(TRACK) });
+    let egress = (!is_publisher).then_some(EgressConfig {
+        ssrc: Ssrc(7),
+        rtx_ssrc: Ssrc(8),
+        track: Some(TRACK),
+        demand: Demand::default(),
+    });
     let mline = MlineConfig {
         mid: Mid::new(b"0").expect("a mid"),
         kind: MediaKind::Video,
@@ -139,6 +144,8 @@ impl Bench {
         // VP8 payload descriptor with S=1, then the P bit: 0 is a keyframe (RFC 7741 §4.2, §4.3).
         bytes[header_len] = 0x10;
         bytes[header_len + 1] = u8::from(!is_keyframe);
+        // RFC 6386 §9.1: the start code of a key frame.
+        bytes[header_len + 4..header_len + 7].copy_from_slice(&[0x9d, 0x01, 0x2a]);
         let len =
             self.publisher.protect_rtp(&mut bytes, header_len, header_len + payload_len, self.next).expect("keys");
         self.next += 1;

@@ -15,6 +15,7 @@ use tramline::base::format::Format;
 use tramline::base::frame::FrameMarks;
 use tramline::base::packet::PacketMeta;
 use tramline::forward::rewrite::{Numbers, Rewriter, Shift};
+use tramline::forward::select::Cut;
 use tramline::wire::rtp::{Fixed, write_header};
 use tramline::wire::rtp_ext::ExtWriter;
 
@@ -41,7 +42,7 @@ struct Bench {
 impl Bench {
     fn numbers(&mut self) -> Numbers {
         self.seq += 1;
-        self.rewriter.number(self.now, &meta(self.seq)).expect("bound")
+        self.rewriter.number(self.now, &meta(self.seq), Cut::NONE).expect("bound")
     }
 
     fn header(&mut self, numbers: Numbers, ext: Option<(u16, &[u8])>) {
@@ -85,7 +86,7 @@ fn rewrite(criterion: &mut Criterion<CpuTime>) {
         black_box(bench.numbers());
     });
     each(BenchmarkId::from_parameter("header"), &|bench| {
-        bench.header(black_box(Numbers { index: 7, shift: Shift::default() }), None)
+        bench.header(black_box(Numbers { index: 7, shift: Shift::default(), cut: Cut::NONE }), None)
     });
     for (name, exts) in EXTS {
         each(BenchmarkId::new("exts", name), &|_| {

@@ -138,6 +138,8 @@ pub struct Config {
     pub require_client_token: bool,
     /// Opens `/debug/*`; `None`: they are open.
     pub admin_token: Option<String>,
+    /// Peers may be put behind bad networks (`/api/admin/impair`).
+    pub impairments: bool,
     /// Sentences for the log, once it is set up: which of several variables won.
     pub notes: Vec<String>,
     /// Sentences for the log that deserve a look.
@@ -217,6 +219,9 @@ struct Flags {
     /// Bearer token that opens /debug/*; without it they are open [env: ADMIN_TOKEN]
     #[arg(long, value_name = "TOKEN")]
     admin_token: Option<String>,
+    /// Lets /api/admin/impair put peers behind bad networks, to try things out: true or false [env: TRAMLINE_IMPAIRMENTS] [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    impairments: Option<String>,
 }
 
 impl Config {
@@ -256,6 +261,7 @@ impl Config {
             pong_timeout: Duration::from_secs(90),
             require_client_token: true,
             admin_token: None,
+            impairments: false,
             notes: Vec::new(),
             warnings: Vec::new(),
         }
@@ -304,6 +310,9 @@ impl Config {
         // As Gryt does: what cannot be read must not open the door.
         config.require_client_token = token.is_none_or(|text| parse::truth(&text.value).unwrap_or(true));
         config.admin_token = from.first(&flags.admin_token, "--admin-token", &["ADMIN_TOKEN"]).map(|text| text.value);
+        if let Some(text) = from.first(&flags.impairments, "--impairments", &["TRAMLINE_IMPAIRMENTS"]) {
+            config.impairments = text.read(parse::boolean)?;
+        }
         Ok(config)
     }
 

@@ -17,7 +17,7 @@
 //! | [`session`] | one peer: transport, [`session::ingress`], [`session::egress`], [`session::negotiate`] | those above |
 //! | [`worker`] | all state of one core: [`worker::core`], seats, timers, lanes | those above |
 //! | [`net`] | sockets and what carries their datagrams, io_uring first; knows bytes, not WebRTC | base |
-//! | [`room`] | rooms, publications, subscriptions, as a pure machine ([`room::hub`]) | base, wire::sdp, proto::ice, forward, session::{negotiate, feedback, stats}, worker::command, telemetry |
+//! | [`room`] | rooms, publications, subscriptions, as a pure machine ([`room::hub`]) | base, wire::sdp, proto::{ice, link}, forward, session::{negotiate, feedback, stats, streams}, worker::command, telemetry |
 //! | [`runtime`] | threads, the loop, the only clock | base, config, net, worker |
 //! | [`signaling`] | HTTP, WebSocket, the dialects, the page | base, config, wire::sdp, session::negotiate, runtime::clock, telemetry, room |
 //! | [`config`], [`telemetry`] | settings in; logs and numbers out | little |

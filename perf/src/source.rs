@@ -281,13 +281,13 @@ mod tests {
                 assert_eq!((view.seq(), view.timestamp()), (frame * 4 + at as u16, u32::from(frame) * 360));
                 let stamp = stamp::read(view.payload()).unwrap();
                 assert_eq!((stamp.source, stamp.number), (3, u64::from(view.seq())));
-                assert_eq!(tramline::wire::payload::vp8::is_keyframe_start(view.payload()), at == 0 && frame == 0);
+                assert_eq!(tramline::wire::payload::vp8::marks(view.payload()).begins(), at == 0 && frame == 0);
             }
         }
         source.ask_for_key();
         let packets = bench.play(&mut source);
         let view = RtpView::parse(&packets[0]).unwrap();
-        assert!(tramline::wire::payload::vp8::is_keyframe_start(view.payload()));
+        assert!(tramline::wire::payload::vp8::marks(view.payload()).begins());
     }
 
     #[test]

@@ -148,9 +148,9 @@ mod tests {
 
     #[test]
     fn a_server_sees_keyframes_where_they_start_and_nowhere_else() {
-        assert!(vp8::is_keyframe_start(&payload(200, true, true)));
-        assert!(!vp8::is_keyframe_start(&payload(200, false, true)));
-        assert!(!vp8::is_keyframe_start(&payload(200, true, false)));
+        assert!(vp8::marks(&payload(200, true, true)).begins());
+        assert!(!vp8::marks(&payload(200, false, true)).begins());
+        assert!(!vp8::marks(&payload(200, true, false)).begins());
     }
 
     #[test]
@@ -160,8 +160,8 @@ mod tests {
         write(&mut payload, STAMP, Some(frame)).unwrap();
         // RFC 7741 §4.2: neither X nor anything after it.
         assert_eq!((payload[0], read(&payload)), (0x10, Some(STAMP)));
-        assert!(vp8::is_keyframe_start(&payload));
+        assert!(vp8::marks(&payload).begins());
         write(&mut payload, STAMP, Some(Frame { is_start: false, ..frame })).unwrap();
-        assert_eq!((payload[0], vp8::is_keyframe_start(&payload)), (0x00, false));
+        assert_eq!((payload[0], vp8::marks(&payload).begins()), (0x00, false));
     }
 }

@@ -17,13 +17,14 @@ fn main() {
     rtp(&mut out);
     rtcp(&mut out);
     let payloads: [(&str, &[u8]); 5] = [
-        ("vp8-key", &[0x90, 0x80, 0x01, 0x10, 0, 0, 0x9d, 0x01, 0x2a]),
+        ("vp8-key", &[0x90, 0x80, 0x01, 0x10, 0, 0, 0x9d, 0x01, 0x2a, 64, 1, 180, 0]),
         ("vp9-key", &[0x8a, 0x81, 0x00, 0x18, 0x02]),
         ("h264-idr", &[0x65, 0x88, 0x84]),
         ("h264-stap", &[0x78, 0, 2, 0x67, 0x42, 0, 2, 0x68, 0xce]),
         ("av1-key", &[0x18, 0x0a, 0x0b, 0, 0, 0]),
     ];
     payloads.iter().for_each(|(name, bytes)| seed("payload", name, bytes));
+    seed("dependency", "frame", &[0x86, 0x01, 0x73, 0x40, 0xfc]);
     seed("negotiation", "offer", OFFER.as_bytes());
     seed("negotiation", "answer", OFFER.replace("actpass", "active").as_bytes());
     seed("token", "v1", b"u|r|5|n");

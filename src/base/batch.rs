@@ -96,6 +96,12 @@ impl TxBatch {
         self.used += len;
     }
 
+    /// Takes out what `keeps` says no to; the room it had comes back with [`clear`](Self::clear).
+    pub fn retain(&mut self, mut keeps: impl FnMut(Path, &[u8]) -> bool) {
+        let arena = &self.arena;
+        self.entries.retain(|entry| keeps(entry.path, &arena[entry.start..entry.start + entry.len]));
+    }
+
     /// What is queued, in order.
     pub fn entries(&self) -> &[TxEntry] {
         &self.entries

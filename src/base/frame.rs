@@ -26,11 +26,13 @@ pub struct FrameMarks {
     pub temporal: u8,
     /// The frame's first packet.
     pub is_start: bool,
-    /// The frame's last packet. The picture's last one has the RTP marker.
+    /// The frame's last packet, where the payload says so. The picture's last one has the RTP marker in any case.
     pub is_end: bool,
-    /// Its picture needs none before: a decoder may begin with the picture's first frame.
+    /// Its picture needs none before: a decoder may begin with the picture's first frame. Some formats say it in the
+    /// frame's first packet only.
     pub is_key: bool,
-    /// A decoder that got lower temporal layers only may take this one from here on.
+    /// A decoder that got lower temporal layers only may take this one from here on. In a frame of temporal layer 0: all
+    /// higher ones after it.
     pub is_switch_up: bool,
     /// The frame builds on the spatial layer below, in its own picture.
     pub needs_lower: bool,
@@ -48,6 +50,43 @@ pub struct FrameMarks {
     pub switches: u32,
 }
 
+/// Decode targets that a dependency descriptor can name.
+pub const DECODE_TARGETS_MAX: usize = 32;
+
+/// What a receiver may ask of a stream with a dependency descriptor: each decode target is a set of frames that can be
+/// decoded without the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DecodeTargets {
+    /// How many there are; places beyond are empty.
+    pub count: u8,
+    /// Highest spatial and temporal layer of each.
+    pub layers: [(u8, u8); DECODE_TARGETS_MAX],
+    /// Targets, as bits, all of whose frames belong to this one, too: who got this one may go on with any of them.
+    pub covers: [u32; DECODE_TARGETS_MAX],
+    /// Targets that the sender sends now, as bits.
+    pub active: u32,
+}
+
+impl DecodeTargets {
+    /// None at all.
+    pub const NONE: Self =
+        Self { count: 0, layers: [(0, 0); DECODE_TARGETS_MAX], covers: [0; DECODE_TARGETS_MAX], active: 0 };
+
+    /// All of them, as bits.
+    pub fn all(&self) -> u32 {
+        ((1u64 << self.count.min(DECODE_TARGETS_MAX as u8)) - 1) as u32
+    }
+}
+
+/// Which decode targets can still be decoded where others were cut off, as the dependency descriptor says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ActiveTargets {
+    /// The targets, as bits; the first one is the lowest bit.
+    pub mask: u32,
+    /// How many targets there are with the others.
+    pub count: u8,
+}
+
 /// A picture's number as payload descriptors have it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PictureId {
@@ -55,6 +94,70 @@ pub struct PictureId {
     pub value: u16,
     /// It has 15 bits and not 7.
     pub is_long: bool,
+}
+
+impl PictureId {
+    /// Reads one; the first bit says how long it is (RFC 7741 §4.2, RFC 9628 §4.2). `None` where it is cut short.
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let first = *bytes.first()?;
+        if first & 0x80 == 0 {
+            return Some(Self { value: u16::from(first), is_long: false });
+        }
+        Some(Self { value: u16::from_be_bytes([first & 0x7f, *bytes.get(1)?]), is_long: true })
+    }
+
+    /// Bytes it takes.
+    pub fn len(self) -> usize {
+        1 + usize::from(self.is_long)
+    }
+
+    /// The number so many later, in as many bits.
+    pub fn shifted(self, by: u16) -> Self {
+        let bits = if self.is_long { 0x7fff } else { 0x7f };
+        Self { value: self.value.wrapping_add(by) & bits, is_long: self.is_long }
+    }
+
+    /// Writes it to the front of `out`, which has [`len`](Self::len) bytes at least; else nothing.
+    pub fn write(self, out: &mut [u8]) {
+        if self.is_long {
+            if let Some(room) = out.first_chunk_mut() {
+                *room = (self.value | 0x8000).to_be_bytes();
+            }
+        } else if let Some(room) = out.first_mut() {
+            *room = self.value as u8 & 0x7f;
+        }
+    }
+}
+
+/// Spatial layers whose sizes can be told: as many as three bits can number.
+pub const SIZES_MAX: usize = 8;
+
+/// Sizes of a picture's spatial layers, the lowest first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// How many there are.
+    pub count: u8,
+    /// Width and height of each.
+    pub layers: [(u16, u16); SIZES_MAX],
+}
+
+impl Sizes {
+    /// That of a picture without spatial layers.
+    pub fn one(size: (u16, u16)) -> Self {
+        let mut layers = [(0, 0); SIZES_MAX];
+        layers[0] = size;
+        Self { count: 1, layers }
+    }
+
+    /// Width and height of each layer, the lowest first.
+    pub fn layers(&self) -> &[(u16, u16)] {
+        &self.layers[..usize::from(self.count).min(SIZES_MAX)]
+    }
+
+    /// The size of the highest layer.
+    pub fn highest(&self) -> Option<(u16, u16)> {
+        self.layers.get(usize::from(self.count).checked_sub(1)?).copied()
+    }
 }
 
 impl FrameMarks {

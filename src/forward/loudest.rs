@@ -157,7 +157,7 @@ impl Floor {
             self.places[at] = place;
             at
         };
-        self.changes = self.changes.wrapping_add(1);
+        self.note_change();
         Some(at)
     }
 
@@ -166,14 +166,19 @@ impl Floor {
         let weaker = if sound.is_talking { self.weaker(now, sound.loudness, self.heard) } else { None };
         let Some(at) = weaker else { return false };
         self.places.swap(at, self.heard);
-        self.changes = self.changes.wrapping_add(1);
+        self.note_change();
         true
     }
 
     fn give_up(&mut self, at: usize) {
         // In order: the reserve comes forward.
         self.places.remove(at);
-        self.changes = self.changes.wrapping_add(1);
+        self.note_change();
+    }
+
+    fn note_change(&mut self) {
+        // Where everybody is heard nobody hears more than before.
+        self.changes = self.changes.wrapping_add(u32::from(self.is_limited()));
     }
 
     /// Which of the first `among` places gives way to a voice of that loudness: who has been silent for longest, else the

@@ -10,6 +10,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::select::Cut;
 use crate::base::packet::PacketMeta;
 use crate::base::window::Window;
 
@@ -43,6 +44,8 @@ pub struct Numbers {
     pub index: u64,
     /// For the rest of its numbers.
     pub shift: Shift,
+    /// How its picture is cut.
+    pub cut: Cut,
 }
 
 /// What went out under a number.
@@ -67,6 +70,7 @@ struct Stretch {
     /// First outgoing index.
     first_index: u64,
     shift: Shift,
+    cut: Cut,
 }
 
 /// What was left out since the last packet that went.
@@ -95,8 +99,6 @@ pub struct Rewriter {
     /// The number after the highest of the present encoding that came, sent or not.
     next_seq: u64,
     withheld: Option<Withheld>,
-    /// Picture id that came last in the present encoding.
-    last_picture_in: Option<u16>,
     last_picture_out: Picture,
     sent: Window,
     /// Indices from here on may be rebuilt bit by bit: the headers' meaning has not changed since.
@@ -116,7 +118,6 @@ impl Rewriter {
             stretches: VecDeque::new(),
             next_seq: 0,
             withheld: None,
-            last_picture_in: None,
             last_picture_out: Picture::default(),
             sent: Window::default(),
             rebuild_from: 0,
@@ -155,8 +156,7 @@ impl Rewriter {
         let reserved =
             self.withheld.take().map(|withheld| withheld.index).max(self.stretches.back().map(|last| last.first_index));
         let first_index = reserved.map_or(self.next_index, |reserved| reserved.max(self.next_index));
-        self.last_picture_in = None;
-        self.begin(meta.encoding, meta.seq, first_index, shift);
+        self.begin(meta.encoding, meta.seq, first_index, (shift, Cut::NONE));
         self.next_seq = meta.seq;
     }
 
@@ -167,13 +167,17 @@ impl Rewriter {
         })
     }
 
-    /// Numbers for a packet never sent here before; `None` when it is older than the binding, was withheld, was sent
+    /// Numbers for a packet never sent here before, whose pictures are cut like this; `None` when it is older than the binding, was withheld, was sent
     /// already or is too late to know.
-    pub fn number(&mut self, now: Instant, meta: &PacketMeta) -> Option<Numbers> {
+    pub fn number(&mut self, now: Instant, meta: &PacketMeta, cut: Cut) -> Option<Numbers> {
         let stretch = self.stretches.back()?;
         let is_next = stretch.encoding == meta.encoding && meta.seq >= self.next_seq;
         let stretch = match self.withheld {
-            Some(withheld) if is_next => self.go_on(withheld),
+            Some(withheld) if is_next => self.go_on(withheld, cut),
+            None if is_next && stretch.cut != cut => {
+                let index = stretch.first_index + (self.next_seq - stretch.from);
+                self.go_on(Withheld { pictures: 0, index }, cut)
+            }
             _ if is_next => *stretch,
             _ => *self.stretches.iter().rev().find(|stretch| stretch.has(meta.encoding, meta.seq))?,
         };
@@ -183,7 +187,6 @@ impl Rewriter {
         }
         if is_next {
             self.next_seq = meta.seq + 1;
-            self.last_picture_in = meta.marks.picture_id.map(|id| id.value);
         }
         if index >= self.next_index {
             self.next_index = index + 1;
@@ -195,7 +198,7 @@ impl Rewriter {
             };
         }
         self.note_padding(index, 0);
-        Some(Numbers { index, shift: stretch.shift })
+        Some(Numbers { index, shift: stretch.shift, cut: stretch.cut })
     }
 
     /// The track goes on with its packet `seq`, and what came between it and the last one was withheld: numbers go on
@@ -205,15 +208,15 @@ impl Rewriter {
         let before = self.next_seq;
         if seq > before {
             let first_index = self.withheld.take().map_or(last.first_index + (before - last.from), |it| it.index);
-            self.begin(last.encoding, seq, first_index, last.shift);
+            self.begin(last.encoding, seq, first_index, (last.shift, last.cut));
             self.next_seq = seq;
         }
         before.checked_sub(1)
     }
 
-    /// The packet does not go out, and its number is nobody's.
-    pub fn withhold(&mut self, meta: &PacketMeta) {
-        let Some(stretch) = self.stretches.back() else { return };
+    /// The packet does not go out, and its number is nobody's; with it a picture is skipped, or not.
+    pub fn withhold(&mut self, meta: &PacketMeta, skips_picture: bool) {
+        let Some(stretch) = self.stretches.back().copied() else { return };
         if stretch.encoding != meta.encoding || meta.seq < self.next_seq {
             return;
         }
@@ -224,11 +227,9 @@ impl Rewriter {
         // one is not sent either.
         let missing = if meta.marks.is_start { meta.seq - self.next_seq } else { 0 };
         if missing > 0 {
-            self.go_on(last);
+            self.go_on(last, stretch.cut);
         }
-        let id = meta.marks.picture_id.map(|id| id.value);
-        let is_new_picture = id.is_some() && std::mem::replace(&mut self.last_picture_in, id) != id;
-        let pictures = if missing > 0 { 0 } else { last.pictures } + u16::from(is_new_picture);
+        let pictures = if missing > 0 { 0 } else { last.pictures } + u16::from(skips_picture);
         let index = last.index + missing;
         self.withheld = Some(Withheld { pictures, index });
         if let Some(stretch) = self.stretches.back_mut() {
@@ -238,15 +239,15 @@ impl Rewriter {
     }
 
     /// Begins the stretch after what was withheld.
-    fn go_on(&mut self, withheld: Withheld) -> Stretch {
+    fn go_on(&mut self, withheld: Withheld, cut: Cut) -> Stretch {
         self.withheld = None;
         let (encoding, mut shift) =
             self.stretches.back().map_or((0, Shift::default()), |stretch| (stretch.encoding, stretch.shift));
         shift.picture_id = shift.picture_id.wrapping_sub(withheld.pictures);
-        self.begin(encoding, self.next_seq, withheld.index, shift)
+        self.begin(encoding, self.next_seq, withheld.index, (shift, cut))
     }
 
-    fn begin(&mut self, encoding: u8, from: u64, first_index: u64, shift: Shift) -> Stretch {
+    fn begin(&mut self, encoding: u8, from: u64, first_index: u64, (shift, cut): (Shift, Cut)) -> Stretch {
         if let Some(last) = self.stretches.back_mut() {
             // Its indices end where the next one's begin.
             last.until = last.from + (first_index - last.first_index);
@@ -254,7 +255,7 @@ impl Rewriter {
         if self.stretches.len() == STRETCHES_MAX {
             self.stretches.pop_front();
         }
-        let stretch = Stretch { encoding, from, until: u64::MAX, first_index, shift };
+        let stretch = Stretch { encoding, from, until: u64::MAX, first_index, shift, cut };
         self.stretches.push_back(stretch);
         stretch
     }
@@ -274,7 +275,7 @@ impl Rewriter {
         let stretch = self.stretches.iter().rev().find(|stretch| stretch.first_index <= index)?;
         let own = stretch.from + (index - stretch.first_index);
         let is_sent = index < self.next_index && own < stretch.until;
-        let numbers = Numbers { index, shift: stretch.shift };
+        let numbers = Numbers { index, shift: stretch.shift, cut: stretch.cut };
         is_sent.then_some(Found { encoding: stretch.encoding, seq: own, numbers })
     }
 

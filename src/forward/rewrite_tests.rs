@@ -44,26 +44,26 @@ fn numbers_go_on_over_a_change_of_track() {
     let now = clock::now();
     let mut rewriter = Rewriter::new(40_000, 1_000);
     rewriter.bind(now, &meta(77, 500), None);
-    let first = rewriter.number(now, &meta(77, 500)).expect("bound");
+    let first = rewriter.number(now, &meta(77, 500), Cut::NONE).expect("bound");
     assert_eq!(first.index, 40_000 % FIRST_SEQ_MAX);
     assert_eq!(first.shift.timestamp.wrapping_add(500), 1_000);
-    let second = rewriter.number(now, &meta(79, 3_500)).expect("bound");
+    let second = rewriter.number(now, &meta(79, 3_500), Cut::NONE).expect("bound");
     assert_eq!((second.index, second.shift.timestamp.wrapping_add(3_500)), (first.index + 2, 4_000));
     rewriter.unbind();
-    assert_eq!(rewriter.number(now, &meta(80, 4_000)), None);
+    assert_eq!(rewriter.number(now, &meta(80, 4_000), Cut::NONE), None);
     let later = now + Duration::from_millis(100);
     rewriter.bind(later, &meta(5, 9), None);
-    let third = rewriter.number(later, &meta(5, 9)).expect("bound");
+    let third = rewriter.number(later, &meta(5, 9), Cut::NONE).expect("bound");
     assert_eq!((third.index, third.shift.timestamp.wrapping_add(9)), (second.index + 1, 4_000 + 9_000));
 }
 
 #[test]
 fn an_index_is_given_once() {
     let (now, mut rewriter) = bound(10, 0);
-    assert!(rewriter.number(now, &meta(12, 0)).is_some());
-    assert!(rewriter.number(now, &meta(11, 0)).is_some());
-    assert!(rewriter.number(now, &meta(11, 0)).is_none());
-    assert!(rewriter.number(now, &meta(9, 0)).is_none(), "older than the binding");
+    assert!(rewriter.number(now, &meta(12, 0), Cut::NONE).is_some());
+    assert!(rewriter.number(now, &meta(11, 0), Cut::NONE).is_some());
+    assert!(rewriter.number(now, &meta(11, 0), Cut::NONE).is_none());
+    assert!(rewriter.number(now, &meta(9, 0), Cut::NONE).is_none(), "older than the binding");
 }
 
 #[test]
@@ -71,8 +71,8 @@ fn a_sent_number_leads_back_to_the_track() {
     let now = clock::now();
     let mut rewriter = Rewriter::new(7, 0);
     rewriter.bind(now, &meta(100, 0), None);
-    rewriter.number(now, &meta(100, 0));
-    rewriter.number(now, &meta(104, 0));
+    rewriter.number(now, &meta(100, 0), Cut::NONE);
+    rewriter.number(now, &meta(104, 0), Cut::NONE);
     assert_eq!(own_number(&rewriter, 11), Some((104, 11)));
     assert_eq!(own_number(&rewriter, 12), None);
     assert_eq!(own_number(&rewriter, 6), None);
@@ -87,21 +87,21 @@ fn a_packet_is_rebuilt_with_its_padding_or_not_at_all() {
     let (now, mut rewriter) = bound(100, 0);
     rewriter.keep_paddings(8);
     for seq in (100..110).filter(|seq| *seq != 105) {
-        let numbers = rewriter.number(now, &meta(seq, 0)).expect("bound");
+        let numbers = rewriter.number(now, &meta(seq, 0), Cut::NONE).expect("bound");
         rewriter.note_padding(numbers.index, seq as u8);
     }
     assert_eq!(
         (0..10).map(|index| rewriter.rebuild(index)).collect::<Vec<_>>(),
         [None, None, Some(102), Some(103), Some(104), Some(0), Some(106), Some(107), Some(108), Some(109),]
     );
-    assert_eq!(rewriter.number(now, &meta(105, 0)), None, "its index is taken");
+    assert_eq!(rewriter.number(now, &meta(105, 0), Cut::NONE), None, "its index is taken");
     assert_eq!(rewriter.rebuild(5), Some(0));
 }
 
 #[test]
 fn where_paddings_are_not_kept_there_are_none() {
     let (now, mut rewriter) = bound(100, 0);
-    rewriter.number(now, &meta(100, 0));
+    rewriter.number(now, &meta(100, 0), Cut::NONE);
     rewriter.note_padding(0, 3);
     assert_eq!(rewriter.rebuild(0), None);
     rewriter.keep_paddings(8);
@@ -113,21 +113,21 @@ fn what_is_withheld_leaves_no_gap_and_what_is_lost_does() {
     let (now, mut rewriter) = (clock::now(), Rewriter::new(0, 0));
     let picture = |seq, id| of_picture(0, seq, id, true);
     rewriter.bind(now, &picture(10, 7), None);
-    assert_eq!(rewriter.number(now, &picture(10, 7)).map(|numbers| numbers.index), Some(0));
-    rewriter.withhold(&picture(11, 8));
-    rewriter.withhold(&of_picture(0, 12, 8, false));
-    let next = rewriter.number(now, &picture(13, 9)).expect("bound");
+    assert_eq!(rewriter.number(now, &picture(10, 7), Cut::NONE).map(|numbers| numbers.index), Some(0));
+    rewriter.withhold(&picture(11, 8), true);
+    rewriter.withhold(&of_picture(0, 12, 8, false), false);
+    let next = rewriter.number(now, &picture(13, 9), Cut::NONE).expect("bound");
     assert_eq!((next.index, next.shift.picture_id.wrapping_add(9)), (1, 8), "one picture less");
     // 14 is lost before the beginning of a picture that is withheld: its place is kept.
-    rewriter.withhold(&picture(15, 11));
-    let next = rewriter.number(now, &picture(16, 12)).expect("bound");
+    rewriter.withhold(&picture(15, 11), true);
+    let next = rewriter.number(now, &picture(16, 12), Cut::NONE).expect("bound");
     assert_eq!((next.index, next.shift.picture_id.wrapping_add(12)), (3, 10));
-    let late = rewriter.number(now, &picture(14, 10)).expect("its place is kept");
+    let late = rewriter.number(now, &picture(14, 10), Cut::NONE).expect("its place is kept");
     assert_eq!((late.index, late.shift.picture_id.wrapping_add(10)), (2, 9));
     // 17 is lost within a picture that is withheld.
-    rewriter.withhold(&of_picture(0, 18, 13, false));
-    assert_eq!(rewriter.number(now, &picture(19, 14)).map(|numbers| numbers.index), Some(4));
-    assert_eq!(rewriter.number(now, &of_picture(0, 17, 13, true)), None);
+    rewriter.withhold(&of_picture(0, 18, 13, false), true);
+    assert_eq!(rewriter.number(now, &picture(19, 14), Cut::NONE).map(|numbers| numbers.index), Some(4));
+    assert_eq!(rewriter.number(now, &of_picture(0, 17, 13, true), Cut::NONE), None);
     assert_eq!(own_number(&rewriter, 1), Some((13, 1)));
     assert_eq!(own_number(&rewriter, 2), Some((14, 2)));
 }
@@ -136,16 +136,16 @@ fn what_is_withheld_leaves_no_gap_and_what_is_lost_does() {
 fn another_encoding_goes_on_with_all_numbers() {
     let (now, mut rewriter) = (clock::now(), Rewriter::new(0, 0));
     rewriter.bind(now, &of_picture(0, 10, 7, true), None);
-    let first = rewriter.number(now, &of_picture(0, 10, 7, true)).expect("bound");
+    let first = rewriter.number(now, &of_picture(0, 10, 7, true), Cut::NONE).expect("bound");
     let other = of_picture(1, 900, 500, true);
     rewriter.bind(now, &other, Some(first.shift.timestamp.wrapping_add(7 * 3000 + 3000)));
-    let second = rewriter.number(now, &other).expect("bound");
+    let second = rewriter.number(now, &other, Cut::NONE).expect("bound");
     assert_eq!(second.index, 1);
     assert_eq!(second.shift.picture_id.wrapping_add(500), 8);
     assert_eq!(second.shift.tl0.wrapping_add(500u16 as u8), 8);
     assert_eq!(own_number(&rewriter, 0), Some((10, 0)), "what went before is still found");
     assert_eq!(rewriter.find(0).map(|found| found.encoding), Some(0));
-    assert!(rewriter.number(now, &of_picture(0, 11, 8, true)).is_none(), "the old one is over");
+    assert!(rewriter.number(now, &of_picture(0, 11, 8, true), Cut::NONE).is_none(), "the old one is over");
 }
 
 proptest! {
@@ -171,8 +171,8 @@ proptest! {
                 if lost[part as usize] && fate != 9 {
                     late.push((meta, is_withheld));
                 } else if is_withheld {
-                    rewriter.withhold(&meta);
-                } else if let Some(numbers) = rewriter.number(now, &meta) {
+                    rewriter.withhold(&meta, meta.marks.is_start);
+                } else if let Some(numbers) = rewriter.number(now, &meta, Cut::NONE) {
                     prop_assert_eq!(sent.insert(numbers.index, (meta.encoding, meta.seq)), None);
                 } else {
                     prop_assert!(false, "{meta:?} finds no number");
@@ -181,8 +181,8 @@ proptest! {
             if lost[3] {
                 for (meta, is_withheld) in late.drain(..) {
                     if is_withheld {
-                        rewriter.withhold(&meta);
-                    } else if let Some(numbers) = rewriter.number(now, &meta) {
+                        rewriter.withhold(&meta, meta.marks.is_start);
+                    } else if let Some(numbers) = rewriter.number(now, &meta, Cut::NONE) {
                         prop_assert_eq!(sent.insert(numbers.index, (meta.encoding, meta.seq)), None);
                     }
                 }

@@ -72,12 +72,14 @@ pub struct Link {
     last_at: Option<Instant>,
     /// Datagrams given, and lost.
     pub counts: (u64, u64),
+    /// Bytes that were not lost.
+    pub bytes: u64,
 }
 
 impl Link {
     /// An idle link.
     pub fn new(config: LinkConfig) -> Self {
-        Self { config, bad_since: None, busy_until: None, last_at: None, counts: (0, 0) }
+        Self { config, bad_since: None, busy_until: None, last_at: None, counts: (0, 0), bytes: 0 }
     }
 
     /// When a datagram of `len` bytes given now arrives; `None` when it is lost.
@@ -85,7 +87,13 @@ impl Link {
         self.counts.0 += 1;
         let arrival = self.arrival(now, rng, len);
         self.counts.1 += u64::from(arrival.is_none());
+        self.bytes += if arrival.is_some() { len as u64 } else { 0 };
         arrival
+    }
+
+    /// How long the bottleneck's queue is, in time.
+    pub fn queued(&self, now: Instant) -> Duration {
+        self.busy_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
     }
 
     fn arrival(&mut self, now: Instant, rng: &mut StdRng, len: usize) -> Option<Instant> {

@@ -9,4 +9,5 @@ pub mod link;
 pub mod nack;
 pub mod pacer;
 pub mod report;
+pub mod run;
 pub mod twcc;

@@ -159,6 +159,63 @@ pub struct TrackInfo {
     pub track_id: String,
 }
 
+/// A track or stream as a subscriber knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TrackName {
+    /// By the stream's id: all its pictures.
+    Stream(String),
+    /// By the track's id.
+    Track(String),
+}
+
+/// What a subscriber asks for of a picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// No more than it shows; 0 × 0: nothing, it is hidden.
+    Size {
+        /// In pixels.
+        width: u16,
+        /// In pixels.
+        height: u16,
+        /// Frames per second, where it matters.
+        fps: Option<u16>,
+    },
+    /// The highest temporal layer; `None`: all.
+    TemporalMax(Option<u8>),
+}
+
+/// What the watchers of a published picture want, taken together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VideoWanted {
+    /// The publisher's m-line.
+    pub mid: String,
+    /// The largest width that is shown.
+    pub width: u16,
+    /// The largest height.
+    pub height: u16,
+    /// The highest frame rate; 0 where nobody said.
+    pub fps: u16,
+    /// Who receives it and does not hide it.
+    pub watchers: u32,
+    /// Those of them who did not say what they need.
+    pub unknown: u32,
+}
+
+/// How a track that a peer receives is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrackQuality {
+    /// The receiver's m-line.
+    pub mid: String,
+    /// Stable id of the publication.
+    pub track_id: String,
+    /// `flowing`, `lowered` or `withheld`.
+    pub state: &'static str,
+    /// Name of the reason that it is not better.
+    pub reason: &'static str,
+    /// The same in words.
+    pub sentence: String,
+}
+
 /// Something a peer must be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
@@ -182,6 +239,10 @@ pub enum Notice {
     PeerLeft(Arc<PeerInfo>),
     /// Who speaks now (dominant speaker), `None` after silence.
     Speaker(Option<Arc<PeerInfo>>),
+    /// What is wanted of a picture that the peer publishes.
+    VideoWanted(VideoWanted),
+    /// How the pictures it receives are doing; said to who asked for it, when that changed.
+    Quality(Arc<[TrackQuality]>),
     /// The media path: up, or lost (consent expired) and worth an ICE restart.
     Media(MediaState),
     /// The last notice: the session is over.

@@ -13,8 +13,11 @@ use tokio::sync::{broadcast, mpsc};
 
 use super::api::{
     JoinError, JoinRequest, Joined, Listening, Notice, PeerControl, PeerUpdate, RequestError, RoomEvent, RoomView,
+    TrackName, Wish,
 };
 use super::hub::{Hub, Output};
+use super::impair::{BadNetwork, ImpairError};
+use super::why::WhyError;
 use crate::base::ids::{PeerId, WorkerId};
 use crate::runtime::clock;
 use crate::telemetry::Snapshot;
@@ -175,6 +178,16 @@ impl Control {
         self.with(|hub| hub.listen(clock::now(), peer, listening))
     }
 
+    /// The peer wants more or less of pictures.
+    pub fn demand(&self, peer: PeerId, wishes: &[(TrackName, Wish)]) -> Result<(), RequestError> {
+        self.with(|hub| hub.demand(peer, wishes))
+    }
+
+    /// The peer wants to be told how what it receives is doing, or no more.
+    pub fn watch_quality(&self, peer: PeerId, is_on: bool) -> Result<(), RequestError> {
+        self.lock().hub.watch_quality(peer, is_on)
+    }
+
     /// The peer is gone.
     pub fn leave(&self, peer: PeerId) {
         let mut inner = self.lock();
@@ -191,6 +204,16 @@ impl Control {
     /// Throws a user out; `false` when nobody has that name.
     pub fn disconnect_user(&self, room: &str, user_id: &str) -> bool {
         self.with(|hub| hub.disconnect_user(clock::now(), room, user_id))
+    }
+
+    /// Puts a peer behind a bad network.
+    pub fn impair(&self, room: &str, peer: &str, network: BadNetwork) -> Result<(), ImpairError> {
+        self.with(|hub| hub.impair(room, peer, network))
+    }
+
+    /// The network that a peer was put behind.
+    pub fn impairment(&self, room: &str, peer: &str) -> Option<BadNetwork> {
+        self.lock().hub.impairment(room, peer)
     }
 
     /// Somebody publishes in the room.
@@ -226,6 +249,11 @@ impl Control {
     /// `/debug/tracks`.
     pub fn debug_tracks(&self) -> serde_json::Value {
         self.lock().hub.debug_tracks()
+    }
+
+    /// `/debug/why`.
+    pub fn why(&self, from: Option<&str>, to: Option<&str>) -> Result<serde_json::Value, WhyError> {
+        self.lock().hub.why(clock::now(), from, to)
     }
 
     /// Every number for `/metrics`.

@@ -76,12 +76,17 @@ impl Hub {
         for session in &report.sessions {
             let peer = self.by_session.get(&session.session).and_then(|id| self.peers.get_mut(id));
             if let Some(peer) = peer {
-                peer.silent_s = session.silent.as_secs_f32();
+                peer.handle_report(now, session);
             }
         }
-        if let Some(slot) = self.reports.get_mut(usize::from(worker.0)) {
-            *slot = report;
+        let index = usize::from(worker.0);
+        if let (Some(slot), Some(earlier), Some(at)) =
+            (self.reports.get_mut(index), self.earlier.get_mut(index), self.reported_at.get_mut(index))
+        {
+            let elapsed = at.replace(now).map_or(Duration::ZERO, |before| now.saturating_duration_since(before));
+            *earlier = (std::mem::replace(slot, report), elapsed);
         }
+        self.tell_quality(now, worker);
     }
 
     /// Deadlines; call about once a second.

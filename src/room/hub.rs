@@ -4,13 +4,13 @@
 //! changes nothing. Forbids: sockets, tasks, clocks; the simulator drives the very same hub.
 //!
 //! Its methods lie beside this file: `join` (coming and going), `requests` (what peers ask), `events` (what workers
-//! tell), `publish` (tracks and configurations), `subscribe` (who receives what), `voices` (who speaks), `views` (for
-//! people).
+//! tell), `publish` (tracks and configurations), `subscribe` (who receives what), `wishes` (how large), `voices` (who
+//! speaks), `impair` (bad networks on purpose), `views` and `why` (for people).
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use foldhash::fast::RandomState;
 use rand::rngs::StdRng;
@@ -18,6 +18,7 @@ use rand::rngs::StdRng;
 use super::api::{Notice, PeerInfo, RoomEvent};
 use super::peer::{Peer, Track};
 use super::placement::Placement;
+use super::wishes::Telling;
 use crate::base::ids::{KeyPool, PeerId, RoomKey, SessionKey, TrackKey, WorkerId};
 use crate::forward::plan::{Plan, SharedTable};
 use crate::forward::speaker::DominantSpeaker;
@@ -88,10 +89,14 @@ pub struct Hub {
     commands: VecDeque<(u64, Output)>,
     pub(super) placement: Placement,
     pub(super) reports: Vec<WorkerReport>,
+    /// Those before, and how long they were before.
+    pub(super) earlier: Vec<(WorkerReport, Duration)>,
+    pub(super) reported_at: Vec<Option<Instant>>,
     /// Tracks of each worker that were not silent by its last word.
     pub(super) loud: Vec<Vec<TrackKey>>,
     pub(super) self_checked: Vec<bool>,
     pub(super) knows_public_address: bool,
+    pub(super) telling: Telling,
     pub(super) is_stopping: bool,
 }
 
@@ -127,9 +132,12 @@ impl Hub {
             commands: VecDeque::new(),
             placement: Placement::new(workers),
             reports: vec![WorkerReport::default(); workers],
+            earlier: vec![Default::default(); workers],
+            reported_at: vec![None; workers],
             loud: vec![Vec::new(); workers],
             self_checked: vec![false; workers],
             knows_public_address: false,
+            telling: Telling::default(),
             is_stopping: false,
         }
     }
@@ -152,6 +160,7 @@ impl Hub {
     /// an offer that was made before it. Openings never wait either: a peer's first check and ClientHello follow its
     /// answer at once, and what comes before its session is known is lost for half a second.
     pub fn poll_output(&mut self, now: Instant) -> Option<Output> {
+        self.tell_wishes(now);
         let published = self.plan.poll(now);
         let command = |hub: &mut Self| hub.commands.pop_front_if(|(needs, _)| *needs <= published);
         let at_once = self.notices.pop_front().or_else(|| self.openings.pop_front());
@@ -160,7 +169,7 @@ impl Hub {
 
     /// When to call [`Self::poll_output`] at the latest, once it gave nothing.
     pub fn next_timeout(&self) -> Option<Instant> {
-        self.plan.next_timeout()
+        self.plan.next_timeout().into_iter().chain(self.telling.next_timeout()).min()
     }
 
     /// Whether every worker's socket answered.

@@ -3,7 +3,8 @@
 use rand::{RngExt, SeedableRng};
 
 use super::super::api::{
-    Capabilities, CloseReason, Dialect, JoinError, JoinRequest, Listening, PeerControl, StreamNames,
+    Capabilities, CloseReason, Dialect, JoinError, JoinRequest, Listening, PeerControl, StreamNames, TrackName,
+    VideoWanted, Wish,
 };
 use super::*;
 use crate::base::format::MediaKind;
@@ -358,4 +359,68 @@ fn who_is_in_when_the_server_stops_is_told_and_nobody_comes_after() {
     assert_eq!(commands(&told)[2..], [(0, "stop"), (1, "stop")]);
     assert_eq!(join(&mut hub, "bob").unwrap_err(), JoinError::Stopping);
     assert!(!hub.is_ready());
+}
+
+/// What a browser with a camera offers, shortened to one codec.
+const CAMERA: &str = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\n\
+    c=IN IP4 0.0.0.0\r\na=ice-ufrag:F7gI\r\na=ice-pwd:x9cml/YzichV2+XlhiMu8gKw\r\na=fingerprint:sha-256 \
+    AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB\r\n\
+    a=setup:actpass\r\na=mid:0\r\na=sendrecv\r\na=msid:stream track\r\na=rtcp-mux\r\na=rtpmap:96 VP8/90000\r\n\
+    a=rtcp-fb:96 nack pli\r\na=ssrc:1001 cname:c\r\n";
+
+/// What the outputs say about sizes: what publishers are told, and what workers are to obey.
+fn sizes(outputs: &[Output]) -> (Vec<VideoWanted>, Vec<Option<(u16, u16)>>) {
+    let wanted = outputs.iter().filter_map(|output| match output {
+        Output::ToPeer(_, Notice::VideoWanted(wanted)) => Some(wanted.clone()),
+        _ => None,
+    });
+    let obeyed = outputs.iter().filter_map(|output| match output {
+        Output::ToWorker(_, command) => match &**command {
+            Command::Configure { streams, .. } => Some(streams.mlines[0].as_ref()?.egress.as_ref()?.demand.size),
+            _ => None,
+        },
+        _ => None,
+    });
+    (wanted.collect(), obeyed.collect())
+}
+
+#[test]
+fn a_wish_for_a_size_reaches_the_worker_and_the_publisher() {
+    let (mut hub, mut now) = (hub(9), clock::now());
+    let [ann, bob, eve] = ["ann", "bob", "eve"].map(|name| join(&mut hub, name).unwrap().peer);
+    for (worker, peer) in [(0, ann), (1, bob), (1, eve)] {
+        let session = hub.peers[&peer].session;
+        hub.handle_event(now, WorkerId(worker), Event::Claimed { session });
+    }
+    hub.offer(now, ann, CAMERA).unwrap();
+    let key = hub.peers[&ann].tracks[&0].key;
+    hub.handle_event(now, WorkerId(0), Event::TrackLive { track: key });
+    for peer in [bob, eve] {
+        hub.offer(now, peer, CAMERA).unwrap();
+    }
+    let mut next = |hub: &mut Hub, is_due: bool| {
+        now += if is_due { super::super::wishes::TOLD_INTERVAL } else { PUBLISH_INTERVAL };
+        sizes(&std::iter::from_fn(|| hub.poll_output(now)).collect::<Vec<_>>())
+    };
+    let (wanted, _) = next(&mut hub, true);
+    let of_ann = wanted.iter().find(|wanted| wanted.watchers > 0).unwrap();
+    assert_eq!((of_ann.mid.as_str(), of_ann.watchers, of_ann.unknown, of_ann.width), ("0", 2, 2, 0));
+    let ask = |hub: &mut Hub, peer, name: TrackName, size| {
+        let (width, height) = size;
+        hub.demand(peer, &[(name, Wish::Size { width, height, fps: None })]).unwrap();
+    };
+    ask(&mut hub, bob, TrackName::Stream("stream".into()), (320, 180));
+    let (wanted, obeyed) = next(&mut hub, false);
+    assert_eq!((wanted, obeyed), (vec![], vec![Some((320, 180))]), "the worker at once, the publisher at its pace");
+    ask(&mut hub, eve, TrackName::Track("track".into()), (0, 0));
+    let (wanted, obeyed) = next(&mut hub, true);
+    assert_eq!(obeyed, [Some((0, 0))]);
+    assert_eq!((wanted.len(), wanted[0].watchers, wanted[0].unknown), (1, 1, 0), "who hides it does not watch");
+    assert_eq!((wanted[0].width, wanted[0].height), (320, 180));
+    // Said twice, or of nothing that is there, it changes nothing.
+    ask(&mut hub, eve, TrackName::Track("track".into()), (0, 0));
+    ask(&mut hub, eve, TrackName::Track("elsewhere".into()), (10, 10));
+    assert_eq!(next(&mut hub, true), (vec![], vec![]));
+    hub.leave(clock::now(), ann);
+    assert!(hub.peers.values().all(|peer| !peer.demands.contains_key(&key)), "wishes end with the track");
 }

@@ -9,6 +9,7 @@ use rand::{Rng, RngExt};
 
 use super::api::{CloseReason, Dialect, JoinError, JoinRequest, Notice, PeerInfo, RoomEvent};
 use super::hub::{Entered, Hub, Room};
+use super::impair::BadNetwork;
 use super::peer::Peer;
 use crate::base::ids::{PeerId, RoomKey, SessionKey, WorkerId};
 use crate::forward::speaker::DominantSpeaker;
@@ -67,6 +68,11 @@ impl Hub {
             asked_for: 0,
             offered_at: None,
             ignores_offers: false,
+            demands: HashMap::new(),
+            awaiting_keyframe: HashMap::new(),
+            watches_quality: false,
+            quality: None,
+            network: BadNetwork::default(),
             silent_s: 0.0,
         };
         self.by_session.insert(session, id);
@@ -149,6 +155,7 @@ impl Hub {
         self.account(&room, subscriptions, worker, None);
         self.unroute(id);
         let Some(peer) = self.peers.remove(&id) else { return };
+        self.telling.note(peer.bound.iter().map(|(track, _)| *track));
         self.by_session.remove(&peer.session);
         self.command_after_plan(peer.placed, &Command::Close { session: peer.session });
         self.sessions.give_back(peer.session.index);

@@ -4,12 +4,17 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::api::{Capabilities, Dialect, MediaState, PeerInfo, Source, StreamNames, TrackInfo};
+use super::api::{
+    Capabilities, Dialect, MediaState, PeerInfo, Source, StreamNames, TrackInfo, TrackQuality, VideoWanted,
+};
+use super::impair::BadNetwork;
 use crate::base::format::MediaKind;
 use crate::base::ids::{RoomKey, SessionKey, TrackKey, WorkerId};
 use crate::forward::speaker::Activity;
 use crate::forward::table::Voice;
 use crate::session::negotiate::{Negotiation, Publication};
+use crate::session::streams::Demand;
+use crate::worker::command::SessionReport;
 
 /// A published track.
 #[derive(Clone, Debug)]
@@ -27,6 +32,11 @@ pub(super) struct Track {
     pub is_live: bool,
     /// Of its voice, lately.
     pub activity: Activity,
+    /// Packets of all its streams by the last report, and when they became more.
+    pub packets: u64,
+    pub moved_at: Option<Instant>,
+    /// What its publisher was told last about its watchers.
+    pub wanted: Option<VideoWanted>,
 }
 
 /// A peer in a room.
@@ -57,6 +67,8 @@ pub(super) struct Peer {
     pub sources: HashMap<String, Source>,
     /// Tracks it receives now, with the m-line.
     pub bound: Vec<(TrackKey, u16)>,
+    /// How much it wants of tracks, where it said so.
+    pub demands: HashMap<TrackKey, Demand>,
     /// What it was told last about its m-lines.
     pub told: Arc<[TrackInfo]>,
     /// The track count of the last [`Notice::NeedsOffer`](super::api::Notice::NeedsOffer).
@@ -65,6 +77,14 @@ pub(super) struct Peer {
     pub offered_at: Option<Instant>,
     /// It let an offer of ours go unanswered: it gets no more of them.
     pub ignores_offers: bool,
+    /// Tracks that cannot begin without a keyframe, and since when.
+    pub awaiting_keyframe: HashMap<TrackKey, Instant>,
+    /// It asked to be told how what it receives is doing.
+    pub watches_quality: bool,
+    /// What it was told of that last.
+    pub quality: Option<Vec<TrackQuality>>,
+    /// What its network is made to be.
+    pub network: BadNetwork,
     /// Time since its last check, by the last report.
     pub silent_s: f32,
 }
@@ -73,6 +93,25 @@ impl Peer {
     /// The worker it counts for.
     pub fn worker(&self) -> Option<WorkerId> {
         self.owner.or(self.placed)
+    }
+
+    /// What its worker tells of it.
+    pub fn handle_report(&mut self, now: Instant, report: &SessionReport) {
+        self.silent_s = report.silent.as_secs_f32();
+        for track in self.tracks.values_mut() {
+            let streams = report.ingress.iter().filter(|ingress| ingress.track == track.key);
+            let packets = streams.map(|ingress| ingress.summary.packets).sum();
+            if std::mem::replace(&mut track.packets, packets) != packets {
+                track.moved_at = Some(now);
+            }
+        }
+        for egress in &report.egress {
+            match egress.track {
+                Some(track) if egress.awaits_keyframe => drop(self.awaiting_keyframe.entry(track).or_insert(now)),
+                Some(track) => drop(self.awaiting_keyframe.remove(&track)),
+                None => {}
+            }
+        }
     }
 
     /// What one of its tracks shows.

@@ -31,6 +31,7 @@ impl Hub {
                 let (index, epoch) = self.track_keys.take();
                 let key = TrackKey { index, epoch };
                 self.publishers.insert(key, (id, publication.mline));
+                self.telling.note([key]);
                 Track {
                     key,
                     id: format!("t-{index}-{epoch}"),
@@ -41,6 +42,9 @@ impl Hub {
                     slot: publication.slot,
                     is_live: false,
                     activity: Activity::default(),
+                    packets: 0,
+                    moved_at: None,
+                    wanted: None,
                 }
             });
             track.stream_id = publication.stream_id;
@@ -67,6 +71,7 @@ impl Hub {
         }
         for key in tracks {
             self.publishers.remove(key);
+            self.forget_wishes(room, *key);
             self.plan.remove(*key);
             self.command_after_plan(None, &Command::CloseTrack { track: *key });
             self.track_keys.give_back(key.index);
@@ -77,7 +82,10 @@ impl Hub {
     pub(super) fn configure(&mut self, id: PeerId) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let tracks = &peer.tracks;
-        let streams = peer.negotiation.streams(|mline| tracks.get(&mline).map(|track| track.key));
+        let mut streams = peer.negotiation.streams(|mline| tracks.get(&mline).map(|track| track.key));
+        for egress in streams.mlines.iter_mut().flatten().filter_map(|mline| mline.egress.as_mut()) {
+            egress.demand = egress.track.and_then(|track| peer.demands.get(&track)).copied().unwrap_or_default();
+        }
         let bound = streams.mlines.iter().enumerate().filter_map(|(index, mline)| {
             let track = mline.as_ref()?.egress.as_ref()?.track?;
             Some((track, index as u16))
@@ -89,10 +97,14 @@ impl Hub {
         if let Some(worker) = peer.worker() {
             self.placement.resubscribe(worker, before.len(), peer.bound.len());
         }
-        let Some(owner) = owner else { return self.opening(placed, &configure) };
         if before == peer.bound {
-            return self.command(Some(owner), &configure);
+            return match owner {
+                Some(owner) => self.command(Some(owner), &configure),
+                None => self.opening(placed, &configure),
+            };
         }
+        self.telling.note(before.iter().chain(&peer.bound).map(|(track, _)| *track));
+        let Some(owner) = owner else { return self.opening(placed, &configure) };
         let subscriber = |mline| Subscriber { session, mline };
         // Both are in the order of m-lines.
         let is_in = |list: &[(TrackKey, u16)], entry: &(TrackKey, u16)| {

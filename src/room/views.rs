@@ -8,7 +8,7 @@ use super::peer::{Peer, Track};
 use super::placement::Load;
 use crate::session::stats::{EgressReport, IngressReport};
 use crate::telemetry::{RoomRow, Snapshot};
-use crate::worker::command::SessionReport;
+use crate::worker::command::{SessionReport, WorkerReport};
 
 impl Hub {
     /// Rooms with peers.
@@ -177,19 +177,33 @@ impl Hub {
     }
 
     fn session_report(&self, peer: &Peer) -> Option<&SessionReport> {
-        let report = self.reports.get(usize::from(peer.owner?.0))?;
-        // Workers tell of their sessions in the order of their tables.
-        let at = report.sessions.binary_search_by_key(&peer.session.index, |session| session.session.index).ok()?;
-        report.sessions.get(at).filter(|session| session.session == peer.session)
+        session_in(self.reports.get(usize::from(peer.owner?.0))?, peer)
     }
 
-    fn ingress_report(&self, publisher: &Peer, track: &Track) -> Option<&IngressReport> {
+    pub(super) fn ingress_report(&self, publisher: &Peer, track: &Track) -> Option<&IngressReport> {
         self.session_report(publisher)?.ingress.iter().find(|ingress| ingress.track == track.key)
     }
 
-    fn egress_report(&self, peer: &Peer, mline: u16) -> Option<&EgressReport> {
+    pub(super) fn egress_report(&self, peer: &Peer, mline: u16) -> Option<&EgressReport> {
         self.session_report(peer)?.egress.iter().find(|egress| egress.mline == mline)
     }
+
+    /// What was sent to it on that m-line between the last two reports.
+    pub(super) fn egress_bps(&self, peer: &Peer, egress: &EgressReport) -> u64 {
+        let Some((earlier, elapsed)) = peer.owner.and_then(|owner| self.earlier.get(usize::from(owner.0))) else {
+            return 0;
+        };
+        let session = session_in(earlier, peer);
+        let before = session.and_then(|session| session.egress.iter().find(|before| before.ssrc == egress.ssrc));
+        let bytes = egress.bytes.saturating_sub(before.map_or(0, |before| before.bytes));
+        if elapsed.is_zero() { 0 } else { (bytes as f64 * 8.0 / elapsed.as_secs_f64()) as u64 }
+    }
+}
+
+fn session_in<'a>(report: &'a WorkerReport, peer: &Peer) -> Option<&'a SessionReport> {
+    // Workers tell of their sessions in the order of their tables.
+    let at = report.sessions.binary_search_by_key(&peer.session.index, |session| session.session.index).ok()?;
+    report.sessions.get(at).filter(|session| session.session == peer.session)
 }
 
 fn rounded(share: f64) -> f64 {

@@ -36,6 +36,8 @@ pub trait Turn {
     fn has_enough_work(&self) -> bool;
     /// Forwards what came in, as much as one turn may; `false`: there is more, and the next turn goes on with it.
     fn forward(&mut self, now: Instant, tx: &mut TxBatch) -> bool;
+    /// Looks at what is about to be sent, each time before it is.
+    fn impair(&mut self, _now: Instant, _tx: &mut TxBatch) {}
     /// When [`handle_timeout`](Self::handle_timeout) has something to do next.
     fn next_timeout(&self) -> Option<Instant>;
     /// Workers whose lanes got something this turn, a bit for each by worker id; forgotten by the call.
@@ -71,11 +73,11 @@ pub fn run<T: Turn, D: Driver>(core: &mut T, io: &mut D, wakers: &[Waker]) -> io
 
         // 1 commands
         core.handle_commands(now, &mut tx);
-        make_room(io, &mut tx)?;
+        make_room(core, io, now, &mut tx)?;
 
         // 2 lanes
         core.handle_lanes(now, &mut tx);
-        make_room(io, &mut tx)?;
+        make_room(core, io, now, &mut tx)?;
 
         // 3 timers
         core.handle_timeout(now, &mut tx);
@@ -83,7 +85,7 @@ pub fn run<T: Turn, D: Driver>(core: &mut T, io: &mut D, wakers: &[Waker]) -> io
         // 4 datagrams
         let mut has_read = false;
         for _ in 0..DATAGRAMS_PER_TURN_MAX {
-            make_room(io, &mut tx)?;
+            make_room(core, io, now, &mut tx)?;
             if core.has_enough_work()
                 || io.receive(wall, |datagram| core.handle_datagram(now, datagram, &mut tx)).is_none()
             {
@@ -102,12 +104,17 @@ pub fn run<T: Turn, D: Driver>(core: &mut T, io: &mut D, wakers: &[Waker]) -> io
             core.note_io(io.counters());
         }
         if core.is_stopped() {
-            send(io, &mut tx)?;
+            while !is_done {
+                send(core, io, now, &mut tx)?;
+                is_done = core.forward(now, &mut tx);
+            }
+            send(core, io, now, &mut tx)?;
             core.note_io(io.counters());
             return Ok(());
         }
 
         // 6 wait: the batch goes out with the same kernel entry
+        core.impair(now, &mut tx);
         if is_put_off || !is_done {
             io.send_and_wait(&tx, Duration::ZERO)?;
         } else {
@@ -134,14 +141,15 @@ fn sleep_length(next: Option<Instant>) -> Duration {
     next.map_or(SLEEP_MAX, |at| at.saturating_duration_since(clock::now()).min(SLEEP_MAX))
 }
 
-fn make_room(io: &mut impl Driver, tx: &mut TxBatch) -> io::Result<()> {
+fn make_room(core: &mut impl Turn, io: &mut impl Driver, now: Instant, tx: &mut TxBatch) -> io::Result<()> {
     if tx.entries().len() + ANSWERS_MAX > BATCH_DATAGRAMS_MAX || !tx.has_room() {
-        send(io, tx)?;
+        send(core, io, now, tx)?;
     }
     Ok(())
 }
 
-fn send(io: &mut impl Driver, tx: &mut TxBatch) -> io::Result<()> {
+fn send(core: &mut impl Turn, io: &mut impl Driver, now: Instant, tx: &mut TxBatch) -> io::Result<()> {
+    core.impair(now, tx);
     io.send(tx)?;
     tx.clear();
     Ok(())

@@ -79,6 +79,10 @@ impl Turn for Worker {
         is_done
     }
 
+    fn impair(&mut self, now: Instant, tx: &mut TxBatch) {
+        self.core.impair(now, tx);
+    }
+
     fn next_timeout(&self) -> Option<Instant> {
         self.core.next_timeout()
     }

@@ -82,6 +82,8 @@ discards! {
     NotSelected => "not_selected",
     /// Asked for again within a round trip.
     RetransmittedLately => "retransmitted_lately",
+    /// Lost on purpose: the peer's network is impaired.
+    Impaired => "impaired",
     // Limits of ours.
     /// The worker could not keep up: what had waited too long was left out, video first.
     Overload => "overload",

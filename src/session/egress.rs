@@ -68,6 +68,13 @@ pub struct Admitted {
     numbers: Numbers,
 }
 
+impl Admitted {
+    /// SRTP packet index.
+    pub fn index(&self) -> u64 {
+        self.numbers.index
+    }
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Egress {

@@ -304,7 +304,7 @@ impl Session {
             RtcpView::Twcc(feedback) => self.egress.handle_twcc(now, feedback),
             RtcpView::Remb(remb) => self.egress.handle_remb(now, remb.bitrate_bps),
             // BYE: the m-line says whether a track lives, its source may be replaced.
-            RtcpView::Sdes(_) | RtcpView::Bye(_) | RtcpView::Unknown { .. } => {}
+            RtcpView::Sdes(_) | RtcpView::Bye(_) | RtcpView::ExtendedReport(_) | RtcpView::Unknown { .. } => {}
         }
     }
 

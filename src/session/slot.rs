@@ -10,13 +10,19 @@ use rand::{Rng, RngExt};
 use super::discard::Discard;
 use super::egress::Outlet;
 use super::header_exts::{ExtRoom, HeaderExts, Stamp};
-use super::streams::{MlineConfig, Payload};
+use super::streams::{Demand, MlineConfig, Payload};
+use super::track::Track;
 use crate::base::batch::TxBatch;
 use crate::base::format::{Format, MediaKind};
+use crate::base::frame::Layer;
 use crate::base::ids::{Ssrc, TrackKey};
+use crate::base::packet::PacketMeta;
+use crate::forward::allocate::Allocation;
 use crate::forward::rewrite::{Numbers, Rewriter};
+use crate::forward::select::{Cut, PacketHead, Selector, Verdict};
 use crate::proto::history::{self, Packet};
 use crate::proto::report::SendStats;
+use crate::proto::run::Squeeze;
 use crate::wire::payload;
 use crate::wire::rtp::{self, Fixed};
 
@@ -30,6 +36,9 @@ const RETRANSMISSION_WINDOW: Duration = Duration::from_millis(100);
 const RESENT_KEPT: usize = 256;
 /// Without a recognisable keyframe for so long, forwarding starts anyway: end-to-end encryption may hide it.
 const AWAIT_KEYFRAME_MAX: Duration = Duration::from_secs(5);
+/// Pictures of a run that is sent to who joins: each takes a stretch of numbers of its own, and all must be found again
+/// when one is missed.
+const RUN_PICTURES_MAX: u32 = 40;
 
 /// See the module.
 #[derive(Debug)]
@@ -43,9 +52,16 @@ pub(super) struct Slot {
     pub(super) rewriter: Rewriter,
     /// Next index of the retransmission source.
     rtx_index: u64,
+    /// Which layers go out; sound has but one.
+    pub(super) selector: Selector,
     /// Publisher's source that is being forwarded.
     pub(super) source: Option<Ssrc>,
-    awaits_keyframe_since: Option<Instant>,
+    /// Since when nothing goes out although something should.
+    pub(super) awaits_since: Option<Instant>,
+    /// What the allocator said last.
+    pub(super) allocation: Option<Allocation>,
+    /// What the subscriber asked for.
+    pub(super) demand: Demand,
     /// Payload type of the format sent last.
     pub(super) cached: Option<(Format, Payload)>,
     pub(super) stats: SendStats,
@@ -82,8 +98,11 @@ impl Slot {
                 payloads: mline.payloads.clone(),
                 rewriter,
                 rtx_index: u64::from(rng.random::<u16>() >> 1),
+                selector: first_selector(),
                 source: None,
-                awaits_keyframe_since: None,
+                awaits_since: None,
+                allocation: None,
+                demand: egress.demand,
                 cached: None,
                 stats: SendStats::default(),
                 retransmissions: 0,
@@ -93,6 +112,7 @@ impl Slot {
             });
         };
         slot.carry(egress.track);
+        slot.demand = egress.demand;
         if slot.exts != exts || slot.payloads != mline.payloads {
             slot.exts = exts;
             slot.payloads.clone_from(&mline.payloads);
@@ -103,6 +123,7 @@ impl Slot {
         Some(slot)
     }
 
+    /// Something goes out.
     pub(super) fn has_started(&self) -> bool {
         self.source.is_some()
     }
@@ -118,33 +139,139 @@ impl Slot {
         if self.track != track {
             self.track = track;
             self.rewriter.unbind();
+            self.allocation = None;
             self.restart();
+            self.selector = first_selector();
         }
     }
 
     /// Video goes on with a keyframe.
     pub(super) fn restart(&mut self) {
         self.source = None;
-        self.awaits_keyframe_since = None;
+        self.awaits_since = None;
+        self.selector.restart();
     }
 
-    /// Begins with the first packet of a track, of a track's new source or after a long absence; video begins with a
-    /// keyframe.
-    pub(super) fn start(&mut self, now: Instant, packet: &Packet<'_>) -> Result<(), Discard> {
+    /// The stream of the track that cannot go where it should without a keyframe.
+    pub(super) fn wants_keyframe(&self) -> Option<u8> {
+        if self.kind == MediaKind::Audio { None } else { self.selector.wants_keyframe() }
+    }
+
+    /// Numbers for a packet that goes out. Video begins with a keyframe: of a track, of a track's new source, of another
+    /// of its encodings, after a long absence.
+    pub(super) fn number(&mut self, now: Instant, track: &Track, packet: &Packet<'_>) -> Result<Numbers, Discard> {
         let meta = &packet.meta;
-        if self.source == Some(meta.source) && self.rewriter.is_near(meta.encoding, meta.seq) {
-            return Ok(());
+        let is_present = self.rewriter.encoding() == Some(meta.encoding);
+        let goes_on = self.source == Some(meta.source) && self.rewriter.is_near(meta.encoding, meta.seq);
+        let cut = match self.kind {
+            MediaKind::Audio => Cut::NONE,
+            MediaKind::Video => {
+                if is_present && self.source.is_some() && !goes_on {
+                    self.restart();
+                }
+                self.select(now, track, meta)?
+            }
+        };
+        if !goes_on {
+            let timestamp = self.timestamp_after(track, meta);
+            self.rewriter.bind(now, meta, timestamp);
+            self.source = Some(meta.source);
         }
-        let since = *self.awaits_keyframe_since.get_or_insert(now);
-        let is_patient = now.saturating_duration_since(since) < AWAIT_KEYFRAME_MAX;
-        if self.kind == MediaKind::Video && !meta.marks.begins() && is_patient {
-            self.source = None;
-            return Err(Discard::AwaitsKeyframe);
+        self.awaits_since = None;
+        self.rewriter.number(now, meta, cut).ok_or(Discard::TooOld)
+    }
+
+    /// How a packet's picture is cut, if it goes out.
+    fn select(&mut self, now: Instant, track: &Track, meta: &PacketMeta) -> Result<Cut, Discard> {
+        if self.selector.current().is_none() {
+            let since = *self.awaits_since.get_or_insert(now);
+            if now.saturating_duration_since(since) >= AWAIT_KEYFRAME_MAX {
+                self.selector.begin_blind();
+            }
         }
-        self.rewriter.bind(now, meta, None);
-        self.source = Some(meta.source);
-        self.awaits_keyframe_since = None;
-        Ok(())
+        match self.selector.handle_packet(&head(meta), track.targets(meta.encoding)) {
+            Verdict::Pass(cut) => Ok(cut),
+            Verdict::Withhold { skips_picture } => {
+                self.rewriter.withhold(meta, skips_picture && payload::closes_picture_gaps(meta.format));
+                let is_silent = self.selector.current().is_none();
+                Err(if is_silent { Discard::AwaitsKeyframe } else { Discard::NotSelected })
+            }
+        }
+    }
+
+    /// The timestamp of the first packet of another encoding, or after a pause: as long after the last one as the
+    /// publisher's clocks say (RFC 3550 §6.4.1), so that sound and picture stay together. `None` where they say nothing.
+    fn timestamp_after(&self, track: &Track, meta: &PacketMeta) -> Option<u32> {
+        let (_, last) = self.rewriter.last()?;
+        let present = track.clock(self.rewriter.encoding()?).filter(|clock| self.source == Some(clock.source))?;
+        let next = track.clock(meta.encoding).filter(|clock| clock.source == meta.source)?;
+        let ticks = |ntp: u64| {
+            let seconds = ntp.wrapping_sub(present.ntp).cast_signed() as f64 / 4_294_967_296.0;
+            (seconds * f64::from(meta.format.clock_rate_hz())) as i64 as u32
+        };
+        let at_present = present.rtp_timestamp.wrapping_add(ticks(next.ntp));
+        let same_moment = at_present.wrapping_add(meta.timestamp.wrapping_sub(next.rtp_timestamp));
+        let translated = self.rewriter.translate_timestamp(same_moment)?;
+        // What is shown next is never before what was shown.
+        let is_later = translated.wrapping_sub(last).cast_signed() > 0;
+        Some(if is_later { translated } else { last.wrapping_add(1) })
+    }
+
+    /// Takes what is kept of a stream from its last keyframe on, so that nobody has to be asked for another: packets with
+    /// their numbers, to be sent in this order. Empty where nothing is kept, or too much.
+    pub(super) fn take_run<'a>(
+        &mut self,
+        now: Instant,
+        track: &'a Track,
+        bytes_max: usize,
+        mut take: impl FnMut(&Packet<'a>, Numbers),
+    ) -> bool {
+        let Some(wanted) = self.wants_keyframe().filter(|wanted| self.rewriter_encoding() != Some(*wanted)) else {
+            return false;
+        };
+        let spatial_max = self.allocation.and_then(|allocation| allocation.target).map_or(u8::MAX, |target| target.spatial);
+        let Some(replay) = track.encoding(wanted).and_then(|encoding| encoding.replay(now, spatial_max, bytes_max)) else {
+            return false;
+        };
+        let (pictures, live_from) = (replay.pictures(), replay.live_from());
+        if pictures > RUN_PICTURES_MAX {
+            return false;
+        }
+        let mut squeeze = None;
+        let mut last: Option<(u64, u32)> = None;
+        for replayed in replay {
+            let Some(packet) = track.packet(wanted, replayed.seq) else { return last.is_some() };
+            let squeeze = squeeze.get_or_insert_with(|| {
+                let clock_rate_hz = packet.meta.format.clock_rate_hz();
+                self.selector.begin_run(&head(&packet.meta), track.targets(wanted));
+                let newest = self.rewriter.timestamp_now(now, clock_rate_hz);
+                Squeeze::new(self.rewriter.last().map(|(_, last)| last), newest, pictures, clock_rate_hz)
+            });
+            if last.is_none_or(|(_, picture)| picture != replayed.picture) {
+                self.rewriter.bind(now, &packet.meta, Some(squeeze.timestamp(replayed.picture)));
+                self.source = Some(packet.meta.source);
+            }
+            last = Some((replayed.seq, replayed.picture));
+            if let Some(numbers) = self.rewriter.number(now, &packet.meta, self.selector.cut(&head(&packet.meta))) {
+                take(&packet, numbers);
+            }
+        }
+        self.skip_to_live(track, wanted, last.map_or(live_from, |(seq, _)| seq + 1)..live_from);
+        self.awaits_since = None;
+        last.is_some()
+    }
+
+    /// What follows the last picture of a run is over before anybody could use it.
+    fn skip_to_live(&mut self, track: &Track, encoding: u8, seqs: std::ops::Range<u64>) {
+        let mut picture = None;
+        for packet in seqs.filter_map(|seq| track.packet(encoding, seq)) {
+            let is_new = picture.replace(packet.meta.timestamp) != Some(packet.meta.timestamp);
+            self.rewriter.withhold(&packet.meta, is_new && payload::closes_picture_gaps(packet.meta.format));
+        }
+    }
+
+    fn rewriter_encoding(&self) -> Option<u8> {
+        self.selector.current().map(|layer| layer.encoding)
     }
 
     pub(super) fn payload_for(&mut self, format: Format) -> Option<Payload> {
@@ -190,12 +317,8 @@ impl Slot {
         self.payloads.iter().find_map(|payload| payload.rtx_pt)
     }
 
-    /// Whether a packet ends its picture, as the subscriber gets it.
-    pub(super) fn marker(&self, packet: &Packet<'_>) -> bool {
-        packet.meta.marker
-    }
-
-    pub(super) fn header(&self, pt: u8, ssrc: Ssrc, numbers: Numbers, packet: &Packet<'_>, marker: bool) -> Fixed {
+    pub(super) fn header(&self, pt: u8, ssrc: Ssrc, numbers: Numbers, packet: &Packet<'_>) -> Fixed {
+        let marker = numbers.cut.marker(packet.meta.marker, &packet.meta.marks);
         let timestamp = packet.meta.timestamp.wrapping_add(numbers.shift.timestamp);
         Fixed { marker, pt, seq: numbers.index as u16, timestamp, ssrc }
     }
@@ -241,6 +364,18 @@ impl Slot {
             name_red_blocks(payload, opus.pt);
         }
     }
+}
+
+/// Before anything is known of a track: its first encoding, all of it.
+fn first_selector() -> Selector {
+    let mut selector = Selector::default();
+    selector.set_target(Some(Layer { encoding: 0, spatial: u8::MAX, temporal: u8::MAX }));
+    selector
+}
+
+fn head(meta: &PacketMeta) -> PacketHead {
+    let PacketMeta { encoding, seq, timestamp, marker, marks, .. } = *meta;
+    PacketHead { encoding, seq, timestamp, marker, marks }
 }
 
 /// The blocks of a RED payload name their format by payload type: that of this subscriber (RFC 2198 §3: a header of four

@@ -97,4 +97,29 @@ pub struct EgressConfig {
     pub rtx_ssrc: Ssrc,
     /// The track sent now.
     pub track: Option<TrackKey>,
+    /// How much of it the peer wants.
+    pub demand: Demand,
+}
+
+/// How much of a picture a subscriber wants; what it did not say is without a limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Demand {
+    /// Width and height in pixels, as it is shown; zero: not shown at all.
+    pub size: Option<(u16, u16)>,
+    /// Frames per second.
+    pub fps: Option<u16>,
+    /// Highest temporal layer.
+    pub temporal_max: Option<u8>,
+}
+
+impl Demand {
+    /// Nobody looks at it.
+    pub fn is_hidden(&self) -> bool {
+        self.size.is_some_and(|(width, height)| width == 0 || height == 0)
+    }
+
+    /// More pixels are not needed.
+    pub fn pixels_max(&self) -> Option<u32> {
+        self.size.map(|(width, height)| u32::from(width) * u32::from(height))
+    }
 }

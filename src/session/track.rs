@@ -11,8 +11,11 @@ use super::discard::Discard;
 use crate::base::format::MediaKind;
 use crate::base::frame::ENCODINGS_MAX;
 use crate::base::ids::{SessionKey, Ssrc, TrackKey};
+use crate::forward::rates::EncodingRates;
 use crate::proto::history::{self, History, Packet, PacketMeta};
 use crate::proto::keyframe::KeyframeRequester;
+use crate::proto::run::{KeyframeRun, Replay};
+use crate::wire::payload;
 
 /// Packets of one track that wait at most. A turn handles some hundred datagrams; more wait in the socket. What a busy
 /// worker holds or has planned is less.
@@ -48,8 +51,14 @@ pub struct Fresh {
 pub struct Encoding {
     /// Latest packets.
     history: History,
+    /// What can be replayed to who joins.
+    run: KeyframeRun,
+    /// What it costs, layer by layer.
+    pub rates: EncodingRates,
     /// The wish for a keyframe.
     pub keyframe: KeyframeRequester,
+    /// Keyframes begun.
+    pub keyframes: u64,
     /// The publisher's clock.
     pub clock: Option<SenderClock>,
     /// Since when it is left out; it goes on with a keyframe.
@@ -84,7 +93,44 @@ impl Encoding {
             MediaKind::Audio => History::new(history::AUDIO_BYTES, history::AUDIO_PACKETS),
             MediaKind::Video => History::new(history::VIDEO_BYTES, history::VIDEO_PACKETS),
         };
-        Self { history, keyframe: KeyframeRequester::default(), clock: None, shed_since: None }
+        Self {
+            history,
+            run: KeyframeRun::default(),
+            rates: EncodingRates::default(),
+            keyframe: KeyframeRequester::default(),
+            keyframes: 0,
+            clock: None,
+            shed_since: None,
+        }
+    }
+
+    fn insert(&mut self, now: Instant, packet: Packet<'_>) -> bool {
+        let meta = packet.meta;
+        let bytes = packet.payload.len();
+        let sizes = if meta.marks.begins() { payload::keyframe_sizes(meta.format, packet.payload) } else { None };
+        if !self.history.insert(packet) {
+            return false;
+        }
+        if meta.format.kind() == MediaKind::Video {
+            self.run.handle_packet(now, &self.history, &meta);
+            self.rates.handle_packet(now, bytes, meta.timestamp, &meta.marks);
+            for (spatial, (width, height)) in sizes.iter().flat_map(|sizes| sizes.layers().iter().enumerate()) {
+                self.rates.set_pixels(spatial as u8, u32::from(*width) * u32::from(*height));
+            }
+        }
+        if meta.marks.begins() {
+            self.keyframes += 1;
+            self.keyframe.handle_keyframe();
+            if let Some(bytes) = self.rates.keyframe_bytes() {
+                self.keyframe.set_price(bytes, self.rates.bps(now));
+            }
+        }
+        true
+    }
+
+    /// What somebody who joins can be served now: of spatial layers up to `spatial_max`, with so many bytes at most.
+    pub fn replay(&self, now: Instant, spatial_max: u8, bytes_max: usize) -> Option<Replay<'_>> {
+        self.run.fits(now, &self.history, spatial_max, bytes_max)
     }
 }
 
@@ -122,17 +168,14 @@ impl Track {
     }
 
     /// Keeps a packet to be forwarded. `false` when it is too old or too many wait.
-    pub fn insert(&mut self, packet: Packet<'_>) -> bool {
+    pub fn insert(&mut self, now: Instant, packet: Packet<'_>) -> bool {
         if self.fresh.len() == FRESH_MAX {
             return false;
         }
         let meta = packet.meta;
         let Some(encoding) = self.ensure(meta.encoding) else { return false };
-        if !encoding.history.insert(packet) {
+        if !encoding.insert(now, packet) {
             return false;
-        }
-        if meta.marks.begins() {
-            encoding.keyframe.handle_keyframe();
         }
         self.fresh.push(Fresh { encoding: meta.encoding, seq: meta.seq });
         true

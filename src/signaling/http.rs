@@ -1,7 +1,9 @@
 //! Plain HTTP: health, metrics and the debug views.
 
+use std::collections::HashMap;
+
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
@@ -65,14 +67,35 @@ pub async fn debug_tracks(state: State<AppState>, headers: HeaderMap) -> Respons
     guarded(&state, &headers, |state| state.control.debug_tracks())
 }
 
+/// `/debug/why?from=&to=`.
+pub async fn debug_why(
+    State(state): State<AppState>,
+    Query(query): Query<HashMap<String, String>>,
+    headers: HeaderMap,
+) -> Response {
+    if let Some(refusal) = refused(&state, &headers) {
+        return refusal;
+    }
+    let id = |name| query.get(name).map(String::as_str).filter(|id: &&str| !id.is_empty());
+    match state.control.why(id("from"), id("to")) {
+        Ok(view) => Json(view).into_response(),
+        Err(error) => (StatusCode::NOT_FOUND, Json(json!({"error": error.to_string()}))).into_response(),
+    }
+}
+
 fn guarded(state: &AppState, headers: &HeaderMap, view: impl FnOnce(&AppState) -> Value) -> Response {
+    refused(state, headers).unwrap_or_else(|| Json(view(state)).into_response())
+}
+
+/// The answer to whoever does not show the admin token, where there is one.
+pub(super) fn refused(state: &AppState, headers: &HeaderMap) -> Option<Response> {
     let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let shown = shown.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
     match &state.config.admin_token {
         Some(token) if !same_secret(token, shown) => {
             let body = Json(json!({"error": "the admin token is required: Authorization: Bearer <ADMIN_TOKEN>"}));
-            (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], body).into_response()
+            Some((StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], body).into_response())
         }
-        _ => Json(view(state)).into_response(),
+        _ => None,
     }
 }

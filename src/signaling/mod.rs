@@ -2,6 +2,7 @@
 //!
 //! Owns: sockets, messages, who may come in. Knows rooms only through [`Control`], and media not at all.
 
+pub mod admin;
 pub mod auth;
 pub mod http;
 pub mod http_session;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::routing::get;
+use axum::routing::{get, put};
 use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -93,6 +94,8 @@ pub fn router(state: AppState) -> Router {
         .route("/debug/rooms", get(http::debug_rooms))
         .route("/debug/peers", get(http::debug_peers))
         .route("/debug/tracks", get(http::debug_tracks))
+        .route("/debug/why", get(http::debug_why))
+        .route("/api/admin/impair/{room}/{peer}", put(admin::impair).get(admin::impair).delete(admin::impair))
         .layer(CorsLayer::permissive())
         .merge(http_session::routes())
         .with_state(state)

@@ -32,6 +32,7 @@ const FILES: &[File] = files! {
     "lobby.js": SCRIPT,
     "main.js": SCRIPT,
     "params.js": SCRIPT,
+    "pictures.js": SCRIPT,
     "session.js": SCRIPT,
     "signaling.js": SCRIPT,
     "speaking.js": SCRIPT,

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::time::Instant;
 
+use super::vp8::Vp8Head;
 use crate::base::format::MediaKind;
 
 /// A peer of the world, in order of joining.
@@ -23,45 +24,57 @@ pub struct Tag {
     pub kind: MediaKind,
     /// Which of the sender's tracks of that kind.
     pub track: u8,
+    /// Which of the track's simulcast encodings.
+    pub encoding: u8,
     /// Belongs to a keyframe.
     pub is_key: bool,
     /// Packet of its frame.
     pub part: u8,
-    /// Counts the track's packets.
+    /// Packets of its frame.
+    pub parts: u8,
+    /// Counts the track's packets, those of all encodings together.
     pub number: u32,
+    /// Counts the encoding's frames.
+    pub frame: u32,
+    /// The frame that it builds on.
+    pub needs: Option<u32>,
 }
 
 /// Marks a payload as ours.
 const MAGIC: [u8; 4] = *b"tram";
-const TAG_BYTES: usize = 20;
-/// RFC 7741 §4.2: descriptor with S or without, X, I and a 15-bit picture id.
-const VP8_DESCRIPTOR_BYTES: usize = 4;
-/// RFC 6386 §9.1: frame tag, start code, size of a keyframe; the first byte's lowest bit is 0.
-const VP8_KEY_HEADER: [u8; 10] = [0x10, 0, 0, 0x9d, 0x01, 0x2a, 0x40, 0x01, 0xb4, 0x00];
-/// RFC 6386 §9.1: the frame tag of an interframe.
-const VP8_DELTA_HEADER: [u8; 3] = [0x11, 0, 0];
+const TAG_BYTES: usize = 32;
+/// RFC 6716 §3.1: a TOC byte for 20 ms of fullband CELT.
+const OPUS_TOC: u8 = 0xfc;
+/// Says that a frame builds on none.
+const NONE: u32 = u32::MAX;
 
 impl Tag {
-    /// An RTP payload of about `len` bytes, Opus-like for audio and VP8-like for video.
+    /// An RTP payload of about `len` bytes, Opus-like for audio and VP8-like for video, with picture ids but no layers.
     pub fn payload(&self, len: usize) -> Vec<u8> {
+        let head = Vp8Head {
+            is_start: self.part == 0,
+            key: (self.is_key && self.part == 0).then_some((320, 180)),
+            picture_id: Some(self.frame as u16 & 0x7fff),
+            ..Vp8Head::default()
+        };
+        self.payload_after(&head, len)
+    }
+
+    /// The same with a head of one's own for video.
+    pub fn payload_after(&self, head: &Vp8Head, len: usize) -> Vec<u8> {
         let mut out = Vec::with_capacity(len);
         match self.kind {
-            // RFC 6716 §3.1: a TOC byte for 20 ms of fullband CELT.
-            MediaKind::Audio => out.push(0xfc),
-            MediaKind::Video => {
-                let start = if self.part == 0 { 0x10 } else { 0 };
-                let picture = (self.number as u16) & 0x7fff;
-                out.extend([0x80 | start, 0x80, 0x80 | (picture >> 8) as u8, picture as u8]);
-                if self.part == 0 {
-                    out.extend_from_slice(if self.is_key { &VP8_KEY_HEADER } else { &VP8_DELTA_HEADER });
-                }
-            }
+            MediaKind::Audio => out.push(OPUS_TOC),
+            MediaKind::Video => head.write_to(&mut out),
         }
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&(self.publisher.0 as u32).to_be_bytes());
         out.extend_from_slice(&self.room.to_be_bytes());
-        out.extend([self.kind as u8, self.track, u8::from(self.is_key), self.part]);
+        out.extend([self.kind as u8, self.track, self.encoding, u8::from(self.is_key)]);
         out.extend_from_slice(&self.number.to_be_bytes());
+        out.extend_from_slice(&self.frame.to_be_bytes());
+        out.extend_from_slice(&self.needs.unwrap_or(NONE).to_be_bytes());
+        out.extend([self.part, self.parts, 0, 0]);
         while out.len() < len {
             out.push(out.len() as u8);
         }
@@ -70,12 +83,7 @@ impl Tag {
 
     /// Reads a payload made by [`payload`](Self::payload); `None` when one byte of it is not as it was.
     pub fn parse(payload: &[u8]) -> Option<Self> {
-        let skipped = match payload.first()? {
-            0xfc => 1,
-            first if first & 0x10 == 0 => VP8_DESCRIPTOR_BYTES,
-            _ if payload.get(VP8_DESCRIPTOR_BYTES)? & 1 == 0 => VP8_DESCRIPTOR_BYTES + VP8_KEY_HEADER.len(),
-            _ => VP8_DESCRIPTOR_BYTES + VP8_DELTA_HEADER.len(),
-        };
+        let skipped = if *payload.first()? == OPUS_TOC { 1 } else { Vp8Head::parse(payload)?.1 };
         let tag: &[u8; TAG_BYTES] = payload.get(skipped..)?.first_chunk()?;
         let word = |at: usize| Some(u32::from_be_bytes(*tag.get(at..)?.first_chunk()?));
         let is_whole = payload.iter().enumerate().skip(skipped + TAG_BYTES).all(|(at, byte)| *byte == at as u8);
@@ -87,9 +95,13 @@ impl Tag {
             room: word(8)?,
             kind: if tag[12] == 0 { MediaKind::Audio } else { MediaKind::Video },
             track: tag[13],
-            is_key: tag[14] == 1,
-            part: tag[15],
+            encoding: tag[14],
+            is_key: tag[15] == 1,
             number: word(16)?,
+            frame: word(20)?,
+            needs: word(24).filter(|frame| *frame != NONE),
+            part: tag[28],
+            parts: tag[29],
         })
     }
 
@@ -200,7 +212,21 @@ mod tests {
     fn a_payload_names_its_sender_and_its_keyframes() {
         for kind in [MediaKind::Audio, MediaKind::Video] {
             for (is_key, part) in [(true, 0), (true, 1), (false, 0), (false, 1)] {
-                let tag = Tag { publisher: PeerNo(7), room: 9, kind, track: 1, is_key, part, number: 70_000 };
+                let (publisher, needs) = (PeerNo(7), (!is_key).then_some(4));
+                let numbers = (70_000, 5);
+                let tag = Tag {
+                    publisher,
+                    room: 9,
+                    kind,
+                    track: 1,
+                    encoding: 2,
+                    is_key,
+                    part,
+                    parts: 2,
+                    number: numbers.0,
+                    frame: numbers.1,
+                    needs,
+                };
                 let payload = tag.payload(200);
                 assert_eq!(Tag::parse(&payload), Some(tag));
                 if kind == MediaKind::Video {

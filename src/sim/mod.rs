@@ -5,13 +5,18 @@
 //! random: with it every run differs, and every run must pass the oracles.
 //! Forbids: threads, sockets, waiting.
 
+pub mod access;
+pub mod camera;
+pub mod choice;
 pub mod media;
 pub mod net;
 pub mod oracle;
 pub mod peer_scripted;
+pub mod peer_str0m;
+pub mod screen;
+pub mod trials;
+pub mod vp8;
 pub mod world;
 
-#[cfg(test)]
-mod peer_str0m;
 #[cfg(test)]
 mod scenarios;

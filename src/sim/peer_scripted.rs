@@ -26,6 +26,8 @@ use crate::wire::stun::{BindingRequest, IceRole, IntegrityKey};
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// One Opus packet; every fifth time a picture of two packets.
 const MEDIA_INTERVAL: Duration = Duration::from_millis(20);
+/// Packets of a picture.
+const VIDEO_PARTS: u8 = 2;
 /// Packets kept to be sent again.
 const KEPT_MAX: u64 = 512;
 
@@ -182,15 +184,19 @@ impl ScriptedPeer {
         if self.ticks.is_multiple_of(5) {
             let is_key = std::mem::take(&mut self.streams[1].wants_key);
             self.streams[1].timestamp = self.streams[1].timestamp.wrapping_add(9_000);
-            self.send_packet(1, is_key, 0);
-            self.send_packet(1, is_key, 1);
+            for part in 0..VIDEO_PARTS {
+                self.send_packet(1, is_key, part);
+            }
         }
     }
 
     fn send_packet(&mut self, at: usize, is_key: bool, part: u8) {
         let stream = &mut self.streams[at];
         let (publisher, room, kind) = (self.me, self.config.room, stream.kind);
-        let tag = Tag { publisher, room, kind, track: 0, is_key, part, number: stream.number };
+        let (number, parts) = (stream.number, if kind == MediaKind::Audio { 1 } else { VIDEO_PARTS });
+        let frame = number / u32::from(parts);
+        let needs = if is_key { None } else { frame.checked_sub(1) };
+        let tag = Tag { publisher, room, kind, track: 0, encoding: 0, is_key, part, parts, number, frame, needs };
         stream.number += 1;
         let payload = tag.payload(if kind == MediaKind::Audio { 80 } else { 600 + usize::from(part) });
         let is_padded = kind == MediaKind::Video && self.config.padding > 0;

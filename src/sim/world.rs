@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use super::access::Access;
 use super::media::{PeerNo, Received};
 use super::net::{Nat, private_address};
 use super::oracle::Oracle;
@@ -23,6 +24,7 @@ use crate::proto::dtls::DtlsConfig;
 use crate::proto::link::{Link, LinkConfig};
 use crate::room::api::{CloseReason, JoinError, JoinRequest, Listening, Notice, PeerControl, RequestError};
 use crate::room::hub::{Hub, HubConfig};
+use crate::room::impair::{BadNetwork, ImpairError};
 use crate::worker::command::{Command, Event, WorkerReport};
 use crate::worker::core::WorkerCore;
 use crate::worker::lane::Lanes;
@@ -117,8 +119,8 @@ struct Worker {
 struct Seat {
     id: PeerId,
     endpoint: Box<dyn Endpoint>,
-    up: Link,
-    down: Link,
+    up: Access,
+    down: Access,
     notices: Vec<(Instant, Notice)>,
     is_gone: bool,
 }
@@ -215,8 +217,8 @@ impl World {
         self.seats.push(Seat {
             id: entered.peer,
             endpoint: Box::new(make(self.now, peer, private_address(peer))),
-            up: Link::new(LinkConfig::default()),
-            down: Link::new(LinkConfig::default()),
+            up: Access::new(LinkConfig::default()),
+            down: Access::new(LinkConfig::default()),
             notices: Vec::new(),
             is_gone: false,
         });
@@ -270,8 +272,22 @@ impl World {
         self.dispatch();
     }
 
+    /// As an administrator does: the server itself makes the peer's network bad.
+    pub fn impair(&mut self, room: &str, peer: PeerNo, network: BadNetwork) -> Result<(), ImpairError> {
+        let name = self.seats[peer.0].id.to_string();
+        let result = self.hub.impair(room, &name, network);
+        self.dispatch();
+        result
+    }
+
     /// The peer's links, to and from the server.
     pub fn links(&mut self, peer: PeerNo) -> (&mut Link, &mut Link) {
+        let (up, down) = self.accesses(peer);
+        (&mut up.link, &mut down.link)
+    }
+
+    /// The same with what happens on them over time.
+    pub fn accesses(&mut self, peer: PeerNo) -> (&mut Access, &mut Access) {
         let seat = &mut self.seats[peer.0];
         (&mut seat.up, &mut seat.down)
     }

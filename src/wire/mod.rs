@@ -1,7 +1,9 @@
 //! Bytes to values and back: no state, no clock, no allocation while parsing a datagram, no panicking index.
 
 pub(crate) mod be;
+pub(crate) mod bits;
 pub mod class;
+pub mod dependency;
 pub mod payload;
 pub mod rtcp;
 pub mod rtp;

@@ -12,6 +12,7 @@ use crate::base::train::TrainNumbers;
 use crate::crypto::srtp::SrtpSuite;
 use crate::forward::speaker::Activity;
 use crate::proto::ice::LocalCredentials;
+use crate::proto::link::LinkConfig;
 use crate::session::negotiate::RemoteTransport;
 use crate::session::peer::EndReason;
 use crate::session::stats::{EgressReport, IngressReport};
@@ -52,6 +53,15 @@ impl Ticket {
     }
 }
 
+/// What is wrong with a peer's network on purpose; a direction without a link is left alone.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Impairments {
+    /// From the peer to us.
+    pub up: Option<LinkConfig>,
+    /// From us to the peer.
+    pub down: Option<LinkConfig>,
+}
+
 /// Control to worker.
 #[derive(Clone, Debug)]
 pub enum Command {
@@ -87,6 +97,13 @@ pub enum Command {
     CloseTrack {
         /// Which.
         track: TrackKey,
+    },
+    /// From now on the session's datagrams pass such links.
+    Impair {
+        /// Whose.
+        session: SessionKey,
+        /// Instead of those before.
+        impairments: Impairments,
     },
     /// Answer checks with these credentials and say so: the server checks its own ports with them.
     SelfCheck(LocalCredentials),

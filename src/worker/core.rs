@@ -3,7 +3,8 @@
 //! Owns: the sessions and tracks that live on this core. Promises: the same input at the same times gives the same
 //! output; no input stops it. Forbids: sockets and clocks; the simulator drives the very same core.
 //!
-//! Its methods lie beside this file: `forward` (fresh packets), `stun` (checks, questions), `report` (for people).
+//! Its methods lie beside this file: `forward` (fresh packets), `stun` (checks, questions), `report` (for people), `shim`
+//! (bad networks on purpose).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use super::hold::Hold;
 use super::job::Jobs;
 use super::lane::Lanes;
 use super::seats::{Seat, Seats, State};
+use super::shim::Shim;
 use super::stun::Questions;
 use super::timers::Timers;
 use super::voices::Voices;
@@ -50,7 +52,7 @@ const SENDS_DUE_MAX: usize = 8192;
 pub struct WorkerCore {
     pub(super) id: WorkerId,
     dtls: Arc<DtlsConfig>,
-    rng: StdRng,
+    pub(super) rng: StdRng,
     pub(super) seats: Seats,
     pub(super) tracks: Tracks,
     pub(super) table: SharedTable,
@@ -82,6 +84,8 @@ pub struct WorkerCore {
     voices_at: Option<Instant>,
     pub(super) has_told_voices: bool,
     report_at: Option<Instant>,
+    /// Impaired links, while there are any.
+    pub(super) shim: Option<Box<Shim>>,
     is_stopped: bool,
 }
 
@@ -115,6 +119,7 @@ impl WorkerCore {
             voices_at: None,
             has_told_voices: false,
             report_at: None,
+            shim: None,
             is_stopped: false,
         }
     }
@@ -171,6 +176,7 @@ impl WorkerCore {
                 self.schedule(session);
             }
             Command::Close { session } => self.close(session, tx),
+            Command::Impair { session, impairments } => self.set_impairments(session, impairments),
             Command::CloseTrack { track } => {
                 self.voices.forget(track);
                 self.tracks.remove(track);
@@ -194,6 +200,9 @@ impl WorkerCore {
             self.past.add(&session.counters);
         }
         self.timers.clear(key);
+        if let Some(shim) = &mut self.shim {
+            shim.remove(key);
+        }
     }
 
     /// Whether there is as much to forward as may be; what else came waits where it is.
@@ -204,6 +213,13 @@ impl WorkerCore {
     /// One UDP datagram from a socket.
     pub fn handle_datagram(&mut self, now: Instant, datagram: RxDatagram<'_>, tx: &mut TxBatch) {
         self.backlog.handle_datagram(now, datagram.waited);
+        if self.shim.is_none() || !self.impair_received(now, &datagram) {
+            self.demux_counted(now, datagram, tx);
+        }
+    }
+
+    /// The same, behind the impaired links.
+    pub(super) fn demux_counted(&mut self, now: Instant, datagram: RxDatagram<'_>, tx: &mut TxBatch) {
         if let Err(discard) = self.demux(now, datagram, false, tx) {
             self.discards.count(discard);
         }
@@ -274,7 +290,7 @@ impl WorkerCore {
         let (key_of_track, is_video) = (media.track, media.kind == MediaKind::Video);
         let encoding = media.packet.meta.encoding;
         let is_first_to_wait = track.waiting() == 0;
-        let is_kept = admitted.is_ok() && track.insert(media.packet);
+        let is_kept = admitted.is_ok() && track.insert(now, media.packet);
         self.due_sends += if is_kept { track.fanout } else { 0 };
         if is_kept && is_first_to_wait {
             self.dirty.push(key_of_track);
@@ -377,7 +393,10 @@ impl WorkerCore {
             let Some(session) = self.seats.session_mut(key) else { continue };
             self.effects.clear();
             let event = session.handle_timeout(now, &self.tracks, &mut self.effects, tx);
-            if let Ok((egress, outlet)) = session.departures() {
+            // Who has packets in a batch that was full gets those first.
+            if self.departure.session() != Some(key)
+                && let Ok((egress, outlet)) = session.departures()
+            {
                 let ways = (egress, &outlet);
                 let resent = self.paced.drain(now, &self.tracks, ways, &mut self.discards, tx);
                 session.counters.retransmissions += resent;
@@ -386,6 +405,7 @@ impl WorkerCore {
             self.handle_effects();
             self.schedule_from(key, Some(now + DEADLINE_STEP_MIN));
         }
+        self.release_received(now, tx);
         self.flush_keyframes(now, tx);
         self.poll_questions(now, tx);
         if self.voices_at.is_none_or(|at| now >= at) {
@@ -450,6 +470,7 @@ impl WorkerCore {
             .chain(self.voices_at)
             .chain(self.report_at)
             .chain(self.questions.next())
+            .chain(self.shim.as_ref().and_then(|shim| shim.next_timeout()))
             .min()
     }
 

@@ -23,6 +23,8 @@ pub struct Departure {
     admitted: Vec<Admitted>,
     due: Vec<Due>,
     arranger: Arranger,
+    /// What waited, before it is sorted.
+    scratch: Vec<(Admitted, Due)>,
     /// Places of the arranger that are written.
     written: usize,
     /// What trains may cost.
@@ -40,6 +42,7 @@ impl Default for Departure {
             admitted: Vec::with_capacity(PACKETS_MAX),
             due: Vec::with_capacity(PACKETS_MAX),
             arranger: Arranger::default(),
+            scratch: Vec::with_capacity(PACKETS_MAX),
             written: 0,
             limits: TrainLimits::default(),
             packets: 0,
@@ -120,12 +123,16 @@ impl Departure {
             }
         }
         self.clear();
-        while self.admitted.len() < self.room().min(tx.room())
-            && let Some((admitted, due)) = egress.next_waiting(now)
+        self.scratch.clear();
+        while self.scratch.len() < PACKETS_MAX.min(tx.room())
+            && let Some(next) = egress.next_waiting(now)
         {
-            self.admitted.push(admitted);
-            self.due.push(due);
+            self.scratch.push(next);
         }
+        // They waited in the order they came; the arranger takes stream by stream.
+        self.scratch.sort_unstable_by_key(|(admitted, due)| (due.stream, admitted.index()));
+        self.admitted.extend(self.scratch.iter().map(|(admitted, _)| *admitted));
+        self.due.extend(self.scratch.iter().map(|(_, due)| *due));
         self.order(egress);
         self.write(now, tracks, (egress, outlet), discards, tx);
         while tx.has_room() && egress.is_padding_due(now) && egress.write_padding(now, tracks, outlet, tx) {}

@@ -193,7 +193,7 @@ impl WorkerCore {
             match item {
                 LaneItem::Media { track, kind, meta, ext_len, payload_len, mut buffer } => {
                     let (exts, payload) = buffer.bytes(ext_len + payload_len).split_at(usize::from(ext_len));
-                    self.handle_lane_media(&table, track, kind, Packet { meta, exts, payload });
+                    self.handle_lane_media(now, &table, track, kind, Packet { meta, exts, payload });
                     self.lanes.give_back(buffer);
                 }
                 LaneItem::Datagram { path, len, mut buffer } => {
@@ -207,7 +207,14 @@ impl WorkerCore {
         self.flush_keyframes(now, tx);
     }
 
-    fn handle_lane_media(&mut self, table: &FanoutTable, key: TrackKey, kind: MediaKind, packet: Packet<'_>) {
+    fn handle_lane_media(
+        &mut self,
+        now: Instant,
+        table: &FanoutTable,
+        key: TrackKey,
+        kind: MediaKind,
+        packet: Packet<'_>,
+    ) {
         // A packet of a track that ended meanwhile must not bring it back.
         if table.route(key).is_none() {
             self.discards.count(Discard::StaleRoute);
@@ -215,7 +222,7 @@ impl WorkerCore {
         }
         let track = self.tracks.ensure(key, kind);
         let is_first_to_wait = track.waiting() == 0;
-        if !track.insert(packet) {
+        if !track.insert(now, packet) {
             self.discards.count(Discard::TooOld);
             return;
         }
@@ -246,6 +253,8 @@ impl WorkerCore {
             if !stream.keyframe.poll(now) {
                 return stream.keyframe.next_timeout(now).is_some();
             }
+            // A request that gets lost is repeated.
+            let waits = stream.keyframe.next_timeout(now).is_some();
             match track.home {
                 Some((session, mline)) => {
                     if let Some(session) = self.seats.session_mut(session) {
@@ -259,7 +268,7 @@ impl WorkerCore {
                     }
                 }
             }
-            false
+            waits
         });
         self.keyframes = keyframes;
     }
@@ -327,12 +336,12 @@ mod tests {
         let (mut core, _) = two_cores(plan.shared());
         let mut tx = TxBatch::with_capacity(8);
         let table = core.table.load();
-        core.handle_lane_media(&table, TRACK, MediaKind::Audio, packet(1000));
+        core.handle_lane_media(clock::now(), &table, TRACK, MediaKind::Audio, packet(1000));
         assert!(core.forward(clock::now(), &mut tx));
         for _ in 0..100 {
-            core.handle_lane_media(&table, TRACK, MediaKind::Audio, packet(1000 - 128));
+            core.handle_lane_media(clock::now(), &table, TRACK, MediaKind::Audio, packet(1000 - 128));
         }
-        core.handle_lane_media(&table, TRACK, MediaKind::Audio, packet(1001));
+        core.handle_lane_media(clock::now(), &table, TRACK, MediaKind::Audio, packet(1001));
         assert_eq!(core.dirty, [TRACK]);
     }
 
@@ -373,3 +382,7 @@ mod tests {
         assert_eq!(core.seats.by_ufrag(ufrags[1]), Some(latter), "the old end comes too late to matter");
     }
 }
+
+#[cfg(test)]
+#[path = "slice_tests.rs"]
+mod slice_tests;

@@ -11,8 +11,8 @@ use crate::base::format::MediaKind;
 use crate::base::ids::{SessionKey, TrackKey};
 use crate::forward::table::Subscriber;
 
-/// Datagrams sent in one go: a third of a millisecond of work, about what a turn costs that reads as many. Fewer would make
-/// shorter trains, as more is planned apart; more would be felt by those who wait, several slices where several jobs are long.
+/// Datagrams sent in one go: half a millisecond of work or a little more, as much as a turn may spend on reading. Fewer
+/// would make shorter trains, as more is planned apart; more would be felt by those who wait for a slice or two.
 pub const SLICE_SENDS: usize = 512;
 /// A track that makes so many sends at once has a job to itself, so that what is planned with it need not wait for all of
 /// it. What is less is worth more in one train with the subscriber's other packets.
@@ -177,5 +177,48 @@ impl Jobs {
     /// Datagrams not taken up yet, about.
     pub fn left(&self) -> usize {
         self.queue.iter().map(|job| job.left).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(jobs: &mut Jobs, tracks: &[(u32, usize)]) {
+        let subscriber = Subscriber { session: SessionKey { index: 0, epoch: 0 }, mline: 0 };
+        jobs.begin();
+        for (index, packets) in tracks {
+            jobs.add((TrackKey { index: *index, epoch: 0 }, MediaKind::Video), *packets, &[subscriber]);
+        }
+        jobs.end();
+    }
+
+    fn pop(jobs: &mut Jobs) -> (Job, Vec<u32>) {
+        let job = jobs.pop().expect("a job");
+        let tracks = job.tracks().iter().map(|track| track.index).collect();
+        (job, tracks)
+    }
+
+    #[test]
+    fn small_tracks_go_together_and_large_ones_behind_them_on_their_own() {
+        let mut jobs = Jobs::default();
+        plan(&mut jobs, &[(0, OWN_JOB_SENDS_MIN), (1, 1), (2, OWN_JOB_SENDS_MIN), (3, OWN_JOB_SENDS_MIN - 1)]);
+        assert_eq!(jobs.left(), 3 * OWN_JOB_SENDS_MIN);
+        assert_eq!([(); 3].map(|()| pop(&mut jobs).1), [vec![1, 3], vec![0], vec![2]]);
+        plan(&mut jobs, &[]);
+        assert!(jobs.is_empty());
+    }
+
+    #[test]
+    fn after_its_slice_a_job_lets_the_others_go_first() {
+        let mut jobs = Jobs::default();
+        (0..2).for_each(|index| plan(&mut jobs, &[(index, 9)]));
+        let (job, tracks) = pop(&mut jobs);
+        jobs.put_back(job, false);
+        assert_eq!(pop(&mut jobs).1, tracks, "its slice goes on");
+        plan(&mut jobs, &[(2, 9)]);
+        let (job, _) = pop(&mut jobs);
+        jobs.put_back(job, true);
+        assert_eq!([(); 2].map(|()| pop(&mut jobs).1), [[2], [1]]);
     }
 }

@@ -10,6 +10,7 @@ mod job;
 pub mod lane;
 mod report;
 pub mod seats;
+pub mod shim;
 mod stun;
 pub mod timers;
 mod voices;

@@ -10,7 +10,7 @@ use tramline::base::format::{Format, MediaKind};
 use tramline::base::ids::{Mid, PeerId, SessionKey, Ssrc, TrackKey};
 use tramline::crypto::srtp::{SrtpKeys, SrtpReceiver, SrtpSender, SrtpSuite};
 use tramline::proto::ice::LocalCredentials;
-use tramline::session::streams::{EgressConfig, IngressConfig, MlineConfig, Payload, StreamsConfig};
+use tramline::session::streams::{Demand, EgressConfig, IngressConfig, MlineConfig, Payload, StreamsConfig};
 use tramline::wire::class::{Class, classify};
 use tramline::wire::rtp::{self, Fixed};
 use tramline::wire::rtp_ext::{Ext, ExtWriter};
@@ -76,7 +76,8 @@ pub fn streams(is_publisher: bool) -> StreamsConfig {
     let mline = |at: usize| {
         let rtx = (at == VIDEO).then_some(RTX_SOURCE);
         let ingress = IngressConfig::single(TRACKS[at], vec![(SOURCES[at], rtx)]);
-        let egress = EgressConfig { ssrc: SENT[at], rtx_ssrc: SENT_RTX, track: Some(TRACKS[at]) };
+        let egress =
+            EgressConfig { ssrc: SENT[at], rtx_ssrc: SENT_RTX, track: Some(TRACKS[at]), demand: Demand::default() };
         Some(MlineConfig {
             mid: Mid::new(&[b'0' + at as u8]).unwrap(),
             kind: if at == AUDIO { MediaKind::Audio } else { MediaKind::Video },
@@ -138,6 +139,8 @@ impl Peer {
         // VP8 payload descriptor with S=1, then the P bit: 0 is a keyframe (RFC 7741 §4.2, §4.3).
         payload[0] = 0x10;
         payload[1] = u8::from(!is_keyframe);
+        // RFC 6386 §9.1: the start code of a key frame.
+        payload[4..7].copy_from_slice(&[0x9d, 0x01, 0x2a]);
         self.packet(mline, PTS[mline], SOURCES[mline], self.timestamps[mline], &payload)
     }
 

@@ -27,17 +27,20 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("runtime", &["base", "net", "worker"]),
     ("telemetry", &["base", "config"]),
     // The packet path is reached through commands only. `telemetry`: a room fills in the snapshot that metrics show.
-    // `proto::ice`, `session::feedback`: credentials and CNAME are made where the session is opened.
+    // `proto::ice`, `session::feedback`: credentials and CNAME are made where the session is opened. `proto::link`: what
+    // an administrator may do to a peer's network.
     (
         "room",
         &[
             "base",
             "wire::sdp",
             "proto::ice",
+            "proto::link",
             "forward",
             "session::negotiate",
             "session::feedback",
             "session::stats",
+            "session::streams",
             "worker::command",
             "telemetry",
         ],

@@ -24,6 +24,8 @@ pub struct AckedRate {
     window_from_us: Option<i64>,
     bytes: u64,
     bps: Option<f64>,
+    /// The last sample.
+    last: f64,
     /// The sample before, if it lay far off.
     suspect: Option<f64>,
 }
@@ -51,12 +53,18 @@ impl AckedRate {
         self.suspect = None;
     }
 
+    /// The rate, or the last sample if that is lower: when a path got worse this is the truth earlier.
+    pub fn least_bps(&self) -> Option<f64> {
+        self.bps.map(|bps| bps.min(self.last))
+    }
+
     /// The rate, once there is one.
     pub fn bps(&self) -> Option<f64> {
         self.bps
     }
 
     fn sample(&mut self, sample: f64) {
+        self.last = sample;
         let Some(bps) = self.bps else {
             self.bps = Some(sample);
             return;

@@ -13,13 +13,27 @@ use super::{ESTIMATE_MAX_BPS, ESTIMATE_MIN_BPS};
 const BETA: f64 = 0.85;
 
 /// The rate after overuse when a queue has to empty...
-const DRAIN_SHARE_MIN: f64 = 0.5;
+const DRAIN_SHARE_MIN: f64 = 0.35;
 
 /// ... within about this time.
 const DRAIN_US: f64 = 800_000.0;
 
-/// A queue that is regarded as empty.
+/// The rate after overuse is this share at least where the application sends much less than it may.
+const APP_LIMITED_SHARE: f64 = 0.5;
+
+/// A queue that has to empty before the rate may grow, and the one that is regarded as empty.
+const QUEUE_LONG_US: u64 = 50_000;
 const QUEUE_EMPTY_US: u64 = 15_000;
+
+/// A queue that we stopped feeding has lost so much of its length after this time (and the time that the news of it
+/// take), or it is not ours: the path got longer, or others fill it.
+const DRAIN_PATIENCE_US: u64 = 1_600_000;
+const NOT_DRAINED_SHARE: f64 = 0.7;
+
+/// A queue that stands for so long is overuse, though the delay rises no more: a full queue has no gradient. One decrease
+/// per this time, so that a flow which fills the queue on purpose does not starve us before it counts as part of the path.
+const QUEUE_STANDS_US: u64 = 70_000;
+const QUEUE_DECREASE_US: u64 = 1_000_000;
 
 /// Growth per second where the capacity is not known (draft §6: 8 %).
 const GROWTH: f64 = 1.08;
@@ -51,12 +65,24 @@ pub struct Observed {
     pub usage: Usage,
     /// What got through.
     pub acked_bps: Option<f64>,
+    /// The same, or less where it just fell.
+    pub acked_least_bps: Option<f64>,
     /// The queue that stands on the path.
     pub queue_us: u64,
     /// Round trip.
     pub rtt_us: Option<u64>,
     /// Too little is sent to learn from it.
     pub is_app_limited: bool,
+}
+
+/// A queue is being emptied.
+#[derive(Clone, Copy, Debug)]
+struct Drain {
+    /// What the path carried when the queue was found.
+    carried_bps: f64,
+    since_us: u64,
+    /// The longest it was.
+    most_us: u64,
 }
 
 /// The rate control.
@@ -66,15 +92,14 @@ pub struct Aimd {
     link: LinkCapacity,
     updated_us: u64,
     decreased_us: Option<u64>,
-    /// Where to return to when the queue is empty, and until when to wait for that.
-    after_drain: Option<(f64, u64)>,
+    drain: Option<Drain>,
 }
 
 impl Aimd {
     /// Begins at this rate.
     pub fn new(now_us: u64, bps: f64) -> Self {
         let link = LinkCapacity::default();
-        Self { bps, link, updated_us: now_us, decreased_us: None, after_drain: None }
+        Self { bps, link, updated_us: now_us, decreased_us: None, drain: None }
     }
 
     /// The rate.
@@ -89,57 +114,78 @@ impl Aimd {
 
     /// A queue is being emptied.
     pub fn is_draining(&self) -> bool {
-        self.after_drain.is_some()
+        self.drain.is_some()
     }
 
     /// A better source knows the rate: a probe, or what it was before an outage.
     pub fn set(&mut self, now_us: u64, bps: f64) {
         self.bps = bps.clamp(ESTIMATE_MIN_BPS, ESTIMATE_MAX_BPS);
         self.updated_us = now_us;
-        self.after_drain = None;
+        self.drain = None;
         if bps > self.link.upper_bps() {
             self.link = LinkCapacity::default();
         }
     }
 
-    /// A feedback came.
-    pub fn update(&mut self, now_us: u64, observed: Observed) {
+    /// A feedback came. `true`: the queue seen is not ours, so it is no queue.
+    pub fn update(&mut self, now_us: u64, observed: Observed) -> bool {
+        let is_path = observed.usage != Usage::Over && self.follow_drain(now_us, observed.queue_us);
         match observed.usage {
             Usage::Over => self.decrease(now_us, observed),
-            _ if self.wait_for_drain(now_us, observed.queue_us) => {}
+            _ if self.drain.is_some() || is_path => {}
+            Usage::Normal if self.has_standing_queue(now_us, observed) => self.decrease(now_us, observed),
             Usage::Under => {}
             Usage::Normal => self.increase(now_us, observed),
         }
         self.updated_us = now_us;
         self.bps = self.bps.clamp(ESTIMATE_MIN_BPS, ESTIMATE_MAX_BPS);
+        is_path
     }
 
     fn decrease(&mut self, now_us: u64, observed: Observed) {
         let rtt_us = observed.rtt_us.unwrap_or(RTT_DEFAULT_US);
-        let acked = observed.acked_bps.unwrap_or(self.bps * 0.5);
+        let acked = observed.acked_least_bps.unwrap_or(self.bps * 0.5);
         let is_recent = self.decreased_us.is_some_and(|at| now_us - at < rtt_us.clamp(10_000, 200_000));
-        if is_recent && acked > self.bps * 0.5 {
+        if is_recent && (acked > self.bps * 0.5 || observed.is_app_limited) {
             return;
         }
-        self.link.handle_overuse(acked);
+        // Once we send less than the path carries, what gets through is our own choice and no measure.
+        let measured = self.drain.filter(|_| acked >= self.bps).map(|drain| drain.carried_bps);
+        let carried = measured.unwrap_or(acked);
+        self.link.handle_overuse(carried);
         let share = (1.0 - observed.queue_us as f64 / DRAIN_US).clamp(DRAIN_SHARE_MIN, BETA);
-        let target = acked.min(self.link.upper_bps()) * share;
-        if share < BETA {
-            self.after_drain = Some((acked * BETA, now_us + 2 * DRAIN_US as u64));
+        let target = carried * share;
+        if observed.queue_us > QUEUE_LONG_US {
+            self.drain = Some(Drain { carried_bps: carried, since_us: now_us, most_us: observed.queue_us });
         }
-        // What is limited by its source may get through at far less than the path carries.
-        self.bps = self.bps.min(target);
+        // Where little is sent, what gets through is no measure either: step by step, for it may have been jitter.
+        let least = if observed.is_app_limited { self.bps * APP_LIMITED_SHARE } else { 0.0 };
+        self.bps = self.bps.min(target.max(least));
         self.decreased_us = Some(now_us);
     }
 
-    fn wait_for_drain(&mut self, now_us: u64, queue_us: u64) -> bool {
-        let Some((return_bps, until_us)) = self.after_drain else { return false };
-        if queue_us > QUEUE_EMPTY_US && now_us < until_us {
-            return true;
+    fn has_standing_queue(&self, now_us: u64, observed: Observed) -> bool {
+        let is_early = self.decreased_us.is_some_and(|at| now_us - at < QUEUE_DECREASE_US);
+        observed.queue_us > QUEUE_STANDS_US && !is_early
+    }
+
+    /// Returns to the rate measured when the queue is empty; `true` when it does not empty though we let it.
+    fn follow_drain(&mut self, now_us: u64, queue_us: u64) -> bool {
+        let Some(drain) = &mut self.drain else { return false };
+        drain.most_us = drain.most_us.max(queue_us);
+        let is_empty = queue_us <= QUEUE_EMPTY_US;
+        // What we see of it was sent as long ago as it is long.
+        if !is_empty && now_us - drain.since_us < DRAIN_PATIENCE_US + 2 * queue_us {
+            return false;
         }
-        self.after_drain = None;
-        self.bps = self.bps.max(return_bps);
-        false
+        let is_path = queue_us as f64 > NOT_DRAINED_SHARE * drain.most_us as f64;
+        if !is_empty && !is_path {
+            (drain.since_us, drain.most_us) = (now_us, queue_us);
+            return false;
+        }
+        self.bps = self.bps.max(drain.carried_bps * BETA);
+        self.drain = None;
+        !is_empty
     }
 
     fn increase(&mut self, now_us: u64, observed: Observed) {
@@ -214,15 +260,22 @@ mod tests {
 
     fn observed(usage: Usage, acked_bps: f64) -> Observed {
         let (queue_us, rtt_us) = (0, Some(50_000));
-        Observed { usage, acked_bps: Some(acked_bps), queue_us, rtt_us, is_app_limited: false }
+        let acked_bps = Some(acked_bps);
+        Observed { usage, acked_bps, acked_least_bps: acked_bps, queue_us, rtt_us, is_app_limited: false }
+    }
+
+    fn run(aimd: &mut Aimd, steps: std::ops::Range<u64>, step_us: u64, observed: Observed) {
+        for step in steps {
+            aimd.update(step * step_us, observed);
+        }
     }
 
     #[test]
     fn it_grows_while_the_delay_stands_still_and_not_beyond_what_is_proved() {
         let mut aimd = Aimd::new(0, 1e6);
-        (1..=20).for_each(|step| aimd.update(step * 50_000, observed(Usage::Normal, 1e6)));
+        run(&mut aimd, 1..21, 50_000, observed(Usage::Normal, 1e6));
         assert!((1.07e6..1.09e6).contains(&aimd.bps()), "{}", aimd.bps());
-        (21..=400).for_each(|step| aimd.update(step * 50_000, observed(Usage::Normal, 1e6)));
+        run(&mut aimd, 21..401, 50_000, observed(Usage::Normal, 1e6));
         assert_eq!(aimd.bps(), 1.51e6);
         aimd.update(21_000_000, observed(Usage::Normal, 0.1e6));
         assert_eq!(aimd.bps(), 1.51e6);
@@ -243,6 +296,25 @@ mod tests {
     }
 
     #[test]
+    fn who_sends_little_loses_half_at_most_at_once() {
+        let mut aimd = Aimd::new(0, 4e6);
+        let limited = Observed { is_app_limited: true, ..observed(Usage::Over, 0.3e6) };
+        aimd.update(100_000, limited);
+        aimd.update(120_000, limited);
+        assert_eq!(aimd.bps(), 2e6);
+        run(&mut aimd, 2..20, 100_000, limited);
+        assert_eq!(aimd.bps(), 0.255e6);
+    }
+
+    #[test]
+    fn a_full_queue_is_overuse_though_its_delay_stands_still() {
+        let mut aimd = Aimd::new(0, 2e6);
+        let full = Observed { queue_us: 200_000, ..observed(Usage::Normal, 2e6) };
+        aimd.update(100_000, full);
+        assert_eq!((aimd.bps(), aimd.is_draining()), (1.5e6, true));
+    }
+
+    #[test]
     fn a_queue_is_emptied_first() {
         let mut aimd = Aimd::new(0, 2e6);
         aimd.update(100_000, Observed { queue_us: 300_000, ..observed(Usage::Over, 1e6) });
@@ -251,5 +323,14 @@ mod tests {
         assert_eq!((aimd.bps(), aimd.is_draining()), (0.625e6, true));
         aimd.update(900_000, Observed { queue_us: 10_000, ..observed(Usage::Under, 0.7e6) });
         assert_eq!((aimd.bps(), aimd.is_draining()), (0.85e6, false));
+    }
+
+    #[test]
+    fn a_queue_that_does_not_empty_is_the_path() {
+        let mut aimd = Aimd::new(0, 2e6);
+        let long = Observed { queue_us: 200_000, ..observed(Usage::Normal, 1e6) };
+        let answers: Vec<bool> = (1..22).map(|step| aimd.update(step * 100_000, long)).collect();
+        assert_eq!(answers.iter().position(|is_path| *is_path), Some(20));
+        assert_eq!(aimd.bps(), 0.85e6);
     }
 }

@@ -46,6 +46,15 @@ const CALM_QUEUE_US: u64 = 30_000;
 /// A probe goes above what is wanted by this, so that the estimate leaves the allocation some room.
 const GOAL_FACTOR: f64 = 1.2;
 
+/// While media shows what the path carries, one probe raises the estimate by no more than this factor, which grows with
+/// each that succeeds in a row.
+const RAISE_MIN: f64 = 1.2;
+const RAISE_MAX: f64 = 2.0;
+const RAISE_GROWTH: f64 = 1.25;
+
+/// A decrease so soon after a raise by a probe was caused by it.
+const RAISED_US: u64 = 1_500_000;
+
 /// Weight of a new sample of the round trip.
 const RTT_GAIN: f64 = 0.125;
 
@@ -65,6 +74,10 @@ pub struct Control {
     start_bps: f64,
     goal_bps: f64,
     remb_bps: Option<f64>,
+    /// When a probe raised the estimate last.
+    raised_us: Option<u64>,
+    /// Factor by which the next one may.
+    raise: f64,
     rtt_us: Option<f64>,
     clock: Option<FeedbackClock>,
     /// The first packet sent after the last feedback.
@@ -104,6 +117,8 @@ impl Control {
             start_bps,
             goal_bps: goal(wanted_max_bps),
             remb_bps: None,
+            raised_us: None,
+            raise: RAISE_MIN,
             rtt_us: None,
             clock: None,
             unanswered_since_us: None,
@@ -113,7 +128,8 @@ impl Control {
 
     /// A packet left.
     pub fn handle_sent(&mut self, now_us: u64, twcc_seq: u16, bytes: usize, what: Sending, probe: Option<u32>) {
-        let tag = probe.map_or(0, tag);
+        // While a probe runs all that leaves adds to it.
+        let tag = probe.map(tag).or(self.probes.running_tag()).unwrap_or(0);
         self.log.insert(now_us, twcc_seq, bytes, tag);
         self.unanswered_since_us.get_or_insert(now_us);
         if what != Sending::Padding {
@@ -313,8 +329,15 @@ impl Control {
         let usage = self.trendline.usage();
         while let Some(result) = self.clusters.poll_result(self.probes.running_tag()) {
             let before_bps = self.aimd.bps();
-            if usage != Usage::Over && result.bps > before_bps {
-                self.aimd.set(now_us, result.bps);
+            // Where media fills the path it may share it: a burst finds the others' part, too.
+            let most_bps = if self.is_proved() { before_bps * self.raise } else { ESTIMATE_MAX_BPS };
+            let bps = result.bps.min(most_bps);
+            if usage != Usage::Over && bps > before_bps {
+                self.aimd.set(now_us, bps);
+                self.raised_us = Some(now_us);
+                self.raise = (self.raise * RAISE_GROWTH).min(RAISE_MAX);
+            } else {
+                self.raise = RAISE_MIN;
             }
             self.probes.handle_result(now_us, result.probed_bps, result.bps, before_bps, self.goal_bps);
         }
@@ -322,14 +345,24 @@ impl Control {
         let observed = Observed {
             usage,
             acked_bps: self.acked.bps(),
+            acked_least_bps: self.acked.least_bps(),
             queue_us: self.queue.queue_us(),
             rtt_us: self.rtt_us(),
             is_app_limited: self.is_app_limited(),
         };
-        self.aimd.update(now_us, observed);
-        if self.aimd.decreased_us() != decreased_us {
-            self.probes.handle_decrease(now_us);
+        if self.aimd.update(now_us, observed) {
+            self.queue.restart();
         }
+        if self.aimd.decreased_us() != decreased_us {
+            let was_raised = self.raised_us.take().is_some_and(|at| now_us - at < RAISED_US);
+            self.probes.handle_decrease(now_us, was_raised);
+            self.raise = RAISE_MIN;
+        }
+    }
+
+    /// Media has met the end of the path, and fills it: what it does is better proof than a burst.
+    fn is_proved(&self) -> bool {
+        !self.is_app_limited() && self.aimd.decreased_us().is_some()
     }
 
     fn outage_due_us(&self) -> Option<u64> {

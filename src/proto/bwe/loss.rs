@@ -43,7 +43,8 @@ const PRIOR_GAIN: f64 = 0.1;
 const INHERENT_MIN: f64 = 0.001;
 const INHERENT_MAX: f64 = 0.5;
 
-/// Natural logarithm of the odds at which a limit is dropped at once.
+/// Natural logarithm of the odds at which a limit is taken, and at which it is dropped at once.
+const LIKELIER: f64 = 1.0;
 const SURE: f64 = 3.0;
 
 /// Growth of a limit that is neither confirmed nor refuted, per observation: an eighth per second.
@@ -166,18 +167,19 @@ impl LossBased {
         // What got through, at the share of packets that a link with inherent loss would let through.
         let through_bps = last.bps * (1.0 - last.lost / last.packets.max(1.0)) / (1.0 - self.prior_loss);
         let limit_bps = self.limit_bps.unwrap_or(target_bps);
-        let candidates = [limit_bps, limit_bps * 0.95, through_bps, through_bps * 0.95];
-        let (mut best, mut best_bps) = (f64::NEG_INFINITY, limit_bps);
-        for bps in candidates {
-            let bps = bps.clamp(ESTIMATE_MIN_BPS, limit_bps);
-            let (likelihood, _) = self.explain(bps);
+        let (mut best, mut best_bps, mut best_inherent) = (f64::NEG_INFINITY, limit_bps, inherent);
+        // Only what lies below the rates just sent can explain a loss by them.
+        for bps in [through_bps, through_bps * 0.95] {
+            let bps = bps.clamp(ESTIMATE_MIN_BPS, limit_bps.max(ESTIMATE_MIN_BPS));
+            let (likelihood, inherent) = self.explain(bps);
             if likelihood > best {
-                (best, best_bps) = (likelihood, bps);
+                (best, best_bps, best_inherent) = (likelihood, bps, inherent);
             }
         }
-        if best > unlimited {
+        if best > unlimited + LIKELIER {
             // Below half at once would be more than one observation can tell.
             self.limit_bps = Some(best_bps.max(limit_bps * 0.5));
+            self.prior_loss += PRIOR_GAIN * (best_inherent - self.prior_loss);
         } else {
             self.prior_loss += PRIOR_GAIN * (inherent - self.prior_loss);
             self.release(target_bps, unlimited - best > SURE);

@@ -25,6 +25,8 @@ mod loss;
 mod probes;
 mod queue;
 mod sent;
+#[cfg(test)]
+mod tests;
 mod trendline;
 
 use std::time::{Duration, Instant};
@@ -52,8 +54,9 @@ pub enum Sending {
     Padding,
 }
 
-/// A cluster of packets to send at a rate: of what waits, else of padding. It ends when `bytes` *and* `packets` of it were
-/// given to [`Estimator::handle_sent`] with its `id`.
+/// A cluster of packets to send at a rate: of what waits, else of padding in packets of about `bytes / packets`. While it
+/// runs nothing else should leave. It ends when `bytes` *and* `packets` of it were given to [`Estimator::handle_sent`]
+/// with its `id`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Probe {
     /// Names it.

@@ -20,7 +20,10 @@ const FURTHER_SHARE: f64 = 0.7;
 
 /// Between probes while they find something; after one that did not, the pause is doubled up to the longest.
 const PAUSE_US_MIN: u64 = 750_000;
-const PAUSE_US_MAX: u64 = 2_500_000;
+const PAUSE_US_MAX: u64 = 2_000_000;
+
+/// The longest pause after probes that led to overuse.
+const PAUSE_US_HARMFUL: u64 = 8_000_000;
 
 /// After a decrease the path is left alone for this time.
 const AFTER_DECREASE_US: u64 = 1_000_000;
@@ -47,6 +50,8 @@ pub struct Probes {
     running: Option<Running>,
     next_us: u64,
     pause_us: u64,
+    /// The pause after the last decrease, if probes were its cause.
+    harm_us: u64,
 }
 
 /// The one that is being sent.
@@ -83,11 +88,12 @@ impl Probes {
         self.next_us = self.next_us.min(now_us);
     }
 
-    /// The rate was lowered: wait.
-    pub fn handle_decrease(&mut self, now_us: u64) {
+    /// The rate was lowered: wait, and longer if a probe had raised it too much.
+    pub fn handle_decrease(&mut self, now_us: u64, was_raised: bool) {
         self.pending = [None; 2];
+        self.harm_us = if was_raised { (self.harm_us * 2).clamp(AFTER_DECREASE_US, PAUSE_US_HARMFUL) } else { 0 };
         self.pause_us = PAUSE_US_MIN;
-        self.next_us = self.next_us.max(now_us + AFTER_DECREASE_US);
+        self.next_us = self.next_us.max(now_us + AFTER_DECREASE_US.max(self.harm_us));
     }
 
     /// The path is back from an outage: find out soon whether it carries what it carried.
@@ -193,7 +199,7 @@ mod tests {
         assert_eq!(probes.poll(0, 1e6, 2e6, true).map(|probe| probe.rate_bps), Some(2_000_000));
         assert_eq!(probes.poll(10_000_000, 2e6, 2e6, true), None);
         assert_eq!(probes.next_us(2e6, 2e6), None);
-        probes.handle_decrease(10_000_000);
+        probes.handle_decrease(10_000_000, false);
         assert_eq!(probes.poll(10_500_000, 1e6, 2e6, true), None);
         assert!(probes.poll(11_000_000, 1e6, 2e6, true).is_some());
     }
@@ -210,6 +216,6 @@ mod tests {
                 Some(tick * 10)
             })
             .collect();
-        assert_eq!(times, [750, 2250, 4750, 7250, 9750]);
+        assert_eq!(times, [750, 2250, 4250, 6250, 8250]);
     }
 }

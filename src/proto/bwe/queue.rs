@@ -44,7 +44,7 @@ impl Queue {
         self.queue_us
     }
 
-    /// The other end's clock jumped.
+    /// The other end's clock jumped, or the path changed.
     pub fn restart(&mut self) {
         *self = Self::default();
     }

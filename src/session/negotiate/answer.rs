@@ -1,10 +1,12 @@
 //! The client offers, we answer.
 
-use super::mline::{Mline, State, is_for_layers, is_for_receiving};
+use super::mline::{Mline, State, is_for_simulcast};
 use super::{NegotiateError, Negotiation, RemoteTransport, Role, assign, unusable};
+use crate::base::format::MediaKind;
 use crate::base::ids::Mid;
 use crate::proto::dtls::DtlsRole;
-use crate::wire::sdp::{Description, Media, OriginOut, Setup, Transport};
+use crate::wire::rtp_ext::Ext;
+use crate::wire::sdp::{Description, Media, OriginOut, Setup, SimulcastStream, Transport};
 
 impl Negotiation {
     /// Accepts the client's offer and returns the answer. An offer of ours that is out is dropped: the client's wins.
@@ -109,17 +111,23 @@ fn accept_media(old: Option<Mline>, media: &Media, index: usize, offer: &Descrip
         mline.send_only = false;
     }
     mline.codecs.clone_from(&media.codecs);
-    for codec in &mut mline.codecs {
-        // Our estimates travel as transport-cc.
-        codec.feedback.remb = false;
-        codec.feedback.transport_cc &= mline.peer_sends;
-    }
-    let peer_sends = mline.peer_sends;
-    let wanted = |ext| !is_for_layers(ext) && (peer_sends || !is_for_receiving(ext));
+    mline.simulcast = simulcast(media, mline.peer_sends);
+    mline.rcvr_rtt = media.rcvr_rtt;
+    let wanted = |ext| !is_for_simulcast(ext) || !mline.simulcast.is_empty();
     mline.exts = media.exts.iter().copied().filter(|(_, ext)| wanted(*ext)).collect();
-    mline.ssrcs = if peer_sends { media.ssrcs.clone() } else { Vec::new() };
+    mline.take_sources(media);
     mline.msid.clone_from(&media.msid);
     mline
+}
+
+/// The simulcast we take of an offer: streams of formats we know, where the extensions tell them apart (RFC 8853 §5.5).
+fn simulcast(media: &Media, peer_sends: bool) -> Vec<SimulcastStream> {
+    let has = |wanted| media.exts.iter().any(|(_, ext)| *ext == wanted);
+    if !peer_sends || media.kind != Some(MediaKind::Video) || !has(Ext::Mid) || !has(Ext::Rid) {
+        return Vec::new();
+    }
+    let known = media.codecs.iter().fold(0u128, |bits, codec| bits | 1 << codec.pt);
+    media.simulcast.iter().copied().filter(|stream| stream.pts.is_none_or(|pts| pts & known != 0)).collect()
 }
 
 /// Audio or video over DTLS-SRTP, in the BUNDLE, with rtcp-mux and a codec we know: what an answer takes.

@@ -4,10 +4,10 @@ use super::{IceCredentials, Keys, LocalTransport, Policy, Publication, RemoteTra
 use crate::base::format::MediaKind;
 use crate::base::ids::{Mid, Ssrc, TrackKey};
 use crate::proto::dtls::DtlsRole;
-use crate::session::streams::{EgressConfig, IngressConfig, MlineConfig, Payload};
+use crate::session::streams::{Demand, EgressConfig, EncodingConfig, IngressConfig, MlineConfig, Payload};
 use crate::wire::rtp_ext::Ext;
 use crate::wire::sdp::{
-    Codec, DescriptionOut, Direction, Media, MediaOut, Msid, OriginOut, Setup, SourceOut, TransportOut,
+    Codec, DescriptionOut, Direction, Media, MediaOut, Msid, OriginOut, Setup, SimulcastStream, SourceOut, TransportOut,
 };
 
 /// A whole agreement; cloned, changed and put in place, so that a step is never half taken.
@@ -96,6 +96,12 @@ pub(super) struct Mline {
     pub(super) msid: Msid,
     /// The peer's sources.
     pub(super) ssrcs: Vec<(Ssrc, Option<Ssrc>)>,
+    /// Those of them that are one simulcast.
+    pub(super) sim: Vec<Ssrc>,
+    /// The simulcast that the peer sends by rid.
+    pub(super) simulcast: Vec<SimulcastStream>,
+    /// The peer's offer has `a=rtcp-xr` with `rcvr-rtt`.
+    pub(super) rcvr_rtt: bool,
     /// Our source and our retransmission source, for the m-line's life.
     pub(super) egress: Option<(Ssrc, Ssrc)>,
     /// What we send.
@@ -122,6 +128,9 @@ impl Mline {
             we_send: false,
             msid: Msid::default(),
             ssrcs: Vec::new(),
+            sim: Vec::new(),
+            simulcast: Vec::new(),
+            rcvr_rtt: false,
             egress: None,
             bound: None,
         }
@@ -148,10 +157,19 @@ impl Mline {
         self.peer_receives = false;
         self.we_send = false;
         self.ssrcs.clear();
+        self.sim.clear();
+        self.simulcast.clear();
         self.codecs.clear();
         self.exts.clear();
         self.egress = None;
         self.bound = None;
+    }
+
+    /// What a description of the peer says about its sources.
+    pub(super) fn take_sources(&mut self, media: &Media) {
+        let (ssrcs, sim) = if self.peer_sends { (&*media.ssrcs, &*media.sim) } else { Default::default() };
+        self.ssrcs = ssrcs.to_vec();
+        self.sim = sim.to_vec();
     }
 
     /// A track may be put here without asking the peer.
@@ -173,9 +191,29 @@ impl Mline {
             kind,
             exts: self.exts.clone(),
             payloads: self.codecs.iter().map(payload).collect(),
-            ingress: ingress.filter(|_| self.peer_sends).map(|track| IngressConfig::single(track, self.ssrcs.clone())),
-            egress: egress.map(|(ssrc, rtx_ssrc)| EgressConfig { ssrc, rtx_ssrc, track: self.carried(wanted) }),
+            ingress: ingress
+                .filter(|_| self.peer_sends)
+                .map(|track| IngressConfig { track, encodings: self.encodings() }),
+            egress: egress.map(|(ssrc, rtx_ssrc)| EgressConfig {
+                ssrc,
+                rtx_ssrc,
+                track: self.carried(wanted),
+                demand: Demand::default(),
+            }),
         })
+    }
+
+    /// What the peer's stream, or each of its simulcast, is known by.
+    fn encodings(&self) -> Vec<EncodingConfig> {
+        if !self.simulcast.is_empty() {
+            let named = |stream: &SimulcastStream| EncodingConfig { rid: Some(stream.rid), ssrcs: Vec::new() };
+            return self.simulcast.iter().map(named).collect();
+        }
+        if self.sim.is_empty() {
+            return vec![EncodingConfig { rid: None, ssrcs: self.ssrcs.clone() }];
+        }
+        let of = |main: &Ssrc| self.ssrcs.iter().copied().filter(|(ssrc, _)| ssrc == main).collect();
+        self.sim.iter().map(|ssrc| EncodingConfig { rid: None, ssrcs: of(ssrc) }).collect()
     }
 
     pub(super) fn publication(&self, index: usize, session_id: u64) -> Option<Publication> {
@@ -205,6 +243,8 @@ impl Mline {
             codecs: &self.codecs,
             exts: &self.exts,
             source,
+            simulcast: &self.simulcast,
+            rcvr_rtt: self.rcvr_rtt,
         }
     }
 
@@ -238,12 +278,7 @@ fn payload(codec: &Codec) -> Payload {
     }
 }
 
-/// What belongs only where the peer sends: nobody reads such feedback about what we send yet.
-pub(super) fn is_for_receiving(ext: Ext) -> bool {
-    matches!(ext, Ext::TransportCc | Ext::AbsSendTime)
-}
-
-/// One encoding per m-line: nothing to name by rid.
-pub(super) fn is_for_layers(ext: Ext) -> bool {
+/// What names the streams of a simulcast.
+pub(super) fn is_for_simulcast(ext: Ext) -> bool {
     matches!(ext, Ext::Rid | Ext::RepairedRid)
 }

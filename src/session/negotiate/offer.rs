@@ -1,7 +1,7 @@
 //! We offer, the client answers.
 
 use super::answer::{Side, accept_transport};
-use super::mline::{Mline, State, is_for_receiving};
+use super::mline::{Mline, State, is_for_simulcast};
 use super::{NegotiateError, Negotiation, OFFERED_MLINES_MAX, WantedTrack, assign, unusable};
 use crate::base::format::{Format, MediaKind};
 use crate::base::ids::Mid;
@@ -9,7 +9,7 @@ use crate::wire::rtp_ext::Ext;
 use crate::wire::sdp::{Codec, Description, Media, OriginOut, offered};
 
 /// Extension ids of our offers. 1 to 14 have the one-byte form (RFC 8285 §4.2).
-const EXT_IDS: [(u8, Ext); 11] = [
+const EXT_IDS: [(u8, Ext); 13] = [
     (1, Ext::AudioLevel),
     (2, Ext::AbsSendTime),
     (3, Ext::TransportCc),
@@ -21,6 +21,8 @@ const EXT_IDS: [(u8, Ext); 11] = [
     (9, Ext::VideoTiming),
     (10, Ext::ColorSpace),
     (11, Ext::DependencyDescriptor),
+    (12, Ext::Rid),
+    (13, Ext::RepairedRid),
 ];
 
 impl Negotiation {
@@ -134,12 +136,10 @@ fn describe(state: &mut State) {
         // The first format is what a browser sends: an offer made for other people's tracks must not switch encoders.
         let place = |codec: &Codec| agreed.iter().position(|known| known.format == codec.format);
         mline.codecs.sort_by_key(|codec| place(codec).unwrap_or(usize::MAX));
-        for codec in &mut mline.codecs {
-            codec.feedback.transport_cc &= mline.peer_sends;
-            codec.feedback.remb &= mline.peer_sends;
-        }
-        let peer_sends = mline.peer_sends;
-        let fits = |ext| fits_kind(ext, kind) && (peer_sends || !is_for_receiving(ext));
+        // What the peer offered to send as simulcast stays one. We never ask for one: a page that made no encodings of
+        // its own would be made to send three of them.
+        let is_simulcast = !mline.simulcast.is_empty();
+        let fits = |ext| fits_kind(ext, kind) && (is_simulcast || !is_for_simulcast(ext));
         mline.exts = exts.iter().copied().filter(|(_, ext)| fits(*ext)).collect();
     }
 }
@@ -275,7 +275,9 @@ fn accept_media(mline: &mut Mline, media: &Media, answer: &Description) -> Resul
     if !mline.we_send {
         mline.bound = None;
     }
-    mline.ssrcs = if mline.peer_sends { media.ssrcs.clone() } else { Vec::new() };
+    mline.take_sources(media);
+    let has_rid = mline.peer_sends && mline.exts.iter().any(|(_, ext)| *ext == Ext::Rid);
+    mline.simulcast.retain(|ours| has_rid && media.simulcast.iter().any(|theirs| theirs.rid == ours.rid));
     mline.msid.clone_from(&media.msid);
     Ok(())
 }

@@ -7,6 +7,8 @@
 const ANSWER_TIMEOUT_MS = 10_000;
 const DISCONNECT_GRACE_MS = 1500;
 const RECOVERY_TIMEOUT_MS = 12_000;
+/** Streams of the camera in simulcast, smallest first; without them there is one. */
+const CAMERA_ENCODINGS = undefined;
 
 export class Call {
   #hooks;
@@ -114,7 +116,8 @@ export class Call {
 
   #addLine(source, kind, track, stream) {
     if (track && kind === 'video') track.contentHint = source === 'screen' ? 'detail' : 'motion';
-    const line = this.pc.addTransceiver(track ?? kind, { direction: 'sendonly', streams: [stream] });
+    const sendEncodings = source === 'camera' ? CAMERA_ENCODINGS : undefined;
+    const line = this.pc.addTransceiver(track ?? kind, { direction: 'sendonly', streams: [stream], sendEncodings });
     this.#senders.set(source, line);
   }
 

@@ -33,6 +33,11 @@ export class Grid {
     this.#layout();
   }
 
+  /** The tile with that key, if it is shown. */
+  tile(key) {
+    return this.#tiles.get(key);
+  }
+
   /** Marks the tiles of those who speak, and of the one whom the server says the room listens to. */
   mark(speaking, dominant) {
     for (const tile of this.#tiles.values()) tile.mark(speaking.has(tile.id), tile.id !== null && tile.id === dominant);
@@ -75,6 +80,9 @@ class Tile {
   #avatar = document.createElement('span');
   #name = document.createElement('span');
   #muted = icon('i-mic-off');
+  #facts = document.createElement('span');
+  #reason = document.createElement('span');
+  #quality = document.createElement('p');
 
   constructor(screen) {
     this.screen = screen;
@@ -87,7 +95,11 @@ class Tile {
     this.#muted.setAttribute('role', 'img');
     this.#muted.setAttribute('aria-label', 'microphone off');
     caption.append(this.#muted, this.#name);
-    this.element.append(this.#avatar, this.#video, caption);
+    this.#quality.className = 'quality';
+    this.#facts.className = 'facts';
+    this.#reason.className = 'reason';
+    this.#quality.append(this.#facts, this.#reason);
+    this.element.append(this.#avatar, this.#video, this.#quality, caption);
     // A line without packets yet has a black picture: show the initials until the first frame is there.
     for (const event of ['playing', 'resize', 'emptied']) this.#video.addEventListener(event, () => this.#reveal());
   }
@@ -107,7 +119,15 @@ class Tile {
     this.element.dataset.user = id;
     attach(this.#video, video);
     if (video) this.#video.play().catch(() => {});
+    else this.tell('', '', false);
     this.#reveal();
+  }
+
+  /** What the picture is, and why it is not better; `isNotable`: said without being asked. */
+  tell(facts, reason, isNotable) {
+    if (this.#facts.textContent !== facts) this.#facts.textContent = facts;
+    if (this.#reason.textContent !== reason) this.#reason.textContent = reason;
+    this.#quality.classList.toggle('notable', Boolean(reason) && isNotable);
   }
 
   mark(speaking, dominant) {

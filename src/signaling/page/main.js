@@ -8,6 +8,7 @@
 import { LocalMedia } from './devices.js';
 import { Grid } from './grid.js';
 import { Lobby, drawButton, drawCamera, drawMicrophone, toggleCamera, toggleMicrophone } from './lobby.js';
+import { Pictures } from './pictures.js';
 import { readParams, shareLink } from './params.js';
 import { SOURCES, Session } from './session.js';
 import { Speaking } from './speaking.js';
@@ -26,6 +27,7 @@ const grid = new Grid(byId('stage'), byId('audio'), () => {
 });
 const lobby = new Lobby(media, params, enter);
 const stats = new StatsView(byId('stats'), statsSource);
+const pictures = new Pictures(grid, picturesSource);
 const speaking = new Speaking(remoteMicrophones, (marks, level) => {
   if (marks.delete('self')) marks.add(userId);
   grid.mark(marks, session?.speaker ?? null);
@@ -75,6 +77,7 @@ function goBack(ended, text) {
   session = null;
   media.stop('screen');
   stats.toggle(false);
+  byId('stage').classList.remove('telling');
   byId('device-dialog').close();
   grid.render([], []);
   byId('notices').replaceChildren();
@@ -93,6 +96,7 @@ function draw() {
   drawStatus();
   byId('stage').classList.toggle('dimmed', session.state === 'away');
   grid.render(tiles(), sounds());
+  pictures.follow();
 }
 
 function drawStatus() {
@@ -142,6 +146,15 @@ function remoteMicrophones() {
     .map(({ userId: id, tracks }) => ({ id, receiver: tracks.microphone.receiver, dominant: id === session.speaker }));
 }
 
+function picturesSource() {
+  if (!session?.call) return null;
+  const pictures = [...session.people.values()].flatMap(({ userId: id, tracks, videoMuted }) => [
+    ...(tracks.camera && !videoMuted ? [{ key: id, ...tracks.camera }] : []),
+    ...(tracks.screen ? [{ key: `${id}/screen`, ...tracks.screen }] : []),
+  ]);
+  return { call: session.call, quality: session.quality, demand: (wishes) => session.demand(wishes), pictures };
+}
+
 function statsSource() {
   const call = session?.call;
   if (!call) return null;
@@ -175,6 +188,7 @@ function wireButtons() {
 
 function showStats(open) {
   stats.toggle(open);
+  byId('stage').classList.toggle('telling', open);
   byId('show-stats').setAttribute('aria-expanded', String(open));
   byId('show-stats').classList.toggle('active', open);
   byId(open ? 'stats-close' : 'show-stats').focus();

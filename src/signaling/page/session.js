@@ -26,6 +26,7 @@ export class Session extends EventTarget {
     this.mediaState = 'connecting'; // connecting | connected | interrupted
     this.people = new Map(); // userId -> Person
     this.speaker = null;
+    this.quality = new Map(); // mid -> { state, reason, sentence } of a remote picture
     this.#signaling = new Signaling(url, {
       onUp: () => this.#signaling.send('join', this.who),
       onEvent: (event, data) => this.#take(event, data),
@@ -41,6 +42,11 @@ export class Session extends EventTarget {
   leave() {
     this.#signaling.send('leave');
     this.#end();
+  }
+
+  /** Asks the server for so much of remote pictures: [{ trackId, width, height, fps }], 0 × 0 for nothing. */
+  demand(wishes) {
+    this.#signaling.send('video_demand', { tracks: wishes });
   }
 
   retryNow() {
@@ -83,6 +89,9 @@ export class Session extends EventTarget {
       case 'speaker':
         this.speaker = data.userId ?? null;
         return this.#changed();
+      case 'quality':
+        this.quality = new Map((data.tracks ?? []).map((track) => [track.mid, track]));
+        return undefined;
       case 'media':
         // The server lost us before the browser noticed: ask for a fresh path.
         if (data.state === 'disconnected' && this.mediaState === 'connected') this.#signaling.send('renegotiate');
@@ -116,6 +125,8 @@ export class Session extends EventTarget {
     this.#published = { camera: this.#media.camera, microphone: this.#media.microphone, screen: this.#media.screen };
     this.call.setMuted(this.#muted());
     this.call.start(this.#published);
+    this.quality = new Map();
+    this.#signaling.send('quality', { on: true });
     if (returned) this.#notice('You are back in the room', 'quiet');
     this.#changed();
   }
@@ -128,7 +139,7 @@ export class Session extends EventTarget {
     for (const entry of [...tracks.filter(known), ...tracks.filter((one) => !known(one))]) {
       const one = this.people.get(entry.userId);
       const source = known(entry) ? entry.source : entry.kind === 'audio' ? 'microphone' : 'camera';
-      if (one && !one.tracks[source]) one.tracks[source] = { track: entry.track, receiver: entry.receiver };
+      if (one && !one.tracks[source]) one.tracks[source] = { track: entry.track, receiver: entry.receiver, mid: entry.mid, trackId: entry.trackId };
     }
     this.#changed();
   }

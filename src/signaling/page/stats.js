@@ -114,7 +114,8 @@ function make(name, text = '') {
   return Object.assign(document.createElement(name), { textContent: text });
 }
 
-function bits(rate) {
+/** A bitrate for people. */
+export function bits(rate) {
   return rate >= 1e6 ? `${(rate / 1e6).toFixed(1)} Mbit/s` : `${Math.round(rate / 1000)} kbit/s`;
 }
 

@@ -11,7 +11,7 @@ use super::envelope::{self, Envelope, Fields};
 use super::gryt_documented::sdp;
 use super::seat::{self, Failure, Seat, Words};
 use super::socket::{Ending, Socket};
-use super::{CANDIDATE_MAX, ID_MAX, ROOM_MAX, TOKEN_MAX};
+use super::{CANDIDATE_MAX, ID_MAX, ROOM_MAX, TOKEN_MAX, wishes};
 use crate::base::format::MediaKind;
 use crate::room::api::{Capabilities, CloseReason, Dialect, JoinError, JoinRequest, Joined, Notice, StreamNames};
 use crate::runtime::clock;
@@ -100,6 +100,8 @@ impl Words for Gryt {
                 line.map_or(Ok(()), |line| seat.control.candidate(seat.peer, line))?;
             }
             "renegotiate" => seat.control.renegotiate(seat.peer)?,
+            "video_demand" => wishes::video_demand(seat, &data)?,
+            "set_layer" => wishes::set_layer(seat, &data)?,
             "offer" => {
                 return Err(Failure::bad_message(
                     "in this protocol the server offers; send renegotiate to ask for one",
@@ -118,6 +120,9 @@ impl Words for Gryt {
     fn told(&mut self, notice: Notice) -> Option<String> {
         match notice {
             Notice::Offer { sdp } => Some(envelope::text("offer", json!({"type": "offer", "sdp": sdp}).to_string())),
+            Notice::VideoWanted(wanted) => {
+                Some(envelope::text("video_wanted", wishes::video_wanted(&wanted).to_string()))
+            }
             // The app learns of people from its own server and of tracks from the msid.
             _ => None,
         }

@@ -1,8 +1,8 @@
 //! Gryt's protocol as its documents tell it: the client offers. The room page speaks it, with our additions.
 //!
-//! Client: `join` `leave` `offer` `answer` `ice-candidate`, ours: `media-state` `renegotiate` `listen`.
-//! Server: `joined` `user-joined` `user-left` `offer` `answer`, ours: `user-updated` `tracks` `speaker` `media`
-//! `renegotiate` `error` `closed`. `data` is an object; text with JSON in it is read too.
+//! Client: `join` `leave` `offer` `answer` `ice-candidate`, ours: `media-state` `renegotiate` `video_demand` `set_layer`
+//! `quality` `listen`. Server: `joined` `user-joined` `user-left` `offer` `answer`, ours: `user-updated` `tracks` `speaker` `media`
+//! `video_wanted` `quality` (when asked for) `renegotiate` `error` `closed`. `data` is an object; text with JSON in it is read too.
 
 use serde_json::{Value, json};
 
@@ -11,10 +11,10 @@ use super::super::auth::registry::Refusal;
 use super::envelope::{self, Envelope, Fields};
 use super::seat::{self, Failure, Seat, Words};
 use super::socket::{Ending, SDP_MAX, Socket};
-use super::{CANDIDATE_MAX, ID_MAX, NAME_MAX, ROOM_MAX};
+use super::{CANDIDATE_MAX, ID_MAX, NAME_MAX, ROOM_MAX, wishes};
 use crate::room::api::{
     Capabilities, CloseReason, Dialect, JoinRequest, Joined, Listening, MediaState, Notice, PeerInfo, PeerUpdate, Source,
-    StreamNames, TrackInfo,
+    StreamNames, TrackInfo, TrackQuality,
 };
 use crate::runtime::clock;
 use crate::session::negotiate::{Policy, Role};
@@ -121,6 +121,13 @@ impl Words for Documented {
                 seat.control.renegotiate(seat.peer)?;
                 Ok(Vec::new())
             }
+            "video_demand" => wishes::video_demand(seat, &data).map(|()| Vec::new()),
+            "set_layer" => wishes::set_layer(seat, &data).map(|()| Vec::new()),
+            "quality" => {
+                let is_on = Fields::of(&data).and_then(|fields| fields.flag(&["on"])).map_err(Failure::bad_message)?;
+                seat.control.watch_quality(seat.peer, is_on.unwrap_or(true))?;
+                Ok(Vec::new())
+            }
             "leave" => Err(Failure::End(Ending::normal())),
             "join" => Err(Failure::Error("already-joined", "this connection has joined a room already".to_owned())),
             "keep_alive" | "ping" => Ok(Vec::new()),
@@ -139,6 +146,8 @@ impl Words for Documented {
             Notice::Speaker(info) => ("speaker", json!({"userId": info.map(|info| info.user_id.clone())})),
             Notice::Media(MediaState::Connected) => ("media", json!({"state": "connected"})),
             Notice::Media(MediaState::Disconnected) => ("media", json!({"state": "disconnected"})),
+            Notice::Quality(tracks) => ("quality", json!({"tracks": tracks.iter().map(quality).collect::<Vec<_>>()})),
+            Notice::VideoWanted(wanted) => ("video_wanted", wishes::video_wanted(&wanted)),
             Notice::Closed(_) => return None,
         };
         Some(envelope::object(event, data))
@@ -198,6 +207,16 @@ fn track(info: &TrackInfo) -> Value {
         "userId": info.user_id,
         "streamId": info.stream_id,
         "trackId": info.track_id,
+    })
+}
+
+fn quality(track: &TrackQuality) -> Value {
+    json!({
+        "mid": track.mid,
+        "trackId": track.track_id,
+        "state": track.state,
+        "reason": track.reason,
+        "sentence": track.sentence,
     })
 }
 

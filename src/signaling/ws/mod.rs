@@ -7,6 +7,7 @@ pub mod gryt_documented;
 pub mod seat;
 pub mod socket;
 pub mod switchboard;
+pub mod wishes;
 
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{WebSocket, WebSocketUpgrade};

@@ -3,11 +3,13 @@
 mod calls;
 mod chaos;
 mod hostile;
+mod impaired;
 mod networks;
 mod overload;
 mod ranges;
 mod scripted;
 mod trains;
+mod trials;
 mod voices;
 
 use std::time::Duration;

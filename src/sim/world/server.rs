@@ -1,7 +1,7 @@
 //! The server's half of the world: which worker hears a datagram, its turns, what leaves it.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::RngExt;
 
@@ -13,6 +13,7 @@ use crate::room::hub::Output;
 use crate::sim::media::PeerNo;
 use crate::sim::oracle::hash_of;
 use crate::worker::command::Event;
+use crate::worker::core::WorkerCore;
 
 /// Datagrams of one worker turn, as in the loop.
 const DATAGRAMS_PER_TURN_MAX: usize = 256;
@@ -47,7 +48,7 @@ impl World {
             self.tapped.pop_front();
         }
         self.tapped.push_back((from, bytes.clone()));
-        if let Some(at) = self.seats[peer.0].up.pass(self.now, &mut self.rng, bytes.len()) {
+        if let Some(at) = self.seats[peer.0].up.pass(self.now, &mut self.rng, &bytes) {
             self.push(at, Happening::ToServer(Inbound { from, to, bytes, came_at: at, is_genuine: true }));
         }
     }
@@ -84,13 +85,13 @@ impl World {
         }
         for command in worker.commands.drain(..) {
             worker.core.apply(now, command, tx);
-            flush(tx, &mut sent);
+            flush(now, &mut worker.core, tx, &mut sent);
         }
         worker.core.handle_lanes(now, tx);
-        flush(tx, &mut sent);
+        flush(now, &mut worker.core, tx, &mut sent);
         worker.core.handle_timeout(now, tx);
         for _ in 0..DATAGRAMS_PER_TURN_MAX {
-            flush(tx, &mut sent);
+            flush(now, &mut worker.core, tx, &mut sent);
             if worker.core.has_enough_work() {
                 break;
             }
@@ -100,7 +101,7 @@ impl World {
             worker.core.handle_datagram(now, RxDatagram { path, bytes: &mut inbound.bytes, waited }, tx);
         }
         let is_done = worker.core.forward(now, tx);
-        flush(tx, &mut sent);
+        flush(now, &mut worker.core, tx, &mut sent);
         let mut events = Vec::new();
         while let Some(event) = worker.core.poll_event() {
             if let Event::Report(report) = &event {
@@ -137,7 +138,7 @@ impl World {
         self.oracle.handle_outbound(path, peer, &bytes);
         self.note(&format!("{path:?} {}", hash_of(&bytes)));
         let Some(peer) = peer else { return };
-        if let Some(at) = self.seats[peer.0].down.pass(self.now, &mut self.rng, bytes.len()) {
+        if let Some(at) = self.seats[peer.0].down.pass(self.now, &mut self.rng, &bytes) {
             let port = PORT + if self.config.has_own_ports { worker as u16 } else { 0 };
             self.push(at, Happening::ToPeer { from: SocketAddr::new(path.local, port), to: path.remote, bytes });
         }
@@ -173,7 +174,8 @@ impl World {
     }
 }
 
-fn flush(tx: &mut TxBatch, sent: &mut Vec<(Path, Vec<u8>)>) {
+fn flush(now: Instant, core: &mut WorkerCore, tx: &mut TxBatch, sent: &mut Vec<(Path, Vec<u8>)>) {
+    core.impair(now, tx);
     sent.extend(tx.entries().iter().map(|entry| (entry.path, tx.bytes(entry).to_vec())));
     tx.clear();
 }

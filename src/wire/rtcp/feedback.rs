@@ -188,6 +188,19 @@ pub fn write_fir(out: &mut [u8], sender: Ssrc, entries: &[FirEntry]) -> Option<u
     finish(put)
 }
 
+/// Writes an estimate for up to 255 streams, rounded down to what 18 bits of mantissa can say.
+pub fn write_remb(out: &mut [u8], sender: Ssrc, bitrate_bps: u64, ssrcs: &[Ssrc]) -> Option<usize> {
+    let mut put = Put::new(out);
+    // draft-alvestrand-rmcat-remb §2.2: "SSRC of media source: Always 0".
+    put_feedback(&mut put, FMT_AFB, PT_PAYLOAD_FEEDBACK, sender, Ssrc(0))?;
+    put.bytes(b"REMB")?;
+    put.u8(u8::try_from(ssrcs.len()).ok()?)?;
+    let exponent = (64 - bitrate_bps.leading_zeros()).saturating_sub(18);
+    put.u24(exponent << 18 | (bitrate_bps >> exponent) as u32)?;
+    ssrcs.iter().try_for_each(|ssrc| put.u32(ssrc.0))?;
+    finish(put)
+}
+
 /// Writes the header of a feedback message and its two parties.
 pub(super) fn put_feedback(put: &mut Put<'_>, fmt: u8, pt: u8, sender: Ssrc, media: Ssrc) -> Option<()> {
     put_header(put, fmt, pt)?;

@@ -1,4 +1,4 @@
-//! RTCP (RFC 3550 §6, RFC 4585, RFC 5104): a compound packet as an iterator of views, and writers into a slice.
+//! RTCP (RFC 3550 §6, RFC 3611, RFC 4585, RFC 5104): a compound packet as an iterator of views, and writers into a slice.
 //!
 //! Promises: nothing is allocated; a view's bounds are proven when it is made. Writers return the bytes written, `None`
 //! when the slice is too short, so that a compound is one writer after another.
@@ -8,14 +8,16 @@ mod feedback;
 mod report;
 mod source;
 mod twcc;
+mod xr;
 
-pub use feedback::{Fir, FirEntry, Nack, NackPair, Pli, Remb, write_fir, write_nack, write_pli};
+pub use feedback::{Fir, FirEntry, Nack, NackPair, Pli, Remb, write_fir, write_nack, write_pli, write_remb};
 pub use report::{
     REPORT_BLOCK_BYTES, REPORT_BLOCKS_MAX, ReceiverReport, ReportBlock, SenderInfo, SenderReport,
     write_receiver_report, write_sender_report,
 };
 pub use source::{Bye, Sdes, SdesChunk, write_bye, write_sdes_cname};
 pub use twcc::{TWCC_DELTA_US, TWCC_REFERENCE_US, TwccFeedback, TwccHeader, TwccPackets, write_twcc};
+pub use xr::{Delay, Delays, ExtendedReport, XrBlock, write_extended_report};
 
 use super::ParseError;
 use super::be::{Put, u16_at};
@@ -26,6 +28,7 @@ const PT_SDES: u8 = 202;
 const PT_BYE: u8 = 203;
 const PT_TRANSPORT_FEEDBACK: u8 = 205;
 const PT_PAYLOAD_FEEDBACK: u8 = 206;
+const PT_EXTENDED_REPORT: u8 = 207;
 const HEADER_BYTES: usize = 4;
 
 /// One packet of a compound.
@@ -49,7 +52,9 @@ pub enum RtcpView<'a> {
     Fir(Fir<'a>),
     /// draft-alvestrand-rmcat-remb.
     Remb(Remb<'a>),
-    /// Something we have no use for: XR, APP, other feedback.
+    /// RFC 3611.
+    ExtendedReport(ExtendedReport<'a>),
+    /// Something we have no use for: APP, other feedback.
     Unknown {
         /// Packet type.
         pt: u8,
@@ -134,6 +139,7 @@ impl<'a> Frame<'a> {
             (PT_PAYLOAD_FEEDBACK, feedback::FMT_PLI) => Pli::parse(body).map(RtcpView::Pli),
             (PT_PAYLOAD_FEEDBACK, feedback::FMT_FIR) => Fir::parse(body).map(RtcpView::Fir),
             (PT_PAYLOAD_FEEDBACK, feedback::FMT_AFB) if Remb::is_remb(body) => Remb::parse(body).map(RtcpView::Remb),
+            (PT_EXTENDED_REPORT, _) => ExtendedReport::parse(body).map(RtcpView::ExtendedReport),
             _ => Ok(RtcpView::Unknown { pt, fmt }),
         }
     }
@@ -158,6 +164,13 @@ fn finish(mut put: Put<'_>) -> Option<usize> {
     Some(put.len())
 }
 
+fn block_items(block: XrBlock<'_>) -> usize {
+    match block {
+        XrBlock::ReferenceTime(_) => 1,
+        XrBlock::Delays(delays) => delays.iter().count(),
+    }
+}
+
 /// Fuzz body: any bytes as a compound, every view to its end.
 #[doc(hidden)]
 pub fn fuzz_rtcp(bytes: &[u8]) {
@@ -176,6 +189,7 @@ pub fn fuzz_rtcp(bytes: &[u8]) {
                 assert_eq!(feedback.arrivals(reference).count(), usize::from(feedback.header.status_count));
                 0
             }
+            RtcpView::ExtendedReport(report) => report.blocks().map(block_items).sum(),
             RtcpView::Pli(_) | RtcpView::Unknown { .. } => 0,
         };
         assert!(items <= bytes.len() / 4, "items lie in the packet");

@@ -1,6 +1,7 @@
 //! RTCP against an independent implementation, by property, and against hostile bytes.
 
 use proptest::prelude::*;
+use rtc_rtcp::extended_report as their_xr;
 use rtc_rtcp::goodbye::Goodbye;
 use rtc_rtcp::packet::{Packet, marshal, unmarshal};
 use rtc_rtcp::payload_feedbacks::full_intra_request as their_fir;
@@ -240,8 +241,8 @@ fn a_bandwidth_estimate_beyond_all_bounds_saturates() {
 fn application_feedback_that_is_no_estimate_is_unknown() {
     let bytes = [0x8f, 206, 0, 3, 0, 0, 0, 1, 0, 0, 0, 0, b'O', b'T', b'H', b'R'];
     assert!(matches!(only(&bytes), RtcpView::Unknown { pt: 206, fmt: 15 }));
-    // An extended report with no blocks.
-    assert!(matches!(only(&[0x80, 207, 0, 1, 0, 0, 0, 1]), RtcpView::Unknown { pt: 207, .. }));
+    // RFC 3550 §6.7: application-defined.
+    assert!(matches!(only(&[0x80, 204, 0, 1, 0, 0, 0, 1]), RtcpView::Unknown { pt: 204, .. }));
 }
 
 #[test]
@@ -348,12 +349,59 @@ fn mutated_compounds_never_panic() {
         written(|out| write_fir(out, SENDER, &[FirEntry { ssrc: MEDIA, seq_nr: 1 }])),
         written(|out| write_twcc(out, &twcc_header(65_530, 0), &statuses)),
         written(|out| write_twcc(out, &twcc_header(1, 0), &[Some(3); 40])),
+        written(|out| write_extended_report(out, SENDER, Some(1), &[DELAY, DELAY])),
         vec![0x8f, 206, 0, 5, 0, 0, 0, 1, 0, 0, 0, 0, b'R', b'E', b'M', b'B', 1, 0x10, 9, 9, 0, 0, 0, 5],
     ];
     seeds.push(seeds.concat());
     let mut mutator = Mutator::new(0x7274_6370);
     for _ in 0..200_000 {
         fuzz_rtcp(&mutator.next(&seeds));
+    }
+}
+
+const DELAY: Delay = Delay { ssrc: MEDIA, last_rr: 0x0102_0304, delay: 65_536 };
+
+#[test]
+fn an_extended_report_agrees_with_another_implementation() {
+    let bytes = written(|out| write_extended_report(out, SENDER, Some(INFO.ntp), &[DELAY]));
+    let times = their_xr::rrt::ReceiverReferenceTimeReportBlock { ntp_timestamp: INFO.ntp };
+    let delay = their_xr::dlrr::DLRRReport { ssrc: MEDIA.0, last_rr: DELAY.last_rr, dlrr: DELAY.delay };
+    let delays = their_xr::dlrr::DLRRReportBlock { reports: vec![delay] };
+    let other = their_xr::ExtendedReport { sender_ssrc: SENDER.0, reports: vec![Box::new(times), Box::new(delays)] };
+    assert_eq!(their_bytes(other), bytes);
+    let RtcpView::ExtendedReport(report) = only(&bytes) else { panic!("not an extended report") };
+    assert_eq!(report.sender, SENDER);
+    let [XrBlock::ReferenceTime(ntp), XrBlock::Delays(delays)] = report.blocks().collect::<Vec<_>>()[..] else {
+        panic!("two blocks")
+    };
+    assert_eq!((ntp, delays.iter().collect::<Vec<_>>()), (INFO.ntp, vec![DELAY]));
+    assert_eq!(write_extended_report(&mut [0; 100], SENDER, None, &[]), None);
+}
+
+#[test]
+fn blocks_of_other_kinds_are_passed_over_and_a_truncated_one_ends_the_report() {
+    let of_blocks = |blocks: &[u8]| [&[0x80, 207, 0, 1 + blocks.len() as u8 / 4, 1, 2, 3, 4][..], blocks].concat();
+    // A summary of statistics, then a time, then one that says to be longer than it is.
+    let blocks = [&[6, 0, 0, 1, 9, 9, 9, 9, 4, 0, 0, 2][..], &7u64.to_be_bytes(), &[4, 0, 0, 2, 0, 0, 0, 0]].concat();
+    let bytes = of_blocks(&blocks);
+    let RtcpView::ExtendedReport(report) = only(&bytes) else { panic!("not an extended report") };
+    let [XrBlock::ReferenceTime(7)] = report.blocks().collect::<Vec<_>>()[..] else { panic!("one block") };
+    let short = of_blocks(&[4, 0, 0, 1, 0, 0, 0, 0]);
+    let RtcpView::ExtendedReport(report) = only(&short) else { panic!("not an extended report") };
+    assert_eq!(report.blocks().count(), 0, "a time needs eight bytes");
+    assert!(packets(&[0x80, 207, 0, 0]).next().is_some_and(|packet| packet.is_err()));
+}
+
+#[test]
+fn a_written_estimate_is_read_by_another_implementation() {
+    for (bps, read) in [(262_143, 262_143), (2_500_001, 2_500_000), (u64::MAX, 0x3_ffff << 46)] {
+        let bytes = written(|out| write_remb(out, SENDER, bps, &[MEDIA, SENDER]));
+        let RtcpView::Remb(remb) = only(&bytes) else { panic!("not an estimate") };
+        assert_eq!((remb.bitrate_bps, remb.ssrcs().collect::<Vec<_>>()), (read, vec![MEDIA, SENDER]));
+        if bps < u64::MAX {
+            let other = theirs::<ReceiverEstimatedMaximumBitrate>(&bytes);
+            assert_eq!((other.bitrate as u64, other.ssrcs), (read, vec![MEDIA.0, SENDER.0]));
+        }
     }
 }
 

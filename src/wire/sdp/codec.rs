@@ -33,6 +33,8 @@ pub struct Feedback {
     pub transport_cc: bool,
     /// `goog-remb`
     pub remb: bool,
+    /// `rrtr`: receiver reference times (RFC 3611 §4.4), as libwebrtc names them.
+    pub rrtr: bool,
 }
 
 impl Feedback {
@@ -44,6 +46,7 @@ impl Feedback {
             fir: self.fir && other.fir,
             transport_cc: self.transport_cc && other.transport_cc,
             remb: self.remb && other.remb,
+            rrtr: self.rrtr && other.rrtr,
         }
     }
 
@@ -55,6 +58,7 @@ impl Feedback {
             (self.fir, "ccm fir"),
             (self.nack, "nack"),
             (self.pli, "nack pli"),
+            (self.rrtr, "rrtr"),
         ]
         .into_iter()
         .filter_map(|(on, name)| on.then_some(name))
@@ -67,6 +71,7 @@ impl Feedback {
             "ccm fir" => self.fir = true,
             "transport-cc" => self.transport_cc = true,
             "goog-remb" => self.remb = true,
+            "rrtr" => self.rrtr = true,
             _ => {}
         }
     }
@@ -78,6 +83,7 @@ impl Feedback {
             fir: self.fir || other.fir,
             transport_cc: self.transport_cc || other.transport_cc,
             remb: self.remb || other.remb,
+            rrtr: self.rrtr || other.rrtr,
         }
     }
 }
@@ -300,7 +306,8 @@ fn audio_codec(pt: u8, format: Format) -> Codec {
 }
 
 fn video_codec((pt, rtx_pt, format, profile_level_id): (u8, u8, Format, &str)) -> Codec {
-    let feedback = Feedback { nack: true, pli: true, fir: true, transport_cc: true, remb: true };
+    // No rrtr: browsers know it only where a page wrote it into their own description.
+    let feedback = Feedback { nack: true, pli: true, fir: true, transport_cc: true, remb: true, rrtr: false };
     let params = answer_params(format, &format!("profile-level-id={profile_level_id}"));
     Codec { pt, format, rtx_pt: Some(rtx_pt), params, feedback }
 }

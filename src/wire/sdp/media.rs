@@ -3,8 +3,10 @@
 use rtc_sdp::MediaDescription;
 
 use super::codec::PayloadTable;
-use super::{Codec, SdpError, Transport, is_token, to_token};
+use super::simulcast::Simulcast;
+use super::{Codec, SdpError, SimulcastStream, Transport, is_token, to_token};
 use crate::base::format::MediaKind;
+use crate::base::frame::ENCODINGS_MAX;
 use crate::base::ids::{Mid, Ssrc};
 use crate::wire::rtp_ext::Ext;
 
@@ -96,6 +98,12 @@ pub struct Media {
     pub ext_ids: u16,
     /// Sources with their retransmission source.
     pub ssrcs: Vec<(Ssrc, Option<Ssrc>)>,
+    /// Those of them that are one simulcast (`a=ssrc-group:SIM`), in its order; at most [`ENCODINGS_MAX`].
+    pub sim: Vec<Ssrc>,
+    /// The simulcast it sends by rid.
+    pub simulcast: Vec<SimulcastStream>,
+    /// `a=rtcp-xr` with `rcvr-rtt` (RFC 3611 §5.1).
+    pub rcvr_rtt: bool,
     /// Stream and track ids.
     pub msid: Msid,
 }
@@ -126,10 +134,14 @@ impl Media {
             exts: Vec::new(),
             ext_ids: 0,
             ssrcs: Vec::new(),
+            sim: Vec::new(),
+            simulcast: Vec::new(),
+            rcvr_rtt: false,
             msid: Msid::default(),
         };
         let mut payloads = PayloadTable::new();
         let mut sources = Sources::default();
+        let mut simulcast = Simulcast::default();
         for attribute in &media.attributes {
             let value = attribute.value.as_deref().unwrap_or("");
             match attribute.key.as_str() {
@@ -147,6 +159,8 @@ impl Media {
                 "extmap" => out.read_extmap(value),
                 "msid" if out.msid == Msid::default() => out.msid = Msid::parse(value),
                 "ssrc" | "ssrc-group" => sources.read(&attribute.key, value),
+                "rid" | "simulcast" => simulcast.read(&attribute.key, value),
+                "rtcp-xr" => out.rcvr_rtt |= value.split_ascii_whitespace().any(|word| word.starts_with("rcvr-rtt=")),
                 key => {
                     out.transport.read(key, value);
                     out.direction = Direction::parse(key).unwrap_or(out.direction);
@@ -164,6 +178,8 @@ impl Media {
         if out.msid == Msid::default() {
             out.msid = sources.msid.take().unwrap_or_default();
         }
+        out.simulcast = simulcast.streams();
+        out.sim = sources.simulcast();
         out.ssrcs = sources.pairs();
         Ok(out)
     }
@@ -194,6 +210,8 @@ impl Media {
 struct Sources {
     ssrcs: Vec<Ssrc>,
     fid: Vec<(Ssrc, Ssrc)>,
+    /// The first `SIM` group: how simulcast was said before rids, and by some still is.
+    sim: Vec<Ssrc>,
     /// Before RFC 8830 the msid stood in `a=ssrc:<n> msid:<stream> <track>`.
     msid: Option<Msid>,
 }
@@ -215,7 +233,21 @@ impl Sources {
             if let (Some(main), Some(rtx)) = (ssrcs.next(), ssrcs.next()) {
                 self.fid.push((main, rtx));
             }
+        } else if head == "SIM" && self.sim.is_empty() {
+            let ssrcs = rest.split_ascii_whitespace().map_while(|text| text.parse().ok().map(Ssrc));
+            for ssrc in ssrcs.take(SSRCS_MAX) {
+                if !self.sim.contains(&ssrc) && self.sim.len() < ENCODINGS_MAX {
+                    self.sim.push(ssrc);
+                }
+            }
         }
+    }
+
+    /// The simulcast of those sources that are described; one alone is none.
+    fn simulcast(&self) -> Vec<Ssrc> {
+        let is_described = |ssrc: &Ssrc| self.ssrcs.contains(ssrc) && !self.fid.iter().any(|(_, rtx)| rtx == ssrc);
+        let sim: Vec<Ssrc> = self.sim.iter().copied().filter(is_described).collect();
+        if sim.len() > 1 { sim } else { Vec::new() }
     }
 
     fn pairs(self) -> Vec<(Ssrc, Option<Ssrc>)> {

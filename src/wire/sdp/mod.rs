@@ -8,6 +8,7 @@
 mod codec;
 mod fingerprint;
 mod media;
+mod simulcast;
 mod transport;
 mod write;
 
@@ -21,6 +22,7 @@ use crate::base::ids::Mid;
 pub use codec::{Codec, Feedback, offered};
 pub use fingerprint::{Fingerprint, FingerprintError, HashFunction};
 pub use media::{Direction, Media, Msid};
+pub use simulcast::SimulcastStream;
 pub use transport::{Setup, Transport};
 pub use write::{DescriptionOut, MediaOut, OriginOut, SourceOut, TransportOut};
 

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 
 use super::codec::rtpmap_of;
-use super::{Codec, Direction, Fingerprint, Setup};
+use super::{Codec, Direction, Fingerprint, Setup, SimulcastStream};
 use crate::base::format::MediaKind;
 use crate::base::ids::Ssrc;
 use crate::wire::rtp_ext::Ext;
@@ -78,6 +78,10 @@ pub enum MediaOut<'a> {
         exts: &'a [(u8, Ext)],
         /// What we send.
         source: Option<SourceOut<'a>>,
+        /// The simulcast that we receive.
+        simulcast: &'a [SimulcastStream],
+        /// Write `a=rtcp-xr:rcvr-rtt`.
+        rcvr_rtt: bool,
     },
 }
 
@@ -139,7 +143,9 @@ impl DescriptionOut<'_> {
     }
 
     fn write_live(&self, out: &mut String, media: &MediaOut<'_>, first: bool) -> std::fmt::Result {
-        let MediaOut::Live { kind, proto, mid, direction, codecs, exts, source } = media else { return Ok(()) };
+        let MediaOut::Live { kind, proto, mid, direction, codecs, exts, source, simulcast, rcvr_rtt } = media else {
+            return Ok(());
+        };
         // RFC 8839 §4.2.1: port 9 and 0.0.0.0 say that only the candidates count.
         write!(out, "m={} 9 {proto}", kind.as_str())?;
         for codec in *codecs {
@@ -159,7 +165,12 @@ impl DescriptionOut<'_> {
             write!(out, "a=msid:{} {}\r\n", source.msid.0, source.msid.1)?;
         }
         out.push_str("a=rtcp-mux\r\na=rtcp-rsize\r\n");
+        if *rcvr_rtt {
+            // RFC 3611 §5.1: all receivers, also those that send nothing.
+            out.push_str("a=rtcp-xr:rcvr-rtt=all\r\n");
+        }
         codecs.iter().try_for_each(|codec| write_codec(out, codec))?;
+        write_simulcast(out, simulcast, codecs)?;
         source.as_ref().map_or(Ok(()), |source| write_source(out, source))
     }
 
@@ -195,6 +206,28 @@ fn write_codec(out: &mut String, codec: &Codec) -> std::fmt::Result {
         let clock_hz = codec.format.clock_rate_hz();
         write!(out, "a=rtpmap:{rtx_pt} rtx/{clock_hz}\r\na=fmtp:{rtx_pt} apt={}\r\n", codec.pt)?;
     }
+    Ok(())
+}
+
+/// RFC 8853 §5.3.2: what was offered to send is answered to receive. A stream that is paused at first is not asked to stay
+/// so: `~` would be our wish.
+fn write_simulcast(out: &mut String, streams: &[SimulcastStream], codecs: &[Codec]) -> std::fmt::Result {
+    let Some((first, others)) = streams.split_first() else { return Ok(()) };
+    for stream in streams {
+        write!(out, "a=rid:{} recv", stream.rid)?;
+        // RFC 8851 §6.3: the formats of the answer are within those of the offer.
+        if let Some(pts) = stream.pts {
+            let mut separator = " pt=";
+            for codec in codecs.iter().filter(|codec| pts & (1 << codec.pt) != 0) {
+                write!(out, "{separator}{}", codec.pt)?;
+                separator = ",";
+            }
+        }
+        out.push_str("\r\n");
+    }
+    write!(out, "a=simulcast:recv {}", first.rid)?;
+    others.iter().try_for_each(|stream| write!(out, ";{}", stream.rid))?;
+    out.push_str("\r\n");
     Ok(())
 }
 

@@ -24,11 +24,13 @@ for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.e
 export class Server {
   #child = null;
   #name;
+  #settings;
 
-  /** Starts a server; `name` names its log file in target/browser-logs. */
-  static async start(name) {
+  /** Starts a server; `name` names its log file in target/browser-logs, `settings` are more of its variables. */
+  static async start(name, settings = {}) {
     const server = new Server();
     server.#name = name;
+    server.#settings = settings;
     server.httpPort = await freeTcpPort();
     server.mediaPort = await freeUdpPort();
     await server.again();
@@ -52,6 +54,7 @@ export class Server {
         ICE_UDP_MUX_PORT: String(this.mediaPort),
         ICE_ADVERTISE_IP: '127.0.0.1',
         LOG_LEVEL: process.env.LOG_LEVEL ?? 'info',
+        ...this.#settings,
       },
       stdio: ['ignore', 'pipe', 'pipe'],
     });

@@ -18,7 +18,7 @@ fn a_chromium_offer_is_answered_with_the_formats_we_know_in_its_order() {
     let video = [rtx(96, 97), rtx(102, 103), rtx(104, 105), rtx(106, 107), rtx(108, 109), rtx(127, 125), rtx(39, 40)];
     assert_eq!(pts(1)[..7], video);
     assert_eq!(pts(1)[7..], [rtx(45, 46), rtx(98, 99), rtx(100, 101)]);
-    for absent in ["ulpfec", "flexfec", "red/90000", "H265", "telephone-event", "CN/", "goog-remb"] {
+    for absent in ["ulpfec", "flexfec", "red/90000", "H265", "telephone-event", "CN/"] {
         assert!(!answer.contains(absent), "{absent} is not answered");
     }
     for present in
@@ -101,24 +101,28 @@ fn an_m_line_of_an_unknown_kind_keeps_its_place_with_port_0() {
 }
 
 #[test]
-fn simulcast_is_answered_with_one_encoding() {
+fn feedback_about_what_we_send_is_asked_for_too() {
     let mut peer = negotiation(&CLIENT_ONLY);
-    let mut video = line("video", "0", "sendonly");
-    video.simulcast = true;
-    let answer = peer.accept_offer(&chromium(&[video], "abcd")).unwrap();
-    assert!(!answer.contains("a=simulcast") && !answer.contains("a=rid") && !answer.contains("rtp-stream-id"));
-    let streams = peer.streams(any_key);
-    assert!(streams.mlines[0].as_ref().unwrap().ingress.as_ref().unwrap().encodings[0].ssrcs.is_empty());
+    let lines = [line("video", "0", "recvonly"), line("audio", "1", "recvonly")];
+    let answer = peer.accept_offer(&chromium(&lines, "abcd")).unwrap();
+    for index in 0..2 {
+        let media = media(&answer, index);
+        assert!(media.codecs[0].feedback.transport_cc);
+        assert!([Ext::TransportCc, Ext::AbsSendTime].iter().all(|ext| media.exts.iter().any(|(_, it)| it == ext)));
+    }
+    assert!(answer.contains("a=rtcp-fb:96 goog-remb\r\n") && answer.contains("a=rtcp-fb:96 nack pli\r\n"));
+    assert!(!answer.contains("rrtr") && !answer.contains("rtcp-xr"), "not offered");
 }
 
 #[test]
-fn feedback_about_what_we_send_is_not_asked_for() {
+fn receiver_reference_times_are_answered_where_they_are_offered() {
+    let offer = chromium(&[line("video", "0", "sendrecv")], "abcd");
     let mut peer = negotiation(&CLIENT_ONLY);
-    let answer = peer.accept_offer(&chromium(&[line("video", "0", "recvonly")], "abcd")).unwrap();
-    assert!(
-        !answer.contains("transport-cc") && !answer.contains("transport-wide") && !answer.contains("abs-send-time")
-    );
-    assert!(answer.contains("a=rtcp-fb:96 nack pli\r\n"));
+    let with_both = offer
+        .replace("a=rtcp-fb:96 nack\r\n", "a=rtcp-fb:96 nack\r\na=rtcp-fb:96 rrtr\r\na=rtcp-xr:rcvr-rtt=all:10\r\n");
+    let answer = peer.accept_offer(&with_both).unwrap();
+    assert!(answer.contains("a=rtcp-fb:96 rrtr\r\n") && answer.contains("a=rtcp-xr:rcvr-rtt=all\r\n"));
+    assert!(!answer.contains("a=rtcp-fb:98 rrtr"));
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod hostile;
 mod independent;
 mod one_way;
 mod server_offers;
+mod simulcast;
 
 use super::*;
 use crate::wire::sdp::{Fingerprint, HashFunction, Media};

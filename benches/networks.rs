@@ -1,0 +1,94 @@
+//! Calls over bad networks in virtual time: what repairs cost, how estimates follow capacity, how soon pictures come.
+//! Not a measure of speed: the figures are the protocol's, not the machine's.
+//!
+//!   cargo bench --features sim --bench networks                    # prints the tables
+//!   cargo bench --features sim --bench networks -- --write         # puts them into perf/results/networks.md
+//!   cargo bench --features sim --bench networks -- bandwidth       # some of: loss bandwidth start crowd
+
+#![allow(missing_docs)]
+
+use std::path::Path;
+use std::time::Duration;
+
+use tramline::proto::link::Loss;
+use tramline::sim::trials::bandwidth::{self, Sender};
+use tramline::sim::trials::loss::{LossTrial, Side, bursty};
+use tramline::sim::trials::{joins, table};
+
+/// Of every trial's network.
+const SEED: u64 = 1;
+/// Who join at once.
+const CROWD: usize = 50;
+/// The file, from the repository's root: above its mark stands what people wrote.
+const FILE: &str = "perf/results/networks.md";
+const MARK: &str = "<!-- tables -->\n";
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let named: Vec<&str> = args.iter().map(String::as_str).filter(|arg| !arg.starts_with("--")).collect();
+    type Part = (&'static str, fn() -> String);
+    let parts: [Part; 4] = [("loss", loss), ("bandwidth", bandwidth), ("start", start), ("crowd", crowd)];
+    let mut tables = String::new();
+    for (name, part) in parts {
+        if named.is_empty() || named.contains(&name) {
+            let table = part();
+            println!("{table}");
+            tables += &table;
+        }
+    }
+    if args.iter().any(|arg| arg == "--write") {
+        write(&tables);
+    }
+}
+
+fn write(tables: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(FILE);
+    let old = std::fs::read_to_string(&path).expect("the file is there");
+    let (head, _) = old.split_once(MARK).expect("the file has its mark");
+    std::fs::write(&path, format!("{head}{MARK}\n{}\n", tables.trim_end())).expect("the file can be written");
+}
+
+fn loss() -> String {
+    let mut table = format!("## Loss\n\n{}", table::LOSS_HEAD);
+    let losses = [0.01, 0.05, 0.1, 0.2].map(Loss::Uniform).into_iter().chain([bursty(0.05), bursty(0.1)]);
+    for loss in losses {
+        for side in [Side::Up, Side::Down] {
+            for round_trip in [20, 100, 300].map(Duration::from_millis) {
+                let duration = Duration::from_secs(30);
+                let trial = LossTrial { loss, side, round_trip, duration, seed: SEED };
+                table += &table::loss_row(&trial, &trial.play());
+            }
+        }
+    }
+    table + "\n"
+}
+
+fn bandwidth() -> String {
+    let mut table = format!("## Capacity\n\n{}", table::BANDWIDTH_HEAD);
+    for trial in bandwidth::all() {
+        let play = |sender| trial.play(sender, SEED).1;
+        let senders = [
+            ("Tramline", play(Sender::Tramline)),
+            ("str0m", play(Sender::Str0m)),
+            ("str0m, padding", play(Sender::Str0mPadding)),
+        ];
+        table += &table::bandwidth_rows(&trial, &senders);
+    }
+    table + "\n"
+}
+
+fn start() -> String {
+    let mut table = format!("## Joining\n\n{}", table::START_HEAD);
+    for (who, is_watched) in [("the first to watch", false), ("the second", true)] {
+        table += &table::start_row(who, &joins::start(SEED, is_watched));
+    }
+    table + "\n"
+}
+
+fn crowd() -> String {
+    let mut table = format!("## Many joining\n\n{}", table::CROWD_HEAD);
+    for is_fresh in [true, false] {
+        table += &table::crowd_row(CROWD, is_fresh, &joins::crowd(SEED, CROWD, is_fresh));
+    }
+    table + "\n"
+}

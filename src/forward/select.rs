@@ -1,0 +1,362 @@
+//! Which packets of a video track one subscriber gets.
+//!
+//! A target says what the subscriber should get; what it does get follows at the next place where a decoder can follow.
+//! Owns: the rules in force, each from one sequence number on. A packet's verdict comes from the rule at its place and from
+//! its own marks alone, so that frames are passed or withheld whole, in whatever order their packets come, and a packet
+//! may be asked about again.
+//!
+//! - A stream begins, and an encoding is left for another, with a keyframe. Until it comes, what is forwarded goes on; what
+//!   is then left unfinished of the old encoding's picture is given up, for the keyframe does not need it.
+//! - Down is at once, at the next picture. Exception: in streams whose spatial layers stand apart between keyframes (L3T3_KEY,
+//!   S3T3) another one has to wait for a keyframe; until then the frame rate falls.
+//! - Up where the marks allow it: temporal layers one by one at switching points, spatial ones where a frame needs no earlier
+//!   picture.
+//! - With a dependency descriptor layers are followed as decode targets: a frame passes when it belongs to the target.
+//! - Who knows nothing (encrypted, no descriptor) passes the whole encoding, see [`Selector::begin_blind`].
+//!
+//! Promises: bounded, no allocation. Forbids: numbers of the outgoing stream, clocks, codecs.
+
+use crate::base::frame::{ActiveTargets, DECODE_TARGETS_MAX, DecodeTargets, ENCODINGS_MAX, FrameMarks, Layer};
+
+/// Rules remembered for packets that come late. Targets move a few times a second at most; a step up in temporal layers
+/// takes one rule for each.
+const RULES_MAX: usize = 8;
+
+/// What is asked about: the head of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PacketHead {
+    /// Which stream of the track's simulcast.
+    pub encoding: u8,
+    /// Extended sequence number within the encoding.
+    pub seq: u64,
+    /// The publisher's timestamp: packets of one picture share it.
+    pub timestamp: u32,
+    /// The publisher's marker: last packet of a picture.
+    pub marker: bool,
+    /// What it says about its frame.
+    pub marks: FrameMarks,
+}
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes out, of pictures cut like this.
+    Pass(Cut),
+    /// It does not.
+    Withhold {
+        /// With the first packet that is seen of a picture of which nothing passes: where picture ids must be without gaps
+        /// (`wire::payload::closes_picture_gaps`), those of later pictures are one less from here on. Pictures withheld
+        /// because nothing is forwarded at all, or another encoding is, do not count.
+        skips_picture: bool,
+    },
+}
+
+/// How the pictures that pass differ from those that were sent. It stays the same over many packets and is all that has
+/// to be remembered to write one of them again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// Highest spatial layer that passes.
+    top: u8,
+    /// Decode targets that can still be decoded, where there are others: to be written into the dependency descriptors of
+    /// frames' first packets.
+    pub active_targets: Option<ActiveTargets>,
+}
+
+impl Cut {
+    /// Everything passes.
+    pub const NONE: Self = Self { top: u8::MAX, active_targets: None };
+
+    /// The RTP marker of a packet that passes: the last one of its picture has it, and where higher spatial layers are cut
+    /// off that is another one than the publisher's.
+    pub fn marker(self, marker: bool, marks: &FrameMarks) -> bool {
+        marker || marks.is_end && marks.spatial >= self.top
+    }
+}
+
+/// What passes from a sequence number on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Rule {
+    from: u64,
+    /// Bounds; the encoding is the one that is forwarded.
+    layer: Layer,
+    /// In streams with a dependency descriptor.
+    decode_target: Option<u8>,
+    cut: Cut,
+}
+
+impl Rule {
+    fn by_layer(from: u64, layer: Layer) -> Self {
+        Self { from, layer, decode_target: None, cut: Cut { top: layer.spatial, active_targets: None } }
+    }
+
+    fn by_target(from: u64, encoding: u8, target: u8, targets: &DecodeTargets) -> Self {
+        let at = usize::from(target) % DECODE_TARGETS_MAX;
+        let (spatial, temporal) = targets.layers[at];
+        let active = ActiveTargets { mask: targets.covers[at] | 1 << at, count: targets.count };
+        let cut = Cut { top: spatial, active_targets: (active.mask != targets.all()).then_some(active) };
+        Self { from, layer: Layer { encoding, spatial, temporal }, decode_target: Some(target), cut }
+    }
+
+    fn passes(&self, marks: &FrameMarks) -> bool {
+        match self.decode_target {
+            Some(target) if marks.targets != 0 => marks.targets >> target & 1 != 0,
+            _ => marks.spatial <= self.layer.spatial && marks.temporal <= self.layer.temporal,
+        }
+    }
+}
+
+/// The newest packet seen of an encoding.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    seq: u64,
+    timestamp: u32,
+    /// It was its picture's last.
+    marker: bool,
+}
+
+/// One video subscription. See the module.
+#[derive(Clone, Debug, Default)]
+pub struct Selector {
+    target: Option<Layer>,
+    /// The next picture may begin without being a keyframe.
+    is_blind: bool,
+    /// Oldest first; all of the encoding that is forwarded. Empty: nothing is.
+    rules: Rules,
+    seen: [Option<Seen>; ENCODINGS_MAX],
+    /// The target's spatial layer needs a keyframe of the encoding that is forwarded.
+    lacks_keyframe: bool,
+}
+
+impl Selector {
+    /// What the subscriber should get from now on; bounds above what the track has mean the best. `None`: nothing, from
+    /// the next picture on.
+    pub fn set_target(&mut self, target: Option<Layer>) {
+        let target = target.filter(|layer| usize::from(layer.encoding) < ENCODINGS_MAX);
+        // Whether the new one lacks anything is seen at the next frame.
+        self.lacks_keyframe &= target == self.target;
+        self.target = target;
+    }
+
+    /// What was forwarded is over: the track has another source, or its numbers are out of reach. It begins again with a
+    /// keyframe.
+    pub fn restart(&mut self) {
+        *self = Self { target: self.target, ..Self::default() };
+    }
+
+    /// Stops waiting for a keyframe that nobody can recognise: what waits for one begins with the next picture. Of no
+    /// effect where nothing waits, and only until it has begun.
+    pub fn begin_blind(&mut self) {
+        self.is_blind = self.target.is_some_and(|target| Some(target.encoding) != self.encoding());
+    }
+
+    /// Begins with the keyframe of a run that is kept for joins: of what followed it, temporal layer 0 is sent on. `head` is the
+    /// keyframe's first packet.
+    pub fn begin_run(&mut self, head: &PacketHead, targets: Option<&DecodeTargets>) {
+        if let Some(target) = self.target.filter(|target| target.encoding == head.encoding) {
+            self.start(first_rule(head, Layer { temporal: 0, ..target }, targets));
+        }
+    }
+
+    /// The verdict on a packet. All packets of the track are to be shown, those of other encodings, too. `targets`: what
+    /// the encoding's dependency descriptor offers, if it has one.
+    pub fn handle_packet(&mut self, head: &PacketHead, targets: Option<&DecodeTargets>) -> Verdict {
+        let Some(seen) = self.seen.get(usize::from(head.encoding)).copied() else {
+            return Verdict::Withhold { skips_picture: false };
+        };
+        let is_newest = seen.is_none_or(|seen| head.seq > seen.seq);
+        let is_new_picture = is_newest && seen.is_none_or(|seen| head.timestamp != seen.timestamp);
+        let follows_marker = seen.is_some_and(|seen| seen.marker && head.seq == seen.seq + 1);
+        // Where the lowest layer's packets are missing, a picture that is cut here could end without a marker.
+        let starts_picture = is_new_picture && (follows_marker || head.marks.is_start && head.marks.spatial == 0);
+        // Without a descriptor that could be read nothing is known of targets.
+        let targets = targets.filter(|_| head.marks.targets != 0);
+        if self.encoding() == Some(head.encoding) {
+            self.advance(head, targets, is_newest, starts_picture);
+        } else {
+            self.begin(head, targets, is_new_picture);
+        }
+        if is_newest {
+            self.seen[usize::from(head.encoding)] =
+                Some(Seen { seq: head.seq, timestamp: head.timestamp, marker: head.marker });
+        }
+        self.judge(head, is_new_picture)
+    }
+
+    /// What is forwarded now; bounds as in the target where no lower ones are in force.
+    pub fn current(&self) -> Option<Layer> {
+        self.rules.newest().map(|rule| rule.layer)
+    }
+
+    /// The encoding that cannot go where its target is without a keyframe.
+    pub fn wants_keyframe(&self) -> Option<u8> {
+        let target = self.target?;
+        (self.encoding() != Some(target.encoding) || self.lacks_keyframe).then_some(target.encoding)
+    }
+
+    fn encoding(&self) -> Option<u8> {
+        self.current().map(|layer| layer.encoding)
+    }
+
+    /// A packet of an encoding that is not forwarded: perhaps it begins now. It may have come late: what came after it is
+    /// asked for again, and found under the new rule.
+    fn begin(&mut self, head: &PacketHead, targets: Option<&DecodeTargets>, is_new_picture: bool) {
+        let Some(target) = self.target.filter(|target| target.encoding == head.encoding) else { return };
+        let may_begin = head.marks.begins() || self.is_blind && is_new_picture;
+        if !may_begin {
+            return;
+        }
+        self.start(first_rule(head, target, targets));
+    }
+
+    fn start(&mut self, rule: Rule) {
+        self.is_blind = false;
+        self.lacks_keyframe = false;
+        self.rules.clear();
+        self.rules.push(rule);
+    }
+
+    /// A packet of the encoding that is forwarded: perhaps another rule holds from here on.
+    fn advance(&mut self, head: &PacketHead, targets: Option<&DecodeTargets>, is_newest: bool, starts_picture: bool) {
+        let Some(rule) = self.rules.newest().filter(|_| is_newest) else { return };
+        let Some(target) = self.target else {
+            if starts_picture {
+                self.rules.clear();
+            }
+            return;
+        };
+        if target.encoding != head.encoding || !(starts_picture || head.marks.is_start) {
+            return;
+        }
+        let next = match (targets, rule.decode_target) {
+            _ if head.marks.begins() => first_rule(head, target, targets),
+            (Some(targets), Some(decode_target)) => {
+                let next = next_target(decode_target, target, &head.marks, targets, starts_picture);
+                Rule::by_target(head.seq, head.encoding, next, targets)
+            }
+            // Its descriptor is missing: nothing is known of it.
+            (None, Some(_)) => return,
+            (_, None) => Rule::by_layer(head.seq, next_layer(rule.layer, target, &head.marks, starts_picture)),
+        };
+        self.lacks_keyframe = match (targets, next.decode_target) {
+            (Some(targets), Some(_)) => {
+                let wanted = best(sent_targets(targets), target, targets);
+                wanted.is_some_and(|wanted| targets.layers[usize::from(wanted)].0 != next.layer.spatial)
+            }
+            _ => next.layer.spatial < target.spatial,
+        };
+        if (next.layer, next.decode_target, next.cut) != (rule.layer, rule.decode_target, rule.cut) {
+            self.rules.push(next);
+        }
+    }
+
+    fn judge(&self, head: &PacketHead, is_new_picture: bool) -> Verdict {
+        let rule = self.rules.at(head.seq).filter(|rule| rule.layer.encoding == head.encoding);
+        match rule {
+            Some(rule) if rule.passes(&head.marks) => Verdict::Pass(rule.cut),
+            Some(rule) => {
+                // All frames of a picture are of one temporal layer.
+                Verdict::Withhold { skips_picture: is_new_picture && head.marks.temporal > rule.layer.temporal }
+            }
+            None => Verdict::Withhold { skips_picture: false },
+        }
+    }
+}
+
+/// With a keyframe the target holds at once: nothing after it needs anything before it.
+fn first_rule(head: &PacketHead, target: Layer, targets: Option<&DecodeTargets>) -> Rule {
+    let decode_target = targets.and_then(|targets| Some((best(sent_targets(targets), target, targets)?, targets)));
+    match decode_target {
+        Some((decode_target, targets)) => Rule::by_target(head.seq, head.encoding, decode_target, targets),
+        None => Rule::by_layer(head.seq, target),
+    }
+}
+
+/// The bounds from a frame's first packet on, where payload descriptors tell layers.
+fn next_layer(now: Layer, target: Layer, marks: &FrameMarks, starts_picture: bool) -> Layer {
+    let mut next = now;
+    if starts_picture {
+        next.spatial = next.spatial.min(target.spatial);
+        next.temporal = next.temporal.min(target.temporal);
+    }
+    if starts_picture && marks.is_switch_up {
+        if marks.temporal == 0 {
+            next.temporal = target.temporal;
+        } else if marks.temporal <= target.temporal && marks.temporal == next.temporal.saturating_add(1) {
+            next.temporal = marks.temporal;
+        }
+    }
+    let is_next_spatial = marks.spatial <= target.spatial && marks.spatial == next.spatial.saturating_add(1);
+    if marks.is_start && is_next_spatial && !marks.needs_earlier && marks.temporal <= next.temporal {
+        next.spatial = marks.spatial;
+    }
+    next
+}
+
+/// The decode target from a frame's first packet on.
+fn next_target(now: u8, target: Layer, marks: &FrameMarks, targets: &DecodeTargets, starts_picture: bool) -> u8 {
+    let mut reachable = 1 << now;
+    if starts_picture {
+        reachable |= targets.covers[usize::from(now) % DECODE_TARGETS_MAX];
+    }
+    // AV1 RTP specification §A.8.3.2: a switch indication says that with this frame all later ones of that target can be
+    // decoded; and this one can, as it belongs to what is forwarded.
+    if marks.is_start && marks.targets >> now & 1 != 0 {
+        reachable |= marks.switches;
+    }
+    let sent = reachable & sent_targets(targets);
+    best(if sent == 0 { reachable } else { sent }, target, targets).unwrap_or(now)
+}
+
+/// The best decode target of a set: the highest within the target's bounds, else what exceeds them least.
+fn best(set: u32, target: Layer, targets: &DecodeTargets) -> Option<u8> {
+    let count = targets.count.min(DECODE_TARGETS_MAX as u8);
+    (0..count).filter(|at| set >> at & 1 != 0).max_by_key(|at| {
+        let (spatial, temporal) = targets.layers[usize::from(*at)];
+        let is_within = spatial <= target.spatial && temporal <= target.temporal;
+        let rank = (i16::from(spatial), i16::from(temporal));
+        // Of what exceeds the bounds, the spatial layer weighs more.
+        let excess = (rank.0 - i16::from(target.spatial)).max(0);
+        if is_within { (true, 0, rank.0, rank.1) } else { (false, -excess, -rank.1, -rank.0) }
+    })
+}
+
+/// What can be chosen: what the sender sends, unless it says that it sends nothing.
+fn sent_targets(targets: &DecodeTargets) -> u32 {
+    if targets.active == 0 { targets.all() } else { targets.active }
+}
+
+/// The latest rules, oldest first.
+#[derive(Clone, Debug, Default)]
+struct Rules {
+    rules: [Option<Rule>; RULES_MAX],
+    count: usize,
+}
+
+impl Rules {
+    fn clear(&mut self) {
+        self.count = 0;
+    }
+
+    /// From its number on nothing older holds.
+    fn push(&mut self, rule: Rule) {
+        if self.count == RULES_MAX {
+            self.rules.rotate_left(1);
+            self.count -= 1;
+        }
+        self.rules[self.count] = Some(rule);
+        self.count += 1;
+    }
+
+    fn newest(&self) -> Option<Rule> {
+        self.rules[..self.count].last().copied().flatten()
+    }
+
+    /// The rule at a place. What is before the oldest one is not of what is forwarded, or too late.
+    fn at(&self, seq: u64) -> Option<Rule> {
+        self.rules[..self.count].iter().rev().flatten().find(|rule| rule.from <= seq).copied()
+    }
+}
+
+#[cfg(test)]
+#[path = "select_tests.rs"]
+mod tests;

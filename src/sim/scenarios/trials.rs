@@ -1,0 +1,76 @@
+//! Bounds of the trials: what is promised of calls over bad networks. The tables of all trials are made by
+//! `cargo bench --features sim --bench networks`.
+
+use super::*;
+use crate::proto::link::Loss;
+use crate::sim::trials::bandwidth::{self, Sender};
+use crate::sim::trials::joins;
+use crate::sim::trials::loss::{LossResult, LossTrial, Side, bursty};
+
+/// A loss trial at 100 ms of round trip.
+fn lossy(loss: Loss, side: Side) -> LossResult {
+    let round_trip = Duration::from_millis(100);
+    LossTrial { loss, side, round_trip, duration: seconds(10), seed: 1 }.play()
+}
+
+/// Nothing broken, and at least so much of packets and of frames in time, for at most that many bytes per lost byte.
+fn assert_repaired(result: &LossResult, packets: f64, in_time: f64, cost: f64) {
+    let LossResult { delivery, traffic, broken, .. } = result;
+    assert_eq!(*broken, 0, "{result:#?}");
+    assert!(delivery.packets >= packets && delivery.in_time >= in_time, "{result:#?}");
+    assert!(traffic.repair_cost() <= cost, "{} {result:#?}", traffic.repair_cost());
+}
+
+#[test]
+fn a_tenth_lost_on_the_way_to_the_server_is_repaired() {
+    assert_repaired(&lossy(Loss::Uniform(0.1), Side::Up), 0.995, 0.95, 1.3);
+}
+
+#[test]
+fn a_tenth_lost_on_the_way_to_the_viewer_is_repaired() {
+    assert_repaired(&lossy(Loss::Uniform(0.1), Side::Down), 0.98, 0.85, 2.0);
+}
+
+#[test]
+fn bursts_are_repaired() {
+    for side in [Side::Up, Side::Down] {
+        assert_repaired(&lossy(bursty(0.05), side), 0.98, 0.85, 2.0);
+    }
+}
+
+#[test]
+fn a_video_follows_its_link() {
+    let (course, phases) = bandwidth::steps().play(Sender::Tramline, 1);
+    assert_eq!(course.broken, 0);
+    for phase in phases {
+        assert!(phase.look.freezes == 0 && phase.look.switches <= 2, "{phase:#?}");
+        assert!(phase.queued_p95 < Duration::from_millis(100), "{phase:#?}");
+    }
+}
+
+#[test]
+fn the_other_sender_is_a_fair_one() {
+    for sender in [Sender::Str0m, Sender::Str0mPadding] {
+        let (course, phases) = bandwidth::steps().play(sender, 1);
+        assert_eq!(course.broken, 0);
+        for phase in phases {
+            let has_estimate = phase.estimate.is_some_and(|share| share > 0.4);
+            assert!(has_estimate && phase.look.freezes <= 2 && phase.look.fps > 20.0, "{sender:?} {phase:#?}");
+        }
+    }
+}
+
+#[test]
+fn who_joins_sees_something_soon() {
+    for is_watched in [false, true] {
+        let result = joins::start(1, is_watched);
+        assert!(result.first.is_some_and(|first| first < seconds(1)), "{result:?}");
+    }
+}
+
+#[test]
+fn many_who_join_at_once_cost_the_publisher_little() {
+    let result = joins::crowd(1, 10, true);
+    let keyframes: usize = result.keyframes.iter().map(|(_, count)| count).sum();
+    assert!(result.seeing == 10 && keyframes <= 5 && result.first_p99 < seconds(1), "{result:?}");
+}

@@ -1,0 +1,86 @@
+//! How soon somebody who joins sees something, and what it costs the publisher when many do.
+
+use std::time::{Duration, Instant};
+
+use super::measure::percentile;
+use super::{Stage, near};
+use crate::proto::link::LinkConfig;
+use crate::sim::camera::CameraConfig;
+use crate::sim::media::PeerNo;
+use crate::sim::peer_str0m::StrPeer;
+
+/// What came of one joining.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StartResult {
+    /// From the applied answer to the first picture.
+    pub first: Option<Duration>,
+    /// And to the first of the best encoding.
+    pub best: Option<Duration>,
+}
+
+/// Somebody joins over 5 Mbit/s and 50 ms of round trip; `is_watched`: somebody else has been watching for a while.
+pub fn start(seed: u64, is_watched: bool) -> StartResult {
+    let mut stage = Stage::new(seed, CameraConfig::simulcast());
+    if is_watched {
+        stage.view(near());
+    }
+    stage.world.run_for(Duration::from_secs(5));
+    let delay = Duration::from_millis(25);
+    let viewer = stage.view(LinkConfig { delay, rate: Some((5_000_000, 100_000)), ..LinkConfig::default() });
+    // Only what the server sends passes the bottleneck.
+    stage.world.accesses(viewer).0.link.config.rate = None;
+    stage.world.run_for(Duration::from_secs(15));
+    started(&mut stage, viewer)
+}
+
+fn started(stage: &mut Stage, viewer: PeerNo) -> StartResult {
+    let answered = stage.world.act(viewer, |_, peer: &mut StrPeer| peer.answered_at);
+    let best = CameraConfig::simulcast().encodings.iter().map(|encoding| encoding.height).max().unwrap_or(0);
+    let firsts = stage.screen(viewer, |screen| {
+        let best = screen.shown.iter().find(|shown| shown.height == best);
+        (screen.shown.first().map(|shown| shown.at), best.map(|shown| shown.at))
+    });
+    let since = |at: Option<Instant>| Some(at?.saturating_duration_since(answered?));
+    let (first, best) = firsts.unwrap_or_default();
+    StartResult { first: since(first), best: since(best) }
+}
+
+/// What came of many joining at once.
+#[derive(Clone, Debug)]
+pub struct CrowdResult {
+    /// Keyframes that the publisher was asked for, of each encoding.
+    pub keyframes: Vec<(String, usize)>,
+    /// Viewers who saw something in the end.
+    pub seeing: usize,
+    /// Median of the time from the applied answer to the first picture.
+    pub first_p50: Duration,
+    /// And the 99th percentile.
+    pub first_p99: Duration,
+}
+
+/// Viewers join within a second, one second after a keyframe (`is_fresh`) or a long time after.
+pub fn crowd(seed: u64, viewers: usize, is_fresh: bool) -> CrowdResult {
+    let mut stage = Stage::new(seed, CameraConfig::simulcast());
+    let early = stage.view(near());
+    stage.world.run_for(Duration::from_secs(if is_fresh { 5 } else { 30 }));
+    if is_fresh {
+        stage.world.act(early, |_, peer: &mut StrPeer| peer.ask_for_keyframes());
+        stage.world.run_for(Duration::from_secs(1));
+    }
+    let since = stage.world.now;
+    let access = LinkConfig { delay: Duration::from_millis(25), ..LinkConfig::default() };
+    let mut crowd = Vec::new();
+    for _ in 0..viewers {
+        crowd.push(stage.view(access));
+        stage.world.run_for(Duration::from_secs(1) / viewers as u32);
+    }
+    stage.world.run_for(Duration::from_secs(3));
+    let keyframes = stage.keyframes_asked(since);
+    let mut firsts: Vec<Duration> = crowd.iter().filter_map(|viewer| started(&mut stage, *viewer).first).collect();
+    CrowdResult {
+        keyframes,
+        seeing: firsts.len(),
+        first_p50: percentile(&mut firsts, 50),
+        first_p99: percentile(&mut firsts, 99),
+    }
+}

@@ -1,0 +1,107 @@
+// What the page says about each remote picture, and what it asks for: on a good network and on a bad one.
+
+import assert from 'node:assert/strict';
+import { after, before } from 'node:test';
+import { launch, received, screenshot } from './lib/browser.mjs';
+import { eventually, sleep } from './lib/eventually.mjs';
+import { Server } from './lib/server.mjs';
+import { step } from './lib/step.mjs';
+
+const WATCH_MS = 10_000;
+const FREEZE_MAX_MS = 1000;
+
+let server;
+let browser;
+const tabs = {}; // name -> { page, id }
+
+before(async () => {
+  server = await Server.start('quality', { TRAMLINE_IMPAIRMENTS: 'true' });
+  browser = await launch();
+});
+
+after(async () => {
+  await browser?.close();
+  await server?.kill();
+});
+
+step('two people meet and the tile says what it shows', async () => {
+  for (const name of ['Ana', 'Bo']) await enter(name);
+  await eventually('Ana sees Bo', async () => (await picture('Ana')).frames > 0);
+  await tabs.Ana.page.click('#show-stats');
+  await eventually('the tile has size, rate, bitrate and loss', async () => {
+    const facts = await tile('Ana', 'Bo', '.facts');
+    return /320 × 180 · \d+ fps · \d+ kbit\/s · 0\.0 % lost/.test(facts);
+  });
+  await eventually('the server says that all is well', async () => (await why('Bo', 'Ana')).state === 'flowing');
+  assert.equal(await tile('Ana', 'Bo', '.reason'), '', 'nothing to explain');
+  await screenshot(tabs.Ana.page, 'quality');
+});
+
+step('a tile that is not seen asks for nothing, and for its picture again when it is', async () => {
+  const show = (display) => tabs.Ana.page.evaluate(([id, value]) => {
+    document.querySelector(`[data-user="${id}"]`).style.display = value;
+  }, [tabs.Bo.id, display]);
+  await show('none');
+  await eventually('the server knows that Bo is hidden', async () => (await why('Bo', 'Ana')).reason === 'hidden_by_request');
+  await show('');
+  await eventually('Bo is wanted again', async () => (await why('Bo', 'Ana')).reason !== 'hidden_by_request');
+  const { frames } = await picture('Ana');
+  await eventually('the picture moves', async () => (await picture('Ana')).frames > frames + 5);
+});
+
+step('a bad network made on purpose is seen on the tile', async () => {
+  await impair('Ana', { down: { loss: 0.2 } });
+  await eventually('loss is seen', async () => Number(/([\d.]+) % lost/.exec(await tile('Ana', 'Bo', '.facts'))?.[1]) > 2);
+  await screenshot(tabs.Ana.page, 'quality-loss');
+  await heal('Ana');
+});
+
+step('on 5 % loss the call goes on without a freeze', async () => {
+  await impair('Ana', { up: { loss: 0.05, delay_ms: 20 }, down: { loss: 0.05, delay_ms: 20 } });
+  await sleep(2000);
+  const start = await picture('Ana');
+  let longest = 0;
+  let moved = { at: performance.now(), frames: start.frames };
+  for (const end = performance.now() + WATCH_MS; performance.now() < end; await sleep(50)) {
+    const { frames } = await picture('Ana');
+    const now = performance.now();
+    longest = Math.max(longest, now - moved.at);
+    if (frames > moved.frames) moved = { at: now, frames };
+  }
+  console.log(`    ${((moved.frames - start.frames) / (WATCH_MS / 1000)).toFixed(1)} frames per s, longest pause ${Math.round(longest)} ms`);
+  assert.ok(longest < FREEZE_MAX_MS, `the picture stood still for ${Math.round(longest)} ms`);
+  await heal('Ana');
+});
+
+async function enter(name) {
+  const settings = new URLSearchParams({ room: 'quality', name, autojoin: '1', width: '320', height: '180', fps: '15' });
+  const page = await browser.open(name, server.url(`/#${settings}`));
+  await eventually(`${name} is connected`, () => page.evaluate(() => window.tramline?.media === 'connected'));
+  tabs[name] = { page, id: await page.evaluate(() => window.tramline.userId) };
+}
+
+/** What Ana or Bo decode of the other. */
+async function picture(name) {
+  const streams = [...(await received(tabs[name].page, 'tramline.pc')).values()];
+  return streams.find(({ kind }) => kind === 'video') ?? { frames: 0 };
+}
+
+function tile(name, other, part) {
+  return tabs[name].page.evaluate(([id, selector]) => document.querySelector(`[data-user="${id}"] ${selector}`)?.textContent, [tabs[other].id, part]);
+}
+
+async function why(from, to) {
+  const response = await fetch(server.url(`/debug/why?from=${tabs[from].id}&to=${tabs[to].id}`));
+  assert.equal(response.status, 200);
+  return (await response.json()).find(({ kind }) => kind === 'video') ?? {};
+}
+
+async function impair(name, network) {
+  const response = await fetch(server.url(`/api/admin/impair/quality/${tabs[name].id}`), { method: 'PUT', body: JSON.stringify(network) });
+  assert.equal(response.status, 200, await response.text());
+}
+
+async function heal(name) {
+  const response = await fetch(server.url(`/api/admin/impair/quality/${tabs[name].id}`), { method: 'DELETE' });
+  assert.equal(response.status, 200);
+}
