@@ -161,7 +161,7 @@ impl Rewriter {
     }
 
     /// What goes out now would have this timestamp.
-    fn timestamp_now(&self, now: Instant, clock_rate_hz: u32) -> u32 {
+    pub fn timestamp_now(&self, now: Instant, clock_rate_hz: u32) -> u32 {
         self.last.map_or(self.first_timestamp, |(at, last)| {
             last.wrapping_add(ticks(now.saturating_duration_since(at), clock_rate_hz).max(1))
         })

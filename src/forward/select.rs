@@ -187,6 +187,11 @@ impl Selector {
         self.rules.newest().map(|rule| rule.layer)
     }
 
+    /// How the picture of a packet that passed is cut.
+    pub fn cut(&self, head: &PacketHead) -> Cut {
+        self.rules.at(head.seq).map_or(Cut::NONE, |rule| rule.cut)
+    }
+
     /// The encoding that cannot go where its target is without a keyframe.
     pub fn wants_keyframe(&self) -> Option<u8> {
         let target = self.target?;

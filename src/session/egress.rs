@@ -11,8 +11,7 @@ use rand::Rng;
 
 use super::discard::Discard;
 use super::downlink::{Downlink, Resend};
-use super::header_exts::Stamp;
-use super::slot::{Around, Slot};
+use super::slot::{Around, Slot, descriptor_change};
 use super::stats::EgressReport;
 use super::streams::StreamsConfig;
 use super::track::{Track, Tracks};
@@ -22,6 +21,7 @@ use crate::base::ids::{Ssrc, TrackKey};
 use crate::crypto::srtp::SrtpSender;
 use crate::forward::order::Due;
 use crate::forward::rewrite::{Found, Numbers, Shift, ticks};
+use crate::forward::select::Cut;
 use crate::proto::bwe::Sending;
 use crate::proto::history::Packet;
 use crate::wire::rtcp::{ReportBlock, SenderInfo, TwccFeedback};
@@ -64,7 +64,6 @@ pub struct Admitted {
     /// The m-line it goes out on.
     pub mline: u16,
     pt: u8,
-    marker: bool,
     numbers: Numbers,
 }
 
@@ -120,20 +119,14 @@ impl Egress {
         (track, packet): (&Track, &Packet<'_>),
         outlet: &Outlet<'_>,
     ) -> Result<(Admitted, Due), Discard> {
-        let slot =
-            slot_mut(&mut self.slots, mline).filter(|slot| slot.track == Some(track.key)).ok_or(Discard::StaleRoute)?;
-        let header_len = FIXED_HEADER_BYTES + slot.exts.len(packet.exts);
-        let bytes = header_len + packet.payload.len() + outlet.srtp.suite().rtp_tag_len();
+        let slot = slot_mut(&mut self.slots, mline).filter(|slot| slot.track == Some(track.key)).ok_or(Discard::StaleRoute)?;
         // Seen here and not when it is written: others are padded to its length.
-        if packet.payload.len() > PAYLOAD_BYTES_MAX || bytes > DATAGRAM_BYTES_MAX {
+        if packet.payload.len() > PAYLOAD_BYTES_MAX {
             return Err(Discard::TooLarge);
         }
         let payload = slot.payload_for(packet.meta.format).ok_or(Discard::FormatNotNegotiated)?;
-        slot.start(now, packet)?;
-        let numbers = slot.rewriter.number(now, &packet.meta).ok_or(Discard::TooOld)?;
-        let due = Due { stream: mline, is_audio: slot.kind == MediaKind::Audio, bytes: bytes as u16 };
-        let (encoding, seq, marker) = (packet.meta.encoding, packet.meta.seq, packet.meta.marker);
-        Ok((Admitted { track: track.key, encoding, seq, mline, pt: payload.pt, marker, numbers }, due))
+        let numbers = slot.number(now, track, packet)?;
+        admitted(slot, (mline, payload.pt), numbers, packet, outlet)
     }
 
     /// Leaves in `admitted` and `due` what may leave now; the rest waits. How many find no place to wait.
@@ -174,7 +167,7 @@ impl Egress {
         tx: &mut TxBatch,
     ) -> Result<(), Discard> {
         let slot = slot_mut(&mut self.slots, admitted.mline).ok_or(Discard::StaleRoute)?;
-        let header = slot.header(admitted.pt, slot.ssrc, admitted.numbers, packet, admitted.marker);
+        let header = slot.header(admitted.pt, slot.ssrc, admitted.numbers, packet);
         let way = Way { now, outlet, downlink: self.downlink.as_deref_mut() };
         let around = Around { prefix: &[], padding };
         way.send(slot, &header, around, packet, admitted.numbers, Sending::Media, tx)?;
@@ -252,7 +245,7 @@ impl Egress {
             }
         }
         let Some(pt) = slot.rtx_pt() else { return false };
-        let numbers = Numbers { index: slot.take_rtx_index(), shift: Shift::default() };
+        let numbers = Numbers { index: slot.take_rtx_index(), shift: Shift::default(), cut: Cut::NONE };
         let timestamp = slot.rewriter.last().map_or(0, |(_, timestamp)| timestamp);
         let header = Fixed { marker: false, pt, seq: numbers.index as u16, timestamp, ssrc: slot.rtx_ssrc };
         let way = Way { now, outlet, downlink: self.downlink.as_deref_mut() };
@@ -403,8 +396,7 @@ impl Way<'_> {
             Some(downlink) => downlink.stamp(self.now),
             None => (0, AbsSendTime(0)),
         };
-        let stamp = Stamp { twcc, send_time, frame_number_shift: numbers.shift.frame_number };
-        let len = slot.send(header, around, packet, numbers, &stamp, self.outlet, tx)?;
+        let len = slot.send(header, around, packet, numbers, (twcc, send_time), self.outlet, tx)?;
         if let Some(downlink) = self.downlink {
             downlink.handle_sent(self.now, twcc, len, what);
         }
@@ -429,7 +421,7 @@ impl Way<'_> {
             // RFC 4588 §4: the original sequence number goes before the payload.
             Some(rtx_pt) => {
                 numbers = Numbers { index: slot.take_rtx_index(), ..found.numbers };
-                header = slot.header(rtx_pt, slot.rtx_ssrc, numbers, &packet, slot.marker(&packet));
+                header = slot.header(rtx_pt, slot.rtx_ssrc, numbers, &packet);
                 around = Around { prefix: &prefix, padding: 0 };
             }
             // RFC 7714 §8.3: an index must never protect two different packets. Rebuilt from the same history by the
@@ -438,7 +430,7 @@ impl Way<'_> {
             None => {
                 let padding = slot.rewriter.rebuild(original).ok_or(Discard::TooOld)?;
                 numbers = found.numbers;
-                header = slot.header(payload.pt, slot.ssrc, numbers, &packet, slot.marker(&packet));
+                header = slot.header(payload.pt, slot.ssrc, numbers, &packet);
                 around = Around { prefix: &[], padding };
             }
         }
@@ -455,6 +447,22 @@ impl Way<'_> {
         self.send(slot, header, around, &packet, numbers, Sending::Padding, tx)?;
         Ok(())
     }
+}
+
+/// A packet with its numbers, and what it takes to send it.
+fn admitted(
+    slot: &Slot,
+    (mline, pt): (u16, u8),
+    numbers: Numbers,
+    packet: &Packet<'_>,
+    outlet: &Outlet<'_>,
+) -> Result<(Admitted, Due), Discard> {
+    let meta = &packet.meta;
+    let header_len = FIXED_HEADER_BYTES + slot.exts.len(packet.exts, descriptor_change(numbers, meta));
+    let bytes = header_len + packet.payload.len() + outlet.srtp.suite().rtp_tag_len();
+    let track = slot.track.filter(|_| bytes <= DATAGRAM_BYTES_MAX).ok_or(Discard::TooLarge)?;
+    let due = Due { stream: mline, is_audio: slot.kind == MediaKind::Audio, bytes: bytes as u16 };
+    Ok((Admitted { track, encoding: meta.encoding, seq: meta.seq, mline, pt, numbers }, due))
 }
 
 fn slot_mut(slots: &mut [Option<Slot>], mline: u16) -> Option<&mut Slot> {

@@ -4,7 +4,9 @@
 //! Forbids: extensions of one hop; `ingress` keeps the others only.
 
 use super::streams::MlineConfig;
+use crate::base::frame::ActiveTargets;
 use crate::base::ids::Mid;
+use crate::wire::dependency;
 use crate::wire::rtp_ext::{AbsSendTime, Ext, ExtWriter, needs_two_byte};
 
 /// Room for the extensions of one packet: those of the publisher, our mid and the stamps.
@@ -13,6 +15,8 @@ const EXT_BLOCK_BYTES_MAX: usize = 320;
 const EXT_KINDS: usize = Ext::ALL.len();
 /// Room for what is ours alone: a mid of at most 16 bytes, two bytes and three, each with its head of one, in whole words.
 const OWN_BLOCK_BYTES_MAX: usize = 24;
+/// A dependency descriptor, as long as an extension's value may be, with what we add.
+const DESCRIPTOR_BYTES_MAX: usize = 255 + dependency::GROWTH_BYTES_MAX;
 /// RFC 3550 §5.3.1: profile and length.
 const EXT_HEADER_BYTES: usize = 4;
 
@@ -30,8 +34,17 @@ pub struct Stamp {
     pub twcc: u16,
     /// When it leaves.
     pub send_time: AbsSendTime,
-    /// Added to the frame number of the dependency descriptor.
+    /// What becomes of the dependency descriptor.
+    pub descriptor: DescriptorChange,
+}
+
+/// How a dependency descriptor differs from the publisher's.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DescriptorChange {
+    /// Added to the frame number.
     pub frame_number_shift: u16,
+    /// Decode targets that are left.
+    pub active: Option<ActiveTargets>,
 }
 
 /// See the module.
@@ -58,7 +71,7 @@ impl HeaderExts {
         }
         let mut this = Self { mid: mline.mid, ids, has_two_byte, alone: (0, 0, [0; OWN_BLOCK_BYTES_MAX]) };
         let mut block = [0; OWN_BLOCK_BYTES_MAX];
-        let (profile, len) = this.write_elements(&[], &mut block);
+        let (profile, len) = this.write_elements(&[], DescriptorChange::default(), &mut block);
         this.alone = (profile, len, block);
         this
     }
@@ -76,7 +89,7 @@ impl HeaderExts {
             (self.alone.0, &mut room.own[..self.alone.1])
         } else {
             let block = room.all.get_or_insert([0; EXT_BLOCK_BYTES_MAX]);
-            let (profile, len) = self.write_elements(exts, block);
+            let (profile, len) = self.write_elements(exts, stamp.descriptor, block);
             (profile, &mut block[..len])
         };
         self.stamp(block, self.takes_two_byte(exts), stamp);
@@ -84,23 +97,26 @@ impl HeaderExts {
     }
 
     /// Bytes that [`write`](Self::write) makes the header longer.
-    pub fn len(&self, exts: &[u8]) -> usize {
+    pub fn len(&self, exts: &[u8], change: DescriptorChange) -> usize {
         let len = if exts.is_empty() {
             self.alone.1
         } else {
             let is_two_byte = self.takes_two_byte(exts);
-            let said = self.elements(exts).filter(|(id, value)| is_two_byte || !needs_two_byte(*id, value.len()));
-            said.map(|(_, value)| 1 + usize::from(is_two_byte) + value.len()).sum()
+            let mut room = [0; DESCRIPTOR_BYTES_MAX];
+            let lens = self.elements(exts).map(|(kind, id, value)| (id, changed(kind, value, change, &mut room).len()));
+            let said = lens.filter(|(id, len)| is_two_byte || !needs_two_byte(*id, *len));
+            said.map(|(_, len)| 1 + usize::from(is_two_byte) + len).sum()
         };
         if len == 0 { 0 } else { EXT_HEADER_BYTES + len.next_multiple_of(4) }
     }
 
-    fn write_elements(&self, exts: &[u8], block: &mut [u8]) -> (u16, usize) {
+    fn write_elements(&self, exts: &[u8], change: DescriptorChange, block: &mut [u8]) -> (u16, usize) {
         let is_two_byte = self.takes_two_byte(exts);
         let mut writer = if is_two_byte { ExtWriter::two_byte(block) } else { ExtWriter::one_byte(block) };
-        for (id, value) in self.elements(exts) {
+        let mut room = [0; DESCRIPTOR_BYTES_MAX];
+        for (kind, id, value) in self.elements(exts) {
             // Not taken where it fits neither form: an extension is an extra, the media goes on without.
-            writer.push(id, value);
+            writer.push(id, changed(kind, value, change, &mut room));
         }
         writer.finish()
     }
@@ -122,25 +138,51 @@ impl HeaderExts {
     }
 
     fn takes_two_byte(&self, exts: &[u8]) -> bool {
-        self.has_two_byte && self.kept(exts).any(|(id, value)| needs_two_byte(id, value.len()))
+        self.has_two_byte && self.kept(exts).any(|(_, id, value)| needs_two_byte(id, value.len()))
     }
 
-    fn elements<'a>(&'a self, exts: &'a [u8]) -> impl Iterator<Item = (u8, &'a [u8])> {
+    fn elements<'a>(&'a self, exts: &'a [u8]) -> impl Iterator<Item = (usize, u8, &'a [u8])> {
         let own: [(Ext, &[u8]); 3] =
             [(Ext::Mid, self.mid.as_bytes()), (Ext::TransportCc, &[0; 2]), (Ext::AbsSendTime, &[0; 3])];
-        let own = own.into_iter().map(|(ext, value)| (self.ids[ext as usize], value)).filter(|(id, _)| *id != 0);
+        let own = own.into_iter().map(|(ext, value)| (ext as usize, self.ids[ext as usize], value));
+        let own = own.filter(|(_, id, _)| *id != 0);
         own.chain(self.kept(exts))
     }
 
     /// What ingress kept, under the ids of this subscriber.
-    fn kept<'a>(&'a self, mut exts: &'a [u8]) -> impl Iterator<Item = (u8, &'a [u8])> {
-        let triples = std::iter::from_fn(move || {
-            let (&[kind, len], rest) = exts.split_first_chunk::<2>()?;
-            let (value, rest) = rest.split_at_checked(usize::from(len))?;
-            exts = rest;
-            Some((usize::from(kind) % EXT_KINDS, value))
-        });
-        triples.map(|(kind, value)| (self.ids[kind], value)).filter(|(id, _)| *id != 0)
+    fn kept<'a>(&'a self, exts: &'a [u8]) -> impl Iterator<Item = (usize, u8, &'a [u8])> {
+        triples(exts).map(|(kind, value)| (kind, self.ids[kind], value)).filter(|(_, id, _)| *id != 0)
+    }
+}
+
+/// The dependency descriptor among the (kind, length, value) triples of a packet.
+pub fn descriptor(exts: &[u8]) -> Option<&[u8]> {
+    triples(exts).find(|(kind, _)| *kind == Ext::DependencyDescriptor as usize).map(|(_, value)| value)
+}
+
+fn triples(mut exts: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    std::iter::from_fn(move || {
+        let (&[kind, len], rest) = exts.split_first_chunk::<2>()?;
+        let (value, rest) = rest.split_at_checked(usize::from(len))?;
+        exts = rest;
+        Some((usize::from(kind) % EXT_KINDS, value))
+    })
+}
+
+/// A value as the subscriber gets it.
+fn changed<'a>(
+    kind: usize,
+    value: &'a [u8],
+    change: DescriptorChange,
+    room: &'a mut [u8; DESCRIPTOR_BYTES_MAX],
+) -> &'a [u8] {
+    let is_changed = change.frame_number_shift != 0 || change.active.is_some();
+    if kind != Ext::DependencyDescriptor as usize || !is_changed {
+        return value;
+    }
+    match dependency::write(room, value, change.frame_number_shift, change.active) {
+        Some(len) => &room[..len],
+        None => value,
     }
 }
 
@@ -169,10 +211,10 @@ mod tests {
             let triple = |(kind, value): (usize, Vec<u8>)| [&[kind as u8, value.len() as u8][..], &value].concat();
             let exts: Vec<u8> = values.into_iter().flat_map(triple).collect();
             let header = HeaderExts::new(&mline, has_two_byte, true);
-            let stamp = Stamp { twcc: 0x1234, send_time: AbsSendTime(0x0056_789a), frame_number_shift: 0 };
+            let stamp = Stamp { twcc: 0x1234, send_time: AbsSendTime(0x0056_789a), descriptor: DescriptorChange::default() };
             let mut room = ExtRoom::default();
             let block = header.write(&exts, &stamp, &mut room);
-            prop_assert_eq!(header.len(&exts), block.map_or(0, |(_, block)| EXT_HEADER_BYTES + block.len()));
+            prop_assert_eq!(header.len(&exts, stamp.descriptor), block.map_or(0, |(_, block)| EXT_HEADER_BYTES + block.len()));
             let (profile, block) = block.unwrap_or((ONE_BYTE_PROFILE, &[]));
             for (ext, value) in [(Ext::TransportCc, &[0x12, 0x34][..]), (Ext::AbsSendTime, &[0x56, 0x78, 0x9a])] {
                 let id = header.ids[ext as usize];

@@ -9,7 +9,7 @@ use rand::{Rng, RngExt};
 
 use super::discard::Discard;
 use super::egress::Outlet;
-use super::header_exts::{ExtRoom, HeaderExts, Stamp};
+use super::header_exts::{DescriptorChange, ExtRoom, HeaderExts, Stamp};
 use super::streams::{Demand, MlineConfig, Payload};
 use super::track::Track;
 use crate::base::batch::TxBatch;
@@ -25,6 +25,7 @@ use crate::proto::report::SendStats;
 use crate::proto::run::Squeeze;
 use crate::wire::payload;
 use crate::wire::rtp::{self, Fixed};
+use crate::wire::rtp_ext::AbsSendTime;
 
 /// Retransmissions per m-line in one [`RETRANSMISSION_WINDOW`]: a frame of a hundred packets twice over. Who asks for
 /// more is beyond repair by retransmission, or means harm.
@@ -332,13 +333,15 @@ impl Slot {
         around: Around<'_>,
         packet: &Packet<'_>,
         numbers: Numbers,
-        stamp: &Stamp,
+        stamp: (u16, AbsSendTime),
         outlet: &Outlet<'_>,
         tx: &mut TxBatch,
     ) -> Result<usize, Discard> {
         let out = tx.reserve().ok_or(Discard::TxFull)?;
         let mut room = ExtRoom::default();
-        let exts = self.exts.write(packet.exts, stamp, &mut room);
+        let (twcc, send_time) = stamp;
+        let stamp = Stamp { twcc, send_time, descriptor: descriptor_change(numbers, &packet.meta) };
+        let exts = self.exts.write(packet.exts, &stamp, &mut room);
         let header_len = rtp::write_header(out, header, &[], exts).ok_or(Discard::TooLarge)?;
         let payload_at = header_len + around.prefix.len();
         let payload_end = payload_at + packet.payload.len();
@@ -371,6 +374,12 @@ fn first_selector() -> Selector {
     let mut selector = Selector::default();
     selector.set_target(Some(Layer { encoding: 0, spatial: u8::MAX, temporal: u8::MAX }));
     selector
+}
+
+/// What becomes of a packet's dependency descriptor.
+pub(super) fn descriptor_change(numbers: Numbers, meta: &PacketMeta) -> DescriptorChange {
+    let active = numbers.cut.active_targets.filter(|_| meta.marks.is_start);
+    DescriptorChange { frame_number_shift: numbers.shift.frame_number, active }
 }
 
 fn head(meta: &PacketMeta) -> PacketHead {

@@ -7,14 +7,16 @@
 use std::time::{Duration, Instant};
 
 use super::discard::Discard;
+use super::header_exts;
 
 use crate::base::format::MediaKind;
-use crate::base::frame::ENCODINGS_MAX;
+use crate::base::frame::{DecodeTargets, ENCODINGS_MAX};
 use crate::base::ids::{SessionKey, Ssrc, TrackKey};
 use crate::forward::rates::EncodingRates;
 use crate::proto::history::{self, History, Packet, PacketMeta};
 use crate::proto::keyframe::KeyframeRequester;
 use crate::proto::run::{KeyframeRun, Replay};
+use crate::wire::dependency::Structure;
 use crate::wire::payload;
 
 /// Packets of one track that wait at most. A turn handles some hundred datagrams; more wait in the socket. What a busy
@@ -57,6 +59,8 @@ pub struct Encoding {
     pub rates: EncodingRates,
     /// The wish for a keyframe.
     pub keyframe: KeyframeRequester,
+    /// What its dependency descriptors said; none came yet where there is none.
+    structure: Option<Box<Structure>>,
     /// Keyframes begun.
     pub keyframes: u64,
     /// The publisher's clock.
@@ -98,6 +102,7 @@ impl Encoding {
             run: KeyframeRun::default(),
             rates: EncodingRates::default(),
             keyframe: KeyframeRequester::default(),
+            structure: None,
             keyframes: 0,
             clock: None,
             shed_since: None,
@@ -107,7 +112,9 @@ impl Encoding {
     fn insert(&mut self, now: Instant, packet: Packet<'_>) -> bool {
         let meta = packet.meta;
         let bytes = packet.payload.len();
-        let sizes = if meta.marks.begins() { payload::keyframe_sizes(meta.format, packet.payload) } else { None };
+        let told = self.structure.as_ref().and_then(|structure| structure.sizes());
+        let read = || payload::keyframe_sizes(meta.format, packet.payload);
+        let sizes = if meta.marks.begins() { told.or_else(read) } else { None };
         if !self.history.insert(packet) {
             return false;
         }
@@ -149,6 +156,23 @@ impl Track {
             copied: 0,
             fanout: 0,
         }
+    }
+
+    /// Completes what a packet says about its frame by its dependency descriptor, where it has one.
+    pub fn refine(&mut self, packet: &mut Packet<'_>) {
+        let meta = &mut packet.meta;
+        if let Some(value) = header_exts::descriptor(packet.exts)
+            && let Some(encoding) = self.ensure(meta.encoding)
+        {
+            let structure = encoding.structure.get_or_insert_default();
+            // What cannot be read says nothing more than the payload did.
+            let _ = structure.refine(value, meta.seq, &mut meta.marks);
+        }
+    }
+
+    /// What can be asked for of an encoding with a dependency descriptor.
+    pub fn targets(&self, encoding: u8) -> Option<&DecodeTargets> {
+        self.encoding(encoding)?.structure.as_ref()?.targets()
     }
 
     /// Whether a packet goes further that may be `too_late`. Once video was left out, it goes on with a keyframe.

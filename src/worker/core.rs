@@ -285,12 +285,16 @@ impl WorkerCore {
         if media.is_first {
             self.events.push_back(Event::TrackLive { track: media.track });
         }
+        let mut packet = media.packet;
+        if media.kind == MediaKind::Video {
+            track.refine(&mut packet);
+        }
         let too_late = self.backlog.is_too_late(now, waited, media.kind);
-        let admitted = track.admit(now, too_late, &media.packet.meta);
+        let admitted = track.admit(now, too_late, &packet.meta);
         let (key_of_track, is_video) = (media.track, media.kind == MediaKind::Video);
-        let encoding = media.packet.meta.encoding;
+        let encoding = packet.meta.encoding;
         let is_first_to_wait = track.waiting() == 0;
-        let is_kept = admitted.is_ok() && track.insert(now, media.packet);
+        let is_kept = admitted.is_ok() && track.insert(now, packet);
         self.due_sends += if is_kept { track.fanout } else { 0 };
         if is_kept && is_first_to_wait {
             self.dirty.push(key_of_track);

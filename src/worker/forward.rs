@@ -213,7 +213,7 @@ impl WorkerCore {
         table: &FanoutTable,
         key: TrackKey,
         kind: MediaKind,
-        packet: Packet<'_>,
+        mut packet: Packet<'_>,
     ) {
         // A packet of a track that ended meanwhile must not bring it back.
         if table.route(key).is_none() {
@@ -222,6 +222,9 @@ impl WorkerCore {
         }
         let track = self.tracks.ensure(key, kind);
         let is_first_to_wait = track.waiting() == 0;
+        if kind == MediaKind::Video {
+            track.refine(&mut packet);
+        }
         if !track.insert(now, packet) {
             self.discards.count(Discard::TooOld);
             return;
