@@ -188,7 +188,8 @@ mod tests {
         let subscriber = Subscriber { session: SessionKey { index: 0, epoch: 0 }, mline: 0 };
         jobs.begin();
         for (index, packets) in tracks {
-            jobs.add((TrackKey { index: *index, epoch: 0 }, MediaKind::Video), *packets, &[subscriber]);
+            let audience = Audience { subscribers: &[subscriber], preroll: None };
+            jobs.add((TrackKey { index: *index, epoch: 0 }, MediaKind::Video), *packets, audience);
         }
         jobs.end();
     }
