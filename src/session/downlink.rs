@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::egress::Admitted;
+use super::stats::DownlinkReport;
 use crate::forward::order::Due;
 use crate::proto::bwe::{Estimator, Probe, Sending};
 use crate::proto::pacer::Pacer;
@@ -106,7 +107,9 @@ impl Downlink {
     /// After news of the line.
     pub fn handle_estimate(&mut self, now: Instant) {
         let drain = self.waiting_bytes as f64 * 8.0 / WAIT_MAX.as_secs_f64();
-        let rate = self.estimator.pacing_bps().map(|bps| bps.max(drain as u64));
+        // What is kept for who joins is paced before anything is known.
+        let unknown = self.has_backlog().then(|| self.estimator.estimate_bps());
+        let rate = self.estimator.pacing_bps().or(unknown).map(|bps| bps.max(drain as u64));
         self.pacer.set_rate(now, rate);
     }
 
@@ -129,14 +132,21 @@ impl Downlink {
                 (admitted[kept], due[kept]) = (packet, length);
                 kept += 1;
             } else if self.waiting.len() < WAITING_MAX {
-                self.waiting_bytes += usize::from(length.bytes);
-                self.waiting.push_back(Waiting { admitted: packet, due: length, since: now });
+                self.wait(now, packet, length);
             } else {
                 leave_out(packet.mline);
             }
         }
         admitted.truncate(kept);
         due.truncate(kept);
+    }
+
+    /// A packet that waits for its turn in any case.
+    pub fn wait(&mut self, now: Instant, admitted: Admitted, due: Due) {
+        if self.waiting.len() < WAITING_MAX {
+            self.waiting_bytes += usize::from(due.bytes);
+            self.waiting.push_back(Waiting { admitted, due, since: now });
+        }
     }
 
     /// The next packet whose time has come.
@@ -208,9 +218,10 @@ impl Downlink {
         !self.waiting.is_empty() || !self.resends.is_empty()
     }
 
-    /// How long the first one has waited.
-    pub fn waited(&self, now: Instant) -> Duration {
-        self.waiting.front().map_or(Duration::ZERO, |first| now.saturating_duration_since(first.since))
+    /// Numbers for people.
+    pub fn numbers(&self, now: Instant) -> DownlinkReport {
+        let waited = self.waiting.front().map_or(Duration::ZERO, |first| now.saturating_duration_since(first.since));
+        DownlinkReport { estimate: self.estimator.state(), waiting: (self.waiting.len(), waited) }
     }
 
     /// Deadlines that passed.

@@ -11,6 +11,7 @@ use rand::Rng;
 
 use super::discard::Discard;
 use super::downlink::{Downlink, Resend};
+use super::layers::Layers;
 use super::slot::{Around, Slot, descriptor_change};
 use super::stats::EgressReport;
 use super::streams::StreamsConfig;
@@ -78,9 +79,11 @@ impl Admitted {
 #[derive(Debug, Default)]
 pub struct Egress {
     /// Index is the m-line's.
-    slots: Vec<Option<Slot>>,
+    pub(super) slots: Vec<Option<Slot>>,
     /// Of peers that tell us about it.
-    downlink: Option<Box<Downlink>>,
+    pub(super) downlink: Option<Box<Downlink>>,
+    /// Of peers that get video.
+    pub(super) layers: Option<Box<Layers>>,
     /// Without a downlink nothing waits but this.
     resend: Option<Resend>,
     fillers: u64,
@@ -119,7 +122,8 @@ impl Egress {
         (track, packet): (&Track, &Packet<'_>),
         outlet: &Outlet<'_>,
     ) -> Result<(Admitted, Due), Discard> {
-        let slot = slot_mut(&mut self.slots, mline).filter(|slot| slot.track == Some(track.key)).ok_or(Discard::StaleRoute)?;
+        let slot =
+            slot_mut(&mut self.slots, mline).filter(|slot| slot.track == Some(track.key)).ok_or(Discard::StaleRoute)?;
         // Seen here and not when it is written: others are padded to its length.
         if packet.payload.len() > PAYLOAD_BYTES_MAX {
             return Err(Discard::TooLarge);
@@ -265,14 +269,7 @@ impl Egress {
     /// The track and the stream of it that an m-line sends.
     pub fn keyframe_of(&self, mline: u16) -> Option<(TrackKey, u8)> {
         let slot = self.slots.get(usize::from(mline))?.as_ref()?;
-        Some((slot.track?, slot.rewriter.encoding().unwrap_or_default()))
-    }
-
-    /// Tracks that cannot begin without a keyframe.
-    pub fn awaiting_keyframe(&self) -> impl Iterator<Item = (TrackKey, u8)> {
-        self.active()
-            .filter(|(_, slot)| slot.kind == MediaKind::Video && !slot.has_started())
-            .filter_map(|(_, slot)| Some((slot.track?, 0)))
+        Some((slot.track?, slot.wants_keyframe().or(slot.rewriter.encoding()).unwrap_or_default()))
     }
 
     /// A block of the peer's receiver report (RFC 3550 §6.4.2).
@@ -302,8 +299,8 @@ impl Egress {
     }
 
     /// Numbers for people.
-    pub fn numbers(&self) -> impl Iterator<Item = EgressReport> {
-        self.active().map(|(mline, slot)| EgressReport {
+    pub fn numbers(&self, now: Instant) -> impl Iterator<Item = EgressReport> {
+        self.active().map(move |(mline, slot)| EgressReport {
             mline,
             track: slot.track,
             ssrc: slot.ssrc,
@@ -313,6 +310,9 @@ impl Egress {
             fraction_lost: slot.stats.fraction_lost(),
             round_trip: slot.stats.rtt(),
             awaits_keyframe: slot.track.is_some() && slot.kind == MediaKind::Video && !slot.has_started(),
+            waits: slot.awaits_since.map(|since| now.saturating_duration_since(since)),
+            layer: slot.layer(),
+            allocation: slot.allocation,
         })
     }
 
@@ -450,7 +450,7 @@ impl Way<'_> {
 }
 
 /// A packet with its numbers, and what it takes to send it.
-fn admitted(
+pub(super) fn admitted(
     slot: &Slot,
     (mline, pt): (u16, u8),
     numbers: Numbers,

@@ -250,7 +250,11 @@ fn a_peer_that_asks_too_much_gets_less() {
         answer
     };
     assert_eq!(ask(now, first.index as u16), Err(Discard::RetransmittedLately), "once in a round trip");
-    assert!((1..=RETRANSMISSIONS_MAX as u16 + 1).map(|at| ask(now, at + 1000)).any(|answer| answer == Err(Discard::RetransmissionLimit)));
+    assert!(
+        (1..=RETRANSMISSIONS_MAX as u16 + 1)
+            .map(|at| ask(now, at + 1000))
+            .any(|answer| answer == Err(Discard::RetransmissionLimit))
+    );
     now += Duration::from_millis(100);
     assert_eq!(ask(now, first.index as u16), Ok(()));
 }

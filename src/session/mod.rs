@@ -6,6 +6,7 @@ pub mod egress;
 pub mod feedback;
 pub mod header_exts;
 pub mod ingress;
+mod layers;
 pub mod negotiate;
 pub mod peer;
 mod publication;

@@ -301,10 +301,24 @@ impl Session {
             }
             RtcpView::Pli(pli) => self.want_keyframe(pli.media, effects),
             RtcpView::Fir(fir) => fir.entries().for_each(|entry| self.want_keyframe(entry.ssrc, effects)),
-            RtcpView::Twcc(feedback) => self.egress.handle_twcc(now, feedback),
-            RtcpView::Remb(remb) => self.egress.handle_remb(now, remb.bitrate_bps),
+            RtcpView::Twcc(feedback) => {
+                self.egress.handle_twcc(now, feedback);
+                self.handle_estimate(now, tracks);
+            }
+            RtcpView::Remb(remb) => {
+                self.egress.handle_remb(now, remb.bitrate_bps);
+                self.handle_estimate(now, tracks);
+            }
             // BYE: the m-line says whether a track lives, its source may be replaced.
             RtcpView::Sdes(_) | RtcpView::Bye(_) | RtcpView::ExtendedReport(_) | RtcpView::Unknown { .. } => {}
+        }
+    }
+
+    /// News of the peer's line: it may be divided otherwise now, and what comes of that may need a keyframe.
+    fn handle_estimate(&mut self, now: Instant, tracks: &Tracks) {
+        self.egress.divide(now, tracks);
+        if self.egress.awaiting_keyframe().next().is_some() {
+            self.keyframe_repeat_at.get_or_insert(now);
         }
     }
 
@@ -388,6 +402,10 @@ impl Session {
 
     fn send_feedback(&mut self, now: Instant, tracks: &Tracks, effects: &mut RtcpEffects, tx: &mut TxBatch) {
         if self.keyframe_repeat_at.is_some_and(|at| now >= at) {
+            self.egress.divide(now, tracks);
+            if let Some((srtp, path)) = self.srtp.as_ref().zip(self.sending_path()) {
+                self.egress.replay(now, tracks, &Outlet { srtp: &srtp.sender, path });
+            }
             let before = effects.keyframes_wanted.len();
             effects.keyframes_wanted.extend(self.egress.awaiting_keyframe());
             let is_waiting = effects.keyframes_wanted.len() > before;
@@ -409,6 +427,7 @@ impl Session {
             self.report_at = now + REPORT_INTERVAL;
             // A subscriber whose picture stopped for a change of source asks from here.
             self.keyframe_repeat_at.get_or_insert(now);
+            self.egress.divide(now, tracks);
             self.send_reports(now, tracks, tx);
         }
     }

@@ -218,20 +218,37 @@ impl Slot {
         Some(if is_later { translated } else { last.wrapping_add(1) })
     }
 
+    /// What goes out, where there are layers.
+    pub(super) fn layer(&self) -> Option<Layer> {
+        if self.kind == MediaKind::Audio { None } else { self.selector.current() }
+    }
+
+    /// What the allocator says.
+    pub(super) fn obey(&mut self, allocation: Allocation) {
+        // As long as nothing is known of a track, its first packets tell.
+        let is_silent = allocation.target.is_none() && !self.demand.is_hidden();
+        if !is_silent {
+            self.selector.set_target(allocation.target);
+        }
+        self.allocation = Some(allocation);
+    }
+
     /// Takes what is kept of a stream from its last keyframe on, so that nobody has to be asked for another: packets with
     /// their numbers, to be sent in this order. Empty where nothing is kept, or too much.
-    pub(super) fn take_run<'a>(
+    pub(super) fn take_run(
         &mut self,
         now: Instant,
-        track: &'a Track,
+        track: &Track,
         bytes_max: usize,
-        mut take: impl FnMut(&Packet<'a>, Numbers),
+        mut take: impl FnMut(&PacketMeta, Numbers),
     ) -> bool {
         let Some(wanted) = self.wants_keyframe().filter(|wanted| self.rewriter_encoding() != Some(*wanted)) else {
             return false;
         };
-        let spatial_max = self.allocation.and_then(|allocation| allocation.target).map_or(u8::MAX, |target| target.spatial);
-        let Some(replay) = track.encoding(wanted).and_then(|encoding| encoding.replay(now, spatial_max, bytes_max)) else {
+        let spatial_max =
+            self.allocation.and_then(|allocation| allocation.target).map_or(u8::MAX, |target| target.spatial);
+        let Some(replay) = track.encoding(wanted).and_then(|encoding| encoding.replay(now, spatial_max, bytes_max))
+        else {
             return false;
         };
         let (pictures, live_from) = (replay.pictures(), replay.live_from());
@@ -254,7 +271,7 @@ impl Slot {
             }
             last = Some((replayed.seq, replayed.picture));
             if let Some(numbers) = self.rewriter.number(now, &packet.meta, self.selector.cut(&head(&packet.meta))) {
-                take(&packet, numbers);
+                take(&packet.meta, numbers);
             }
         }
         self.skip_to_live(track, wanted, last.map_or(live_from, |(seq, _)| seq + 1)..live_from);

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use crate::base::format::{Format, MediaKind};
+use crate::base::frame::Layer;
 use crate::base::ids::{Rid, Ssrc, TrackKey};
+use crate::forward::allocate::Allocation;
+use crate::proto::bwe::BweNumbers;
 use crate::proto::report::ReceiveSummary;
 
 /// One stream of what a peer publishes on an m-line.
@@ -48,4 +51,19 @@ pub struct EgressReport {
     pub round_trip: Option<Duration>,
     /// Nothing passes before a keyframe.
     pub awaits_keyframe: bool,
+    /// How long it waits for one.
+    pub waits: Option<Duration>,
+    /// The layer that is sent; bounds above what there is mean all of it.
+    pub layer: Option<Layer>,
+    /// What the line's division gave it, and why no more.
+    pub allocation: Option<Allocation>,
+}
+
+/// What is known of a peer's line.
+#[derive(Clone, Copy, Debug)]
+pub struct DownlinkReport {
+    /// What the estimator says.
+    pub estimate: BweNumbers,
+    /// Packets that wait for the line, and how long the first has waited.
+    pub waiting: (usize, Duration),
 }

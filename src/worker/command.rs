@@ -15,7 +15,7 @@ use crate::proto::ice::LocalCredentials;
 use crate::proto::link::LinkConfig;
 use crate::session::negotiate::RemoteTransport;
 use crate::session::peer::EndReason;
-use crate::session::stats::{EgressReport, IngressReport};
+use crate::session::stats::{DownlinkReport, EgressReport, IngressReport};
 use crate::session::streams::StreamsConfig;
 use crate::wire::stun::TransactionId;
 
@@ -275,6 +275,8 @@ pub struct SessionReport {
     pub ingress: Vec<IngressReport>,
     /// What it receives.
     pub egress: Vec<EgressReport>,
+    /// Its line, if it tells us about it.
+    pub downlink: Option<DownlinkReport>,
 }
 
 #[cfg(test)]

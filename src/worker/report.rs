@@ -53,6 +53,7 @@ fn session_report(now: Instant, session: &Session) -> SessionReport {
         has_consent: session.has_consent(),
         silent: session.ice.last_check_at().map_or(Duration::ZERO, |at| now.saturating_duration_since(at)),
         ingress: session.ingress.numbers().collect(),
-        egress: session.egress.numbers().collect(),
+        egress: session.egress.numbers(now).collect(),
+        downlink: session.egress.downlink_ref().map(|downlink| downlink.numbers(now)),
     }
 }

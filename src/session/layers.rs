@@ -1,0 +1,144 @@
+//! Which layers of its tracks a peer gets: its line divided over them, and joins without a keyframe.
+//!
+//! Owns: the allocator with what it needs of sound. Promises: the lowest layer of what is looked at is never withheld for
+//! want of bandwidth; a new target is reached by what is kept of a stream, and only else by asking its publisher.
+//! Forbids: packets on their way; who publishes.
+
+use std::time::{Duration, Instant};
+
+use super::egress::{Egress, Outlet, admitted};
+use super::slot::Slot;
+use super::track::Tracks;
+use crate::base::format::MediaKind;
+use crate::base::ids::TrackKey;
+use crate::forward::allocate::{Allocator, Want};
+use crate::forward::rewrite::Numbers;
+
+/// The line is divided anew no more often.
+const INTERVAL_MIN: Duration = Duration::from_millis(90);
+/// Of a line that nobody measures, and whose peer will never tell.
+const UNKNOWN_BPS: u64 = 1_000_000_000;
+/// A peer that agreed to tell and has not after so long never will.
+const FEEDBACK_WITHIN: Duration = Duration::from_secs(3);
+/// Share of the line that is kept for what is sent again, in percent.
+const RESERVE_PERCENT: u64 = 5;
+/// Sound is measured over so long.
+const AUDIO_WINDOW: Duration = Duration::from_secs(1);
+/// Headers of a packet, encrypted, as the line carries them: allocations count payloads.
+const OVERHEAD_PERCENT: u64 = 5;
+/// What is replayed to who joins lasts so long on its line at most.
+const RUN_TIME_MAX: Duration = Duration::from_millis(500);
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Layers {
+    allocator: Allocator,
+    divided_at: Option<Instant>,
+    began_at: Instant,
+    /// Octets of sound sent when this was looked at last.
+    audio: (Instant, u64),
+    audio_bps: u64,
+    /// Packets of a run, before they are queued.
+    run: Vec<(u8, u64, Numbers)>,
+}
+
+impl Layers {
+    fn new(now: Instant) -> Self {
+        Self {
+            allocator: Allocator::default(),
+            divided_at: None,
+            began_at: now,
+            audio: (now, 0),
+            audio_bps: 0,
+            run: Vec::new(),
+        }
+    }
+
+    /// Bits per second of sound, with its headers.
+    fn audio_bps(&mut self, now: Instant, slots: &[Option<Slot>]) -> u64 {
+        let (at, before) = self.audio;
+        let elapsed = now.saturating_duration_since(at);
+        if elapsed >= AUDIO_WINDOW {
+            let sound = slots.iter().flatten().filter(|slot| slot.kind == MediaKind::Audio);
+            let octets: u64 = sound.map(|slot| slot.stats.octets() + 40 * slot.stats.packets()).sum();
+            self.audio_bps = (octets.saturating_sub(before) * 8 * 1000) / (elapsed.as_millis() as u64).max(1);
+            self.audio = (now, octets);
+        }
+        self.audio_bps
+    }
+}
+
+impl Egress {
+    /// Divides the line anew, unless that was done just now.
+    pub fn divide(&mut self, now: Instant, tracks: &Tracks) {
+        let is_video = |slot: &&Slot| slot.kind == MediaKind::Video && slot.track.is_some();
+        if !self.slots.iter().flatten().any(|slot| is_video(&slot)) {
+            return;
+        }
+        let layers = self.layers.get_or_insert_with(|| Box::new(Layers::new(now)));
+        if layers.divided_at.is_some_and(|at| now < at + INTERVAL_MIN) {
+            return;
+        }
+        layers.divided_at = Some(now);
+        let audio_bps = layers.audio_bps(now, &self.slots);
+        let is_mute = now >= layers.began_at + FEEDBACK_WITHIN;
+        let known = self.downlink.as_ref().filter(|downlink| downlink.is_measured() || !is_mute);
+        let line_bps = known.map_or(UNKNOWN_BPS, |downlink| downlink.estimator.estimate_bps());
+        let budget_bps = line_bps.saturating_sub(audio_bps) * (100 - RESERVE_PERCENT) / (100 + OVERHEAD_PERCENT);
+        layers.allocator.begin();
+        for (mline, slot) in self.slots.iter().enumerate() {
+            let Some(slot) = slot.as_ref().filter(is_video) else { continue };
+            let Some(track) = slot.track.and_then(|track| tracks.track(track)) else { continue };
+            let offers = track.encodings().flat_map(|(index, encoding)| encoding.rates.offers(now, index));
+            layers.allocator.add(&want(mline as u16, slot), offers);
+        }
+        for allocation in layers.allocator.allocate(now, budget_bps) {
+            let Some(slot) = self.slots.get_mut(usize::from(allocation.id)).and_then(Option::as_mut) else { continue };
+            slot.obey(*allocation);
+        }
+        let with_headers = |bps: u64| bps * (100 + OVERHEAD_PERCENT) / 100 + audio_bps;
+        let sent_bps = with_headers(layers.allocator.allocated_bps());
+        let wanted_bps = with_headers(layers.allocator.wanted_bps());
+        if let Some(downlink) = &mut self.downlink {
+            downlink.estimator.set_wanted(now, sent_bps, wanted_bps);
+        }
+    }
+
+    /// Serves those who wait for a keyframe from what is kept since the last one.
+    pub fn replay(&mut self, now: Instant, tracks: &Tracks, outlet: &Outlet<'_>) {
+        let (Some(downlink), Some(layers)) = (&mut self.downlink, &mut self.layers) else { return };
+        let bytes_max = downlink.estimator.estimate_bps() / 8 * RUN_TIME_MAX.as_millis() as u64 / 1000;
+        for (mline, slot) in self.slots.iter_mut().enumerate() {
+            let Some(slot) = slot.as_mut().filter(|slot| slot.wants_keyframe().is_some()) else { continue };
+            let Some(track) = slot.track.and_then(|track| tracks.track(track)) else { continue };
+            layers.run.clear();
+            let run = &mut layers.run;
+            slot.take_run(now, track, bytes_max as usize, |meta, numbers| run.push((meta.encoding, meta.seq, numbers)));
+            for (encoding, seq, numbers) in layers.run.drain(..) {
+                let Some(packet) = track.packet(encoding, seq) else { continue };
+                let Some(payload) = slot.payload_for(packet.meta.format) else { continue };
+                if let Ok((admitted, due)) = admitted(slot, (mline as u16, payload.pt), numbers, &packet, outlet) {
+                    downlink.wait(now, admitted, due);
+                }
+            }
+        }
+        downlink.handle_estimate(now);
+    }
+
+    /// Tracks, and which streams of them, that cannot go where they should without a keyframe.
+    pub fn awaiting_keyframe(&self) -> impl Iterator<Item = (TrackKey, u8)> {
+        self.slots.iter().flatten().filter_map(|slot| Some((slot.track?, slot.wants_keyframe()?)))
+    }
+}
+
+/// What the peer asked for on an m-line.
+fn want(mline: u16, slot: &Slot) -> Want {
+    let demand = &slot.demand;
+    Want {
+        max_pixels: demand.pixels_max(),
+        max_fps: demand.fps.map(|fps| fps.min(u16::from(u8::MAX)) as u8),
+        max_temporal: demand.temporal_max,
+        is_visible: !demand.is_hidden(),
+        ..Want::best(mline)
+    }
+}
