@@ -22,7 +22,7 @@ use crate::proto::history::PacketMeta;
 use crate::proto::ice::LocalCredentials;
 use crate::runtime::clock;
 use crate::session::negotiate::RemoteTransport;
-use crate::session::streams::{EgressConfig, MlineConfig, Payload, StreamsConfig};
+use crate::session::streams::{Demand, EgressConfig, MlineConfig, Payload, StreamsConfig};
 use crate::wire::rtp::RtpView;
 use crate::wire::stun::BindingRequest;
 use crate::worker::command::{Command, Ticket};
@@ -67,9 +67,10 @@ fn streams(room: u32) -> Arc<StreamsConfig> {
                 pli: true,
                 fir: false,
                 transport_cc: false,
+                remb: false,
             }],
             ingress: None,
-            egress: Some(EgressConfig { ssrc, rtx_ssrc, track: Some(track(room, mline)) }),
+            egress: Some(EgressConfig { ssrc, rtx_ssrc, track: Some(track(room, mline)), demand: Demand::default() }),
         })
     };
     Arc::new(StreamsConfig { mlines: vec![mline(0), mline(1)], ext_mixed: true })
@@ -150,7 +151,7 @@ impl Rooms {
             let (seq, timestamp, marks) = (self.seq, self.seq as u32 * 90, FrameMarks::WHOLE);
             let meta = PacketMeta { seq, source: Ssrc(1), timestamp, marker: false, format, encoding: 0, marks };
             let payload = [&self.seq.to_be_bytes()[..], &[7; 50]].concat();
-            self.core.handle_lane_media(&table, track, kind, Packet { meta, exts: &[], payload: &payload });
+            self.core.handle_lane_media(self.now, &table, track, kind, Packet { meta, exts: &[], payload: &payload });
         }
     }
 
