@@ -234,7 +234,7 @@ impl Config {
         };
         let mut files = HashMap::new();
         for name in [".env", "config.env"] {
-            read_file(name, &mut files)?;
+            parse::file(name, &mut files)?;
         }
         let lookup =
             |name: &str| std::env::var(name).ok().filter(|v| !v.trim().is_empty()).or_else(|| files.get(name).cloned());
@@ -476,23 +476,6 @@ fn media_ports(single: Option<Setting>, min: Option<Setting>, max: Option<Settin
 
 fn half_a_range(only: &Setting, missing: &str) -> ConfigError {
     ConfigError(format!("{} is `{}`, but a range also needs {missing}.", only.name, only.value))
-}
-
-/// Adds the file's variables that are not there yet; no file is fine.
-fn read_file(name: &str, into: &mut HashMap<String, String>) -> Result<(), ConfigError> {
-    let entries = match dotenvy::from_filename_iter(name) {
-        Ok(entries) => entries,
-        Err(error) if error.not_found() => return Ok(()),
-        Err(error) => return Err(ConfigError(format!("{name} cannot be read: {error}."))),
-    };
-    for entry in entries {
-        let (key, value) =
-            entry.map_err(|error| ConfigError(format!("{name} has a line that is not NAME=value: {error}.")))?;
-        if !value.trim().is_empty() {
-            into.entry(key).or_insert(value);
-        }
-    }
-    Ok(())
 }
 
 fn cores() -> usize {

@@ -42,7 +42,7 @@ fn own_number(rewriter: &Rewriter, seq: u16) -> Option<(u64, u64)> {
 #[test]
 fn what_was_withheld_before_it_goes_on_leaves_no_gap() {
     let (now, mut rewriter) = bound(100, 0);
-    let mut number = |rewriter: &mut Rewriter, seq: u64| {
+    let number = |rewriter: &mut Rewriter, seq: u64| {
         let numbers = rewriter.number(now, &meta(seq, seq as u32 * 960), Cut::NONE)?;
         Some((numbers.index, numbers.shift.timestamp))
     };

@@ -221,7 +221,7 @@ impl Call {
         let result = call(&mut self.cores[core], &mut self.tx);
         let mut allocations = before.since().allocations;
         while let Some(event) = self.cores[core].poll_event() {
-            if matches!(event, Event::Report(_) | Event::Levels(_)) {
+            if matches!(event, Event::Report(_) | Event::Voices(_)) {
                 self.tellings += 1;
                 allocations = 0;
             }
