@@ -1,3 +1,5 @@
+//! Places on the floor: who takes one, who keeps it, who gives way.
+
 use super::*;
 use crate::base::ids::RoomKey;
 use crate::runtime::clock;

@@ -1,3 +1,5 @@
+//! Voices and noises in virtual time, and who has the floor.
+
 use super::*;
 use crate::runtime::clock;
 

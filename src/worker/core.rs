@@ -131,11 +131,6 @@ impl WorkerCore {
         self.hold = Hold::new(limits.hold_max);
     }
 
-    /// So many voices of a room are heard at once; 0: all. Of a worker that has none yet.
-    pub fn set_voices_heard(&mut self, heard: usize) {
-        self.voices.set_heard(heard);
-    }
-
     /// Obeys control for about a millisecond; what there is no time for stays where `next` takes it from.
     pub fn handle_commands(&mut self, now: Instant, mut next: impl FnMut() -> Option<Command>, tx: &mut TxBatch) {
         let mut done = 0;
@@ -177,10 +172,7 @@ impl WorkerCore {
             }
             Command::Close { session } => self.close(session, tx),
             Command::Impair { session, impairments } => self.set_impairments(session, impairments),
-            Command::CloseTrack { track } => {
-                self.voices.forget(track);
-                self.tracks.remove(track);
-            }
+            Command::CloseTrack { track } => self.close_track(track),
             Command::SelfCheck(credentials) => self.questions.self_check = Some(credentials),
             Command::AskPublicAddress { transaction, servers } => {
                 self.questions.ask(now, transaction, (self.id == WorkerId(0)).then_some(servers));

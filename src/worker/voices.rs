@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::command::Unheard;
+use super::core::WorkerCore;
 use super::job::Audience;
 use crate::base::ids::{RoomKey, SessionKey, TrackKey};
 use crate::forward::loudest::{Floor, Hearers, Sound};
@@ -55,12 +56,19 @@ impl Voice {
     }
 }
 
-impl Voices {
-    /// So many voices of a room are heard at once; 0: all. To be called before there are any.
-    pub(super) fn set_heard(&mut self, heard: usize) {
-        self.heard = heard;
+impl WorkerCore {
+    /// So many voices of a room are heard at once; 0: all. Of a worker that has none yet.
+    pub fn set_voices_heard(&mut self, heard: usize) {
+        self.voices.heard = heard;
     }
 
+    pub(super) fn close_track(&mut self, track: TrackKey) {
+        self.voices.forget(track);
+        self.tracks.remove(track);
+    }
+}
+
+impl Voices {
     /// A track's fresh packets are about to be planned: which of the local subscribers get them. What is to be sent before
     /// them is put in front.
     pub(super) fn choose<'a>(
@@ -107,7 +115,7 @@ impl Voices {
     }
 
     /// The track ends.
-    pub(super) fn forget(&mut self, track: TrackKey) {
+    fn forget(&mut self, track: TrackKey) {
         let Some(slot) = self.voices.get_mut(track.index as usize) else { return };
         let Some(voice) = slot.take_if(|voice| voice.track == track) else { return };
         let Some(slot) = self.floors.get_mut(voice.room.index as usize) else { return };
