@@ -22,13 +22,14 @@ use crate::crypto::cert::Certificate;
 use crate::crypto::srtp::SrtpKeys;
 use crate::proto::dtls::DtlsConfig;
 use crate::proto::link::{Link, LinkConfig};
-use crate::room::api::{CloseReason, JoinError, JoinRequest, Listening, Notice, PeerControl, RequestError};
+use crate::room::api::{JoinError, JoinRequest, Listening, Notice, PeerControl, RequestError};
 use crate::room::hub::{Hub, HubConfig};
 use crate::room::impair::{BadNetwork, ImpairError};
 use crate::worker::command::{Command, Event, WorkerReport};
 use crate::worker::core::WorkerCore;
 use crate::worker::lane::Lanes;
 
+mod books;
 mod config;
 mod server;
 
@@ -296,45 +297,6 @@ impl World {
     pub fn set_links(&mut self, peer: PeerNo, config: LinkConfig) {
         let (up, down) = self.links(peer);
         (up.config, down.config) = (config, config);
-    }
-
-    /// A peer's books.
-    pub fn received(&self, peer: PeerNo) -> &Received {
-        self.seats[peer.0].endpoint.received()
-    }
-
-    /// What a peer was told, and when it heard.
-    pub fn notices(&self, peer: PeerNo) -> &[(Instant, Notice)] {
-        &self.seats[peer.0].notices
-    }
-
-    /// Why a peer was closed by the server, if it was.
-    pub fn closed(&self, peer: PeerNo) -> Option<CloseReason> {
-        self.notices(peer).iter().find_map(|(_, notice)| match notice {
-            Notice::Closed(reason) => Some(*reason),
-            _ => None,
-        })
-    }
-
-    /// All workers' last numbers.
-    pub fn reports(&self) -> impl Iterator<Item = &WorkerReport> {
-        self.workers.iter().map(|worker| &worker.report)
-    }
-
-    /// Discards of that name, all workers together, by their last reports.
-    pub fn discards(&self, name: &str) -> u64 {
-        let named = self.reports().flat_map(|report| &report.discards).filter(|(other, _)| *other == name);
-        named.map(|(_, count)| count).sum()
-    }
-
-    /// What it was made with.
-    pub fn seed(&self) -> u64 {
-        self.config.seed
-    }
-
-    /// The room's side, to look at.
-    pub fn hub(&self) -> &Hub {
-        &self.hub
     }
 
     /// Goes on until `time` has gone by.

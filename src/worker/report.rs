@@ -9,7 +9,8 @@ use crate::forward::speaker::Activity;
 use crate::session::peer::{FeedbackCounters, Session};
 
 impl WorkerCore {
-    pub(super) fn report(&self, now: Instant) -> WorkerReport {
+    /// All its numbers as they are now.
+    pub fn report(&self, now: Instant) -> WorkerReport {
         let mut feedback = self.past;
         self.seats.sessions().for_each(|session| feedback.add(&session.counters));
         let FeedbackCounters { keyframe_requests, nacks_received, nacks_sent, retransmissions } = feedback;

@@ -200,8 +200,8 @@ impl StrPeer {
     fn write(&mut self, now: Instant, frame: Frame, payloads: Vec<Vec<u8>>) {
         let mut api = self.rtc.direct_api();
         let Some(stream) = api.stream_tx_by_mid(frame.mid, frame.rid) else { return };
-        if frame.is_first {
-            // By itself it refuses to send again more than a seventh of what it sends; browsers do not.
+        if frame.is_first && self.script.estimate_bps.is_none() {
+            // By itself it does not send again more than a seventh of what it sends. A sender that estimates needs that.
             stream.set_rtx_cache(KEPT_PACKETS, KEPT, None);
         }
         let last = payloads.len() - 1;

@@ -151,9 +151,11 @@ impl BandwidthTrial {
         let back = LinkConfig { delay: DELAY, ..LinkConfig::default() };
         let (start, viewer) = (stage.world.now, stage.view(back));
         self.prepare(stage.world.accesses(viewer).1, start);
-        let estimates = Vec::new();
+        let mut estimates = Vec::new();
         while stage.world.now < start + self.length() {
             stage.world.run_for(SAMPLE);
+            let downlink = stage.world.downlink(viewer);
+            estimates.extend(downlink.map(|downlink| (stage.world.now, downlink.estimate.estimate_bps)));
         }
         let (shown, broken) = stage.screen(viewer, |screen| (screen.shown.clone(), screen.broken)).unwrap_or_default();
         let log = stage.world.accesses(viewer).1.log.take().unwrap_or_default();
