@@ -117,7 +117,7 @@ impl Bench {
             tx.clear();
         }
         let all = (1..=subscribers).map(|index| Subscriber { session: SessionKey { index, epoch: 0 }, mline: 0 });
-        plan.set(Route { track: TRACK, home: WorkerId(0), by_worker: Box::new([all.collect()]) });
+        plan.set(Route { by_worker: Box::new([all.collect()]), ..Route::new(TRACK, WorkerId(0)) });
         plan.publish();
         let (publisher, _) = keys(suite, 0).contexts(true).expect("keys");
         let subscribers = subscribers as usize;

@@ -31,6 +31,10 @@ const STUN_SERVER: &str = "stun:stun.l.google.com:19302";
 const TRAIN_PADDING_PERCENT_LIMIT: usize = 25;
 /// Longer would be heard and seen.
 const TRAIN_HOLD_US_LIMIT: usize = 5000;
+/// More people at once nobody can follow, and most calls are smaller and so not touched at all.
+const AUDIO_LOUDEST: usize = 8;
+/// Each packet of a voice looks at all places; more of them than that are as good as none.
+const AUDIO_LOUDEST_LIMIT: usize = 64;
 /// A day; longer pauses between pings detect nothing.
 const SECONDS_LIMIT: u64 = 86_400;
 
@@ -124,6 +128,8 @@ pub struct Config {
     pub io: IoDriver,
     /// What trains may cost.
     pub trains: TrainLimits,
+    /// Voices of a room that are heard at once, the loudest; 0: all.
+    pub audio_loudest: usize,
     /// Pause between WebSocket pings.
     pub ping_interval: Duration,
     /// Silence after which a WebSocket is closed; at least two ping intervals.
@@ -198,6 +204,9 @@ struct Flags {
     /// Microseconds that a busy worker waits for packets that could leave together; 0: never [env: TRAMLINE_TRAIN_HOLD] [default: 250]
     #[arg(long, value_name = "US")]
     train_hold: Option<String>,
+    /// Voices of a room that are heard at once, the loudest; 0: all [env: AUDIO_LOUDEST] [default: 8]
+    #[arg(long, value_name = "N")]
+    audio_loudest: Option<String>,
     /// Seconds between WebSocket pings [env: SFU_PING_INTERVAL] [default: 30]
     #[arg(long, value_name = "SECONDS")]
     ping_interval: Option<String>,
@@ -225,7 +234,7 @@ impl Config {
         };
         let mut files = HashMap::new();
         for name in [".env", "config.env"] {
-            read_file(name, &mut files)?;
+            parse::file(name, &mut files)?;
         }
         let lookup =
             |name: &str| std::env::var(name).ok().filter(|v| !v.trim().is_empty()).or_else(|| files.get(name).cloned());
@@ -247,6 +256,7 @@ impl Config {
             workers: cores(),
             io: IoDriver::Auto,
             trains: TrainLimits::default(),
+            audio_loudest: AUDIO_LOUDEST,
             ping_interval: Duration::from_secs(30),
             pong_timeout: Duration::from_secs(90),
             require_client_token: true,
@@ -284,6 +294,9 @@ impl Config {
         }
         if let Some(text) = from.first(&flags.io, "--io", &["TRAMLINE_IO"]) {
             config.io = text.read(parse::io_driver)?;
+        }
+        if let Some(text) = from.first(&flags.audio_loudest, "--audio-loudest", &["AUDIO_LOUDEST"]) {
+            config.audio_loudest = text.read(|s| parse::count(s, 0, AUDIO_LOUDEST_LIMIT))?;
         }
         if let Some(text) = from.first(&flags.ping_interval, "--ping-interval", &["SFU_PING_INTERVAL"]) {
             config.ping_interval = text.read(|s| parse::seconds(s, SECONDS_LIMIT))?;
@@ -465,23 +478,6 @@ fn half_a_range(only: &Setting, missing: &str) -> ConfigError {
     ConfigError(format!("{} is `{}`, but a range also needs {missing}.", only.name, only.value))
 }
 
-/// Adds the file's variables that are not there yet; no file is fine.
-fn read_file(name: &str, into: &mut HashMap<String, String>) -> Result<(), ConfigError> {
-    let entries = match dotenvy::from_filename_iter(name) {
-        Ok(entries) => entries,
-        Err(error) if error.not_found() => return Ok(()),
-        Err(error) => return Err(ConfigError(format!("{name} cannot be read: {error}."))),
-    };
-    for entry in entries {
-        let (key, value) =
-            entry.map_err(|error| ConfigError(format!("{name} has a line that is not NAME=value: {error}.")))?;
-        if !value.trim().is_empty() {
-            into.entry(key).or_insert(value);
-        }
-    }
-    Ok(())
-}
-
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from).min(WORKERS_LIMIT)
 }
@@ -579,6 +575,13 @@ mod tests {
         assert_eq!(read_with(&["--io", "uring"], &[("TRAMLINE_IO", "mmsg")]).unwrap().io, IoDriver::Uring);
         assert_eq!(read(&[("TRAMLINE_IO", "MMSG")]).unwrap().io, IoDriver::Mmsg);
         assert_eq!(refusal(&[("TRAMLINE_IO", "epoll")]), "TRAMLINE_IO is `epoll`, but must be auto, uring or mmsg.");
+    }
+
+    #[test]
+    fn everybody_may_be_heard() {
+        assert_eq!(read(&[]).unwrap().audio_loudest, AUDIO_LOUDEST);
+        assert_eq!(read_with(&["--audio-loudest", "0"], &[("AUDIO_LOUDEST", "3")]).unwrap().audio_loudest, 0);
+        assert!(refusal(&[("AUDIO_LOUDEST", "65")]).starts_with("AUDIO_LOUDEST is `65`"));
     }
 
     #[test]

@@ -49,6 +49,7 @@
 //!    ([`worker::hold`]). Then a job is made of what is fresh (`worker/job.rs`): the subscribers here are sorted, so that
 //!    each one's keys and numbers are touched once. A turn does a slice of some hundred sends; what is left of a large job
 //!    goes on in the next turns, in turn with what comes meanwhile, so that nobody waits for another room's keyframe.
+//!    Of a large room's voices only the loudest are planned (`worker/voices.rs`, [`forward::loudest`]).
 //! 7. [`worker::departure`] takes one subscriber's packets through three steps. [`session::egress`] *admits* each and
 //!    gives it its numbers ([`forward::rewrite`]); [`forward::order`] finds, from their lengths alone, the order and the
 //!    few bytes of padding that make long trains of them; then each is *written* with its ssrc, sequence number, timestamp,

@@ -177,10 +177,11 @@ fn start_workers(
         let waker = wake.waker();
         links.push(WorkerLink { commands, wake: Box::new(move || waker.wake()) });
         let (rng, dtls, table, events) = (os_rng()?, Arc::clone(&dtls), hub.table(), events.clone());
-        let trains = config.trains;
+        let (trains, loudest) = (config.trains, config.audio_loudest);
         let build = move |id| {
             let mut core = WorkerCore::new(id, rng, dtls, table, lanes);
             core.set_train_limits(trains);
+            core.set_voices_heard(loudest);
             Worker::new(id, core, commands_out, events)
         };
         seats.push(Seat { sockets, wake, build });

@@ -174,7 +174,7 @@ fn a_subscriber_takes_little_memory() {
     bench.core.adopt(bench.now, publisher.key, &publisher.keys);
     for (mline, track) in TRACKS.into_iter().enumerate() {
         let subscribers = subscribers.iter().map(|peer| Subscriber { session: peer.key, mline: mline as u16 });
-        bench.plan.set(Route { track, home: WorkerId(0), by_worker: Box::new([subscribers.collect()]) });
+        bench.plan.set(Route { by_worker: Box::new([subscribers.collect()]), ..Route::new(track, WorkerId(0)) });
     }
     bench.plan.publish();
     // What the tracks and the turns' lists take is not the subscribers'.

@@ -35,6 +35,15 @@ pub struct TrackKey {
     pub epoch: u32,
 }
 
+/// Addresses a room in every worker that has voices of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RoomKey {
+    /// Position in the table.
+    pub index: u32,
+    /// Tenancy of that position.
+    pub epoch: u32,
+}
+
 impl fmt::Display for Ssrc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:08x}", self.0)

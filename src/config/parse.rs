@@ -1,12 +1,30 @@
 //! Readers of single settings. An error is the end of the sentence "X is `…`, but must be …".
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::{IoDriver, LogFormat, LogLevel, StunServer};
+use super::{ConfigError, IoDriver, LogFormat, LogLevel, StunServer};
 
 /// RFC 8489 §9: "the default port for STUN requests is 3478".
 const STUN_PORT: u16 = 3478;
+
+/// Adds the file's variables that are not there yet; no file is fine.
+pub(super) fn file(name: &str, into: &mut HashMap<String, String>) -> Result<(), ConfigError> {
+    let entries = match dotenvy::from_filename_iter(name) {
+        Ok(entries) => entries,
+        Err(error) if error.not_found() => return Ok(()),
+        Err(error) => return Err(ConfigError(format!("{name} cannot be read: {error}."))),
+    };
+    for entry in entries {
+        let (key, value) =
+            entry.map_err(|error| ConfigError(format!("{name} has a line that is not NAME=value: {error}.")))?;
+        if !value.trim().is_empty() {
+            into.entry(key).or_insert(value);
+        }
+    }
+    Ok(())
+}
 
 pub(super) fn port(text: &str) -> Result<u16, String> {
     text.parse().map_err(|_| "a port number from 0 to 65535".to_owned())

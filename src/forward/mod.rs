@@ -3,6 +3,7 @@
 pub mod allocate;
 pub mod gap;
 pub mod ladder;
+pub mod loudest;
 pub mod order;
 pub mod plan;
 pub mod rates;

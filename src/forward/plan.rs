@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
-use super::table::{FanoutTable, Route, Subscriber};
+use super::table::{FanoutTable, Route, Subscriber, Voice};
 use crate::base::ids::{TrackKey, WorkerId};
 
 /// A thousand joins within a second make 200 tables, not a thousand; and a subscriber does not notice 5 ms.
@@ -52,12 +52,12 @@ impl Plan {
         Arc::clone(&self.shared)
     }
 
-    /// The track comes from that worker. A route that is there keeps its subscribers.
-    pub fn open(&mut self, track: TrackKey, home: WorkerId) {
+    /// The track comes from that worker, and is a voice or none. A route that is there keeps its subscribers.
+    pub fn open(&mut self, track: TrackKey, home: WorkerId, voice: Option<Voice>) {
         match self.table.route(track) {
-            None => self.set(Route { track, home, by_worker: Box::default() }),
-            Some(route) if route.home == home => {}
-            Some(_) => self.change(track, |route| route.home = home),
+            None => self.set(Route { voice, ..Route::new(track, home) }),
+            Some(route) if (route.home, route.voice) == (home, voice) => {}
+            Some(_) => self.change(track, |route| (route.home, route.voice) = (home, voice)),
         }
     }
 
@@ -78,6 +78,22 @@ impl Plan {
         self.change(track, |route| {
             let local = route.local_mut(worker);
             *local = [&local[..at], &local[at + 1..]].concat().into();
+        });
+        self.pin(track, subscriber, false);
+    }
+
+    /// The subscriber gets the voice however quiet it is, or not so any more.
+    pub fn pin(&mut self, track: TrackKey, subscriber: Subscriber, is_pinned: bool) {
+        let Some(place) = self.table.route(track).map(|route| route.pins.binary_search(&subscriber)) else { return };
+        let (at, rest) = match (place, is_pinned) {
+            (Ok(at), false) => (at, at + 1),
+            (Err(at), true) => (at, at),
+            _ => return,
+        };
+        self.change(track, |route| {
+            let new = if is_pinned { &[subscriber][..] } else { &[] };
+            route.pins = [&route.pins[..at], new, &route.pins[rest..]].concat().into();
+            route.pin_changes = route.pin_changes.wrapping_add(1);
         });
     }
 
@@ -148,7 +164,7 @@ mod tests {
 
     use super::super::table::probe;
     use super::*;
-    use crate::base::ids::SessionKey;
+    use crate::base::ids::{RoomKey, SessionKey};
     use crate::runtime::clock;
 
     const MS: Duration = Duration::from_millis(1);
@@ -162,8 +178,8 @@ mod tests {
     }
 
     fn route(index: u32, epoch: u32) -> Route {
-        let track = TrackKey { index, epoch };
-        Route { track, home: WorkerId(0), by_worker: Box::new([Box::new([]), Box::new([subscriber(1)])]) }
+        let by_worker = Box::new([Box::from([]), Box::from([subscriber(1)])]);
+        Route { by_worker, ..Route::new(TrackKey { index, epoch }, WorkerId(0)) }
     }
 
     /// The table that workers read now.
@@ -206,12 +222,12 @@ mod tests {
         let mut plan = Plan::default();
         plan.subscribe(track(0), WorkerId(0), subscriber(1));
         assert_eq!(plan.version(), 0, "a track that nobody opened has no route");
-        plan.open(track(0), WorkerId(2));
+        plan.open(track(0), WorkerId(2), None);
         [5, 3, 9, 3].into_iter().for_each(|index| plan.subscribe(track(0), WorkerId(1), subscriber(index)));
         plan.publish();
         assert_eq!(read(&plan).route(track(0)).unwrap().local(WorkerId(1)), [3, 5, 9].map(subscriber));
         plan.unsubscribe(track(0), WorkerId(1), subscriber(5));
-        plan.open(track(0), WorkerId(2));
+        plan.open(track(0), WorkerId(2), None);
         plan.publish();
         let table = read(&plan);
         let route = table.route(track(0)).unwrap();
@@ -219,6 +235,27 @@ mod tests {
         plan.remove(track(0));
         plan.publish();
         assert!(read(&plan).route(track(0)).is_none());
+    }
+
+    #[test]
+    fn a_pin_lasts_as_long_as_the_subscription() {
+        let mut plan = Plan::default();
+        let voice = Voice { room: RoomKey { index: 0, epoch: 0 }, publisher: SessionKey { index: 9, epoch: 0 } };
+        plan.open(track(0), WorkerId(0), Some(voice));
+        [5, 3, 9].into_iter().for_each(|index| plan.subscribe(track(0), WorkerId(1), subscriber(index)));
+        [9, 3, 3].into_iter().for_each(|index| plan.pin(track(0), subscriber(index), true));
+        plan.publish();
+        let pinned = |plan: &Plan| read(plan).route(track(0)).map(|route| route.pins.to_vec()).unwrap();
+        assert_eq!(pinned(&plan), [3, 9].map(subscriber));
+        plan.pin(track(0), subscriber(9), false);
+        plan.pin(track(0), subscriber(5), false);
+        plan.unsubscribe(track(0), WorkerId(1), subscriber(3));
+        plan.publish();
+        assert!(pinned(&plan).is_empty());
+        assert_eq!(read(&plan).route(track(0)).unwrap().pin_changes, 4);
+        plan.open(track(0), WorkerId(0), None);
+        plan.publish();
+        assert_eq!(read(&plan).route(track(0)).unwrap().voice, None, "it turned out to be a screen's sound");
     }
 
     #[test]

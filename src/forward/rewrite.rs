@@ -201,6 +201,19 @@ impl Rewriter {
         Some(Numbers { index, shift: stretch.shift, cut: stretch.cut })
     }
 
+    /// The track goes on with its packet `seq`, and what came between it and the last one was withheld: numbers go on
+    /// without a gap, timestamps stay the publisher's. The highest number that came before.
+    pub fn resume(&mut self, seq: u64) -> Option<u64> {
+        let last = *self.stretches.back()?;
+        let before = self.next_seq;
+        if seq > before {
+            let first_index = self.withheld.take().map_or(last.first_index + (before - last.from), |it| it.index);
+            self.begin(last.encoding, seq, first_index, (last.shift, last.cut));
+            self.next_seq = seq;
+        }
+        before.checked_sub(1)
+    }
+
     /// The packet does not go out, and its number is nobody's; with it a picture is skipped, or not.
     pub fn withhold(&mut self, meta: &PacketMeta, skips_picture: bool) {
         let Some(stretch) = self.stretches.back().copied() else { return };

@@ -40,6 +40,25 @@ fn own_number(rewriter: &Rewriter, seq: u16) -> Option<(u64, u64)> {
 }
 
 #[test]
+fn what_was_withheld_before_it_goes_on_leaves_no_gap() {
+    let (now, mut rewriter) = bound(100, 0);
+    let number = |rewriter: &mut Rewriter, seq: u64| {
+        let numbers = rewriter.number(now, &meta(seq, seq as u32 * 960), Cut::NONE)?;
+        Some((numbers.index, numbers.shift.timestamp))
+    };
+    let (first, shift) = number(&mut rewriter, 100).expect("bound");
+    assert_eq!(rewriter.resume(101), Some(100), "nothing was withheld");
+    assert_eq!(number(&mut rewriter, 102), Some((first + 2, shift)), "what is lost keeps its number");
+    assert_eq!(rewriter.resume(500), Some(102));
+    assert_eq!(rewriter.resume(500), Some(499), "asked again it changes nothing");
+    assert_eq!(number(&mut rewriter, 500), Some((first + 3, shift)));
+    assert_eq!(number(&mut rewriter, 300), None, "what was withheld has no number");
+    assert_eq!(number(&mut rewriter, 101), Some((first + 1, shift)), "what was late has one");
+    assert_eq!(own_number(&rewriter, first as u16 + 2), Some((102, first + 2)), "and what went before is found");
+    assert_eq!(own_number(&rewriter, first as u16 + 3), Some((500, first + 3)));
+}
+
+#[test]
 fn numbers_go_on_over_a_change_of_track() {
     let now = clock::now();
     let mut rewriter = Rewriter::new(40_000, 1_000);

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::base::ids::{SessionKey, TrackKey, WorkerId};
+use crate::base::ids::{RoomKey, SessionKey, TrackKey, WorkerId};
 
 /// One subscription: a sending m-line of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,6 +17,15 @@ pub struct Subscriber {
     pub mline: u16,
 }
 
+/// What makes a track one of a room's voices: only the loudest of them are heard, see [`super::loudest`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Voice {
+    /// Where it is heard.
+    pub room: RoomKey,
+    /// Whose it is: nobody hears himself, and that shall not cost him another voice.
+    pub publisher: SessionKey,
+}
+
 /// Where a track comes from and where it goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
@@ -24,11 +33,27 @@ pub struct Route {
     pub track: TrackKey,
     /// The worker of its publisher.
     pub home: WorkerId,
+    /// `None`: its subscribers get all of it, as pictures and the sound of a screen.
+    pub voice: Option<Voice>,
     /// Subscribers by worker, in order; the index is the worker's.
     pub by_worker: Box<[Box<[Subscriber]>]>,
+    /// Those among them that get the voice however quiet it is, in order.
+    pub pins: Box<[Subscriber]>,
+    /// Counts changes of `pins`.
+    pub pin_changes: u32,
 }
 
 impl Route {
+    /// A track that nobody receives yet.
+    pub fn new(track: TrackKey, home: WorkerId) -> Self {
+        Self { track, home, voice: None, by_worker: Box::default(), pins: Box::default(), pin_changes: 0 }
+    }
+
+    /// Whether that subscriber gets it however quiet it is.
+    pub fn is_pinned(&self, subscriber: &Subscriber) -> bool {
+        self.pins.binary_search(subscriber).is_ok()
+    }
+
     /// The subscribers that live on `worker`.
     pub fn local(&self, worker: WorkerId) -> &[Subscriber] {
         self.by_worker.get(usize::from(worker.0)).map_or(&[], |subscribers| subscribers)

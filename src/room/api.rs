@@ -286,6 +286,15 @@ pub struct PeerUpdate {
     pub sources: Vec<(String, Source)>,
 }
 
+/// Whom a peer wants to hear, in rooms where only the loudest voices are heard. `None` leaves a list as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listening {
+    /// User ids whose voices it gets however quiet they are.
+    pub pinned_user_ids: Option<Vec<String>>,
+    /// User ids whose voices it does not get.
+    pub muted_user_ids: Option<Vec<String>>,
+}
+
 /// What somebody else decided about a peer (Gryt's control socket).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PeerControl {

@@ -12,7 +12,8 @@ use crossbeam_channel::{Receiver, Sender, at, bounded, never, select, tick};
 use tokio::sync::{broadcast, mpsc};
 
 use super::api::{
-    JoinError, JoinRequest, Joined, Notice, PeerControl, PeerUpdate, RequestError, RoomEvent, RoomView, TrackName, Wish,
+    JoinError, JoinRequest, Joined, Listening, Notice, PeerControl, PeerUpdate, RequestError, RoomEvent, RoomView,
+    TrackName, Wish,
 };
 use super::hub::{Hub, Output};
 use super::impair::{BadNetwork, ImpairError};
@@ -170,6 +171,11 @@ impl Control {
     /// What a peer says about itself.
     pub fn update(&self, peer: PeerId, update: PeerUpdate) -> Result<(), RequestError> {
         self.with(|hub| hub.update(clock::now(), peer, update))
+    }
+
+    /// Whom a peer wants to hear.
+    pub fn listen(&self, peer: PeerId, listening: Listening) -> Result<(), RequestError> {
+        self.with(|hub| hub.listen(clock::now(), peer, listening))
     }
 
     /// The peer wants more or less of pictures.

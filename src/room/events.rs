@@ -36,7 +36,7 @@ impl Hub {
                 self.close(now, id, CloseReason::MediaFailed);
             }
             Event::TrackLive { track } => self.handle_live(now, track),
-            Event::Levels(levels) => self.handle_levels(now, worker, &levels),
+            Event::Voices(voices) => self.handle_voices(now, worker, &voices),
             Event::Report(report) => self.handle_report(now, worker, *report),
             Event::PublicAddress(address) => self.handle_public_address(address),
             // The answer may have come to another worker than the one that asked.

@@ -19,7 +19,7 @@ use super::api::{Notice, PeerInfo, RoomEvent};
 use super::peer::{Peer, Track};
 use super::placement::Placement;
 use super::wishes::Telling;
-use crate::base::ids::{KeyPool, PeerId, SessionKey, TrackKey, WorkerId};
+use crate::base::ids::{KeyPool, PeerId, RoomKey, SessionKey, TrackKey, WorkerId};
 use crate::forward::plan::{Plan, SharedTable};
 use crate::forward::speaker::DominantSpeaker;
 use crate::wire::sdp::Fingerprint;
@@ -52,6 +52,8 @@ pub enum Output {
 /// One room.
 #[derive(Debug)]
 pub(super) struct Room {
+    /// What its voices are found by in the workers' tables.
+    pub key: RoomKey,
     pub created_at: SystemTime,
     /// In order of joining, which is the order of ids.
     pub peers: Vec<PeerId>,
@@ -76,6 +78,7 @@ pub struct Hub {
     pub(super) publishers: HashMap<TrackKey, (PeerId, usize), RandomState>,
     pub(super) sessions: KeyPool,
     pub(super) track_keys: KeyPool,
+    pub(super) room_keys: KeyPool,
     pub(super) last_peer: u64,
     pub(super) plan: Plan,
     /// What people are told.
@@ -121,6 +124,7 @@ impl Hub {
             publishers: HashMap::default(),
             sessions: KeyPool::default(),
             track_keys: KeyPool::default(),
+            room_keys: KeyPool::default(),
             last_peer: 0,
             plan: Plan::default(),
             notices: VecDeque::new(),

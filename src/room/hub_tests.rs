@@ -3,11 +3,14 @@
 use rand::{RngExt, SeedableRng};
 
 use super::super::api::{
-    Capabilities, CloseReason, Dialect, JoinError, JoinRequest, PeerControl, StreamNames, TrackName, VideoWanted, Wish,
+    Capabilities, CloseReason, Dialect, JoinError, JoinRequest, Listening, PeerControl, StreamNames, TrackName,
+    VideoWanted, Wish,
 };
 use super::*;
+use crate::base::format::MediaKind;
 use crate::crypto::srtp::SrtpSuite;
 use crate::forward::plan::PUBLISH_INTERVAL;
+use crate::forward::speaker::Activity;
 use crate::forward::table::Subscriber;
 use crate::runtime::clock;
 use crate::session::negotiate::{Policy, Role, WantedTrack};
@@ -113,7 +116,7 @@ fn new_credentials_reach_every_worker_also_when_one_owns_the_session() {
 fn what_depends_on_the_table_waits_for_it_and_what_does_not_leaves_at_once() {
     let (mut hub, start) = (hub(9), clock::now());
     let track = TrackKey { index: 0, epoch: 0 };
-    hub.plan.open(track, WorkerId(0));
+    hub.plan.open(track, WorkerId(0), None);
     assert!(hub.poll_output(start).is_none());
     assert!(hub.table().load().route(track).is_some(), "after a quiet time at once");
     let peer = join(&mut hub, "ann").unwrap().peer;
@@ -186,7 +189,7 @@ fn step_by_step_leads_where_a_fresh_look_would() {
         let kinds: [&[&str]; 3] = [&[], &["audio"], &["audio", "video"]];
         for step in 0..120 {
             let peers: Vec<PeerId> = room.hub.peers.keys().copied().collect();
-            match room.dice.random_range(0..10) {
+            match room.dice.random_range(0..11) {
                 0..4 if peers.len() < 12 => {
                     let (kinds, lines) = (kinds[room.dice.random_range(0..3)], room.dice.random_range(0..5));
                     let user_id = format!("user {}", room.dice.random_range(0..15));
@@ -197,6 +200,10 @@ fn step_by_step_leads_where_a_fresh_look_would() {
                     room.hub.leave(room.now, peer);
                 }
                 6..9 => room.speak(),
+                9 if !peers.is_empty() => {
+                    let peer = peers[room.dice.random_range(0..peers.len())];
+                    room.listen(peer);
+                }
                 _ if !peers.is_empty() => {
                     let user_id = room.hub.peers[&peers[room.dice.random_range(0..peers.len())]].info.user_id.clone();
                     let change = PeerControl { deafened: Some(room.dice.random_bool(0.5)), ..PeerControl::default() };
@@ -213,7 +220,7 @@ fn step_by_step_leads_where_a_fresh_look_would() {
 impl Hub {
     /// A route that comes and goes, for the tests of who drives a hub: two tables, and a command that needs the second.
     pub(in crate::room) fn open_and_free(&mut self, track: TrackKey) {
-        self.plan.open(track, WorkerId(0));
+        self.plan.open(track, WorkerId(0), None);
         self.plan.publish();
         self.plan.remove(track);
         self.command_after_plan(None, &Command::CloseTrack { track });
@@ -257,10 +264,22 @@ impl Crowd {
     fn speak(&mut self) {
         let worker = WorkerId(self.dice.random_range(0..2));
         let here = self.hub.peers.values().filter(|peer| peer.owner == Some(worker));
-        let levels =
-            here.flat_map(|peer| peer.tracks.values()).map(|track| (track.key, self.dice.random_range(60..127)));
-        let levels = Event::Levels(levels.collect());
-        self.hub.handle_event(self.now, worker, levels);
+        let dice = &mut self.dice;
+        let mut activity = || Activity {
+            long: dice.random_range(0..=10),
+            medium: dice.random_range(0..=5),
+            immediate: dice.random_range(0..=13),
+        };
+        let voices = here.flat_map(|peer| peer.tracks.values()).map(|track| (track.key, activity()));
+        let voices = Event::Voices(voices.collect());
+        self.hub.handle_event(self.now, worker, voices);
+    }
+
+    /// Somebody chooses whom to hear.
+    fn listen(&mut self, peer: PeerId) {
+        let mut list = || Some((0..3).map(|_| format!("user {}", self.dice.random_range(0..15))).collect());
+        let listening = Listening { pinned_user_ids: list(), muted_user_ids: list() };
+        self.hub.listen(self.now, peer, listening).unwrap();
     }
 
     /// All outputs, a while later.
@@ -290,6 +309,16 @@ impl Crowd {
                 all.sort();
                 assert_eq!(route.local(worker), all, "{when}: {key:?}");
             }
+            let (publisher, track) = hub.track(*key).unwrap();
+            assert_eq!(route.voice.is_some(), track.kind == MediaKind::Audio, "{when}: {key:?}");
+            let wishes = |peer: &&Peer| peer.pinned.contains(&publisher.info.user_id) && route.voice.is_some();
+            let pins = hub.peers.values().filter(wishes).flat_map(|peer| {
+                let here = peer.bound.iter().filter(|(track, _)| track == key && peer.owner.is_some());
+                here.map(|(_, mline)| Subscriber { session: peer.session, mline: *mline })
+            });
+            let mut pins: Vec<_> = pins.collect();
+            pins.sort();
+            assert_eq!(*route.pins, *pins, "{when}: {key:?}");
         }
         let carried = [WorkerId(0), WorkerId(1)].map(|worker| {
             let here: Vec<_> = hub.peers.values().filter(|peer| peer.worker() == Some(worker)).collect();

@@ -11,7 +11,7 @@ use super::api::{CloseReason, Dialect, JoinError, JoinRequest, Notice, PeerInfo,
 use super::hub::{Entered, Hub, Room};
 use super::impair::BadNetwork;
 use super::peer::Peer;
-use crate::base::ids::{PeerId, SessionKey, WorkerId};
+use crate::base::ids::{PeerId, RoomKey, SessionKey, WorkerId};
 use crate::forward::speaker::DominantSpeaker;
 use crate::proto::ice::LocalCredentials;
 use crate::session::feedback::CNAME;
@@ -54,6 +54,8 @@ impl Hub {
             is_server_muted: false,
             is_deafened: false,
             hidden: Default::default(),
+            muted: Default::default(),
+            pinned: Default::default(),
             negotiation: Negotiation::new(request.policy, local, self.rng.random()),
             session,
             owner: None,
@@ -88,7 +90,9 @@ impl Hub {
 
     fn enter_room(&mut self, wall: SystemTime, room: &str, info: &PeerInfo) {
         if !self.rooms.contains_key(room) {
+            let (index, epoch) = self.room_keys.take();
             let room_made = Room {
+                key: RoomKey { index, epoch },
                 created_at: wall,
                 peers: Vec::new(),
                 by_user: HashMap::new(),
@@ -178,6 +182,7 @@ impl Hub {
         room.by_user.remove(&peer.info.user_id);
         let was_speaker = room.speaker.current() == Some(id);
         if room.peers.is_empty() {
+            self.room_keys.give_back(room.key.index);
             self.rooms.remove(&peer.room);
         }
         was_speaker

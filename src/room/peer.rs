@@ -9,7 +9,9 @@ use super::api::{
 };
 use super::impair::BadNetwork;
 use crate::base::format::MediaKind;
-use crate::base::ids::{SessionKey, TrackKey, WorkerId};
+use crate::base::ids::{RoomKey, SessionKey, TrackKey, WorkerId};
+use crate::forward::speaker::Activity;
+use crate::forward::table::Voice;
 use crate::session::negotiate::{Negotiation, Publication};
 use crate::session::streams::Demand;
 use crate::worker::command::SessionReport;
@@ -28,8 +30,8 @@ pub(super) struct Track {
     pub slot: Option<usize>,
     /// Media came.
     pub is_live: bool,
-    /// 0 to 127, from the audio level extension.
-    pub loudness: u8,
+    /// Of its voice, lately.
+    pub activity: Activity,
     /// Packets of all its streams by the last report, and when they became more.
     pub packets: u64,
     pub moved_at: Option<Instant>,
@@ -49,6 +51,9 @@ pub(super) struct Peer {
     pub is_deafened: bool,
     /// User ids whose media is withheld.
     pub hidden: HashSet<String>,
+    /// User ids whose voices it does not want, and those it wants however quiet they are; as it told itself.
+    pub muted: HashSet<String>,
+    pub pinned: HashSet<String>,
     pub negotiation: Negotiation,
     pub session: SessionKey,
     /// The worker that owns the session, once claimed.
@@ -114,6 +119,16 @@ impl Peer {
         let by_slot = [Source::Microphone, Source::Camera, Source::Screen, Source::ScreenAudio];
         let told = self.sources.get(&track.mid).copied();
         told.or_else(|| track.slot.and_then(|slot| by_slot.get(slot).copied())).unwrap_or(Source::Unknown)
+    }
+
+    /// Whether a track of it is one of the room's voices: the sound of a screen is none.
+    pub fn is_voice(&self, track: &Track) -> bool {
+        track.kind == MediaKind::Audio && self.source_of(track) != Source::ScreenAudio
+    }
+
+    /// The same as the fanout plan knows it.
+    pub fn voice(&self, room: RoomKey, track: &Track) -> Option<Voice> {
+        self.is_voice(track).then_some(Voice { room, publisher: self.session })
     }
 
     /// Whether it may publish that. Without slots or marks an audio track is speech and a video track a camera.

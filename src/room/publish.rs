@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::hub::Hub;
 use super::peer::Track;
 use crate::base::ids::{PeerId, TrackKey};
+use crate::forward::speaker::Activity;
 use crate::forward::table::Subscriber;
 use crate::worker::command::Command;
 
@@ -24,15 +25,13 @@ impl Hub {
             .filter(|(mline, track)| !is_current(mline, track))
             .map(|(mline, track)| (*mline, track.key))
             .collect();
+        let Some(room) = self.rooms.get(&peer.room).map(|room| room.key) else { return };
         for publication in publications {
             let track = peer.tracks.entry(publication.mline).or_insert_with(|| {
                 let (index, epoch) = self.track_keys.take();
                 let key = TrackKey { index, epoch };
                 self.publishers.insert(key, (id, publication.mline));
                 self.telling.note([key]);
-                if let Some(owner) = peer.owner {
-                    self.plan.open(key, owner);
-                }
                 Track {
                     key,
                     id: format!("t-{index}-{epoch}"),
@@ -42,7 +41,7 @@ impl Hub {
                     track_id: String::new(),
                     slot: publication.slot,
                     is_live: false,
-                    loudness: 0,
+                    activity: Activity::default(),
                     packets: 0,
                     moved_at: None,
                     wanted: None,
@@ -53,6 +52,9 @@ impl Hub {
         }
         for (mline, _) in &ended {
             peer.tracks.remove(mline);
+        }
+        if let Some(owner) = peer.owner {
+            peer.tracks.values().for_each(|track| self.plan.open(track.key, owner, peer.voice(room, track)));
         }
         let room = peer.room.clone();
         self.configure(id);
@@ -114,6 +116,9 @@ impl Hub {
         for (track, mline) in peer.bound.iter().filter(|entry| !is_in(&before, entry)) {
             self.plan.subscribe(*track, owner, subscriber(*mline));
         }
+        if !peer.pinned.is_empty() {
+            self.pin(id);
+        }
         self.command_after_plan(Some(owner), &configure);
     }
 
@@ -121,10 +126,12 @@ impl Hub {
     pub(super) fn route(&mut self, id: PeerId) {
         let Some(peer) = self.peers.get(&id) else { return };
         let Some(owner) = peer.owner else { return };
-        peer.tracks.values().for_each(|track| self.plan.open(track.key, owner));
+        let Some(room) = self.rooms.get(&peer.room).map(|room| room.key) else { return };
+        peer.tracks.values().for_each(|track| self.plan.open(track.key, owner, peer.voice(room, track)));
         for (track, mline) in &peer.bound {
             self.plan.subscribe(*track, owner, Subscriber { session: peer.session, mline: *mline });
         }
+        self.pin(id);
     }
 
     /// It receives nothing any more.

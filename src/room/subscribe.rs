@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::api::{Dialect, Notice, Source, StreamNames, TrackInfo};
+use super::api::{Dialect, Notice, StreamNames, TrackInfo};
 use super::hub::{Hub, Room};
 use super::peer::{Peer, Track};
 use crate::base::format::MediaKind;
@@ -154,7 +154,8 @@ fn rank(room: &Room, (publisher, mline): (PeerId, usize)) -> (usize, PeerId, usi
 
 fn is_allowed(me: &Peer, publisher: &Peer, track: &Track) -> bool {
     let is_audio = track.kind == MediaKind::Audio;
-    let is_silenced = is_audio && publisher.is_server_muted && publisher.source_of(track) != Source::ScreenAudio;
+    let is_muted = publisher.is_server_muted || me.muted.contains(&publisher.info.user_id);
+    let is_silenced = is_muted && publisher.is_voice(track);
     !(is_silenced || is_audio && me.is_deafened || me.hidden.contains(&publisher.info.user_id))
 }
 

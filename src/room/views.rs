@@ -120,9 +120,11 @@ impl Hub {
 
     fn subscriber_view(&self, peer: &Peer, mline: u16) -> Value {
         let egress = self.egress_report(peer, mline);
+        let track = egress.and_then(|egress| egress.track);
         json!({
             "userId": peer.info.user_id,
             "mline": mline,
+            "notAmongLoudest": track.is_some_and(|track| self.is_unheard(peer, track)),
             "ssrc": egress.map(|egress| egress.ssrc.0),
             "packets": egress.map_or(0, |egress| egress.packets),
             "bytes": egress.map_or(0, |egress| egress.bytes),

@@ -147,6 +147,13 @@ impl Egress {
         left_out
     }
 
+    /// An m-line gets its track from the packet `seq` on, and maybe not what came before: that was withheld and leaves no
+    /// gap. The highest number it had, if it is bound.
+    pub fn resume(&mut self, mline: u16, track: TrackKey, seq: u64) -> Option<u64> {
+        let slot = slot_mut(&mut self.slots, mline).filter(|slot| slot.track == Some(track))?;
+        slot.rewriter.resume(seq)
+    }
+
     /// Remembers the padding that an admitted packet is going to have, for the case that it is asked for again. Without it
     /// there is none.
     pub fn note_padding(&mut self, admitted: &Admitted, padding: u8) {

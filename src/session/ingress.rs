@@ -19,7 +19,7 @@ use crate::proto::report::ReceiveStats;
 use crate::proto::twcc::TwccRegister;
 use crate::wire::payload;
 use crate::wire::rtp::RtpView;
-use crate::wire::rtp_ext::{self, AbsSendTime, AudioLevel, Ext};
+use crate::wire::rtp_ext::{self, AbsSendTime, Ext};
 
 /// Sources a peer may use, as many as SRTP takes ([`crate::crypto::srtp`]): eight tracks of three encodings and their
 /// retransmissions are 48.
@@ -51,8 +51,6 @@ pub struct MediaIn<'a> {
     pub packet: Packet<'a>,
     /// The track's very first packet.
     pub is_first: bool,
-    /// RFC 6464 level in -dBov.
-    pub level_dbov: Option<u8>,
 }
 
 /// See the module.
@@ -116,7 +114,7 @@ impl Ingress {
     pub fn handle_rtp<'a>(&'a mut self, now: Instant, packet: &'a [u8], index: u64) -> Result<MediaIn<'a>, Discard> {
         let view = RtpView::parse(packet).map_err(|_| Discard::RtpMalformed)?;
         let mut ids = HopIds::default();
-        let level_dbov = self.read_exts(now, &view, &mut ids)?;
+        self.read_exts(now, &view, &mut ids)?;
         if let Uplink::Estimated(estimator) = &mut self.uplink {
             estimator.handle_packet(now, ids.send_time, packet.len());
         }
@@ -172,14 +170,12 @@ impl Ingress {
             mline: source.mline,
             packet: Packet { meta, exts: &self.exts[..ids.exts_len], payload: media.payload },
             is_first: !std::mem::replace(&mut publication.is_live, true),
-            level_dbov,
         })
     }
 
     /// Notes what concerns this hop, keeps the rest as (kind, length, value) for the subscribers.
-    fn read_exts(&mut self, now: Instant, view: &RtpView<'_>, ids: &mut HopIds) -> Result<Option<u8>, Discard> {
-        let Some((profile, block)) = view.ext() else { return Ok(None) };
-        let mut level_dbov = None;
+    fn read_exts(&mut self, now: Instant, view: &RtpView<'_>, ids: &mut HopIds) -> Result<(), Discard> {
+        let Some((profile, block)) = view.ext() else { return Ok(()) };
         for (id, value) in rtp_ext::elements(profile, block) {
             let Some(ext) = Ext::ALL.get(usize::from(self.ext_kinds[usize::from(id)])).copied() else { continue };
             match ext {
@@ -192,7 +188,6 @@ impl Ingress {
                 Ext::Mid => ids.mid = Mid::new(value),
                 Ext::Rid => ids.rid = Rid::new(value),
                 Ext::RepairedRid => ids.repaired_rid = Rid::new(value),
-                Ext::AudioLevel => level_dbov = AudioLevel::parse(value).map(|level| level.level),
                 _ => {}
             }
             if ext.is_hop_by_hop() {
@@ -205,7 +200,7 @@ impl Ingress {
             room[2..].copy_from_slice(value);
             ids.exts_len = end;
         }
-        Ok(level_dbov)
+        Ok(())
     }
 
     /// What a packet belongs to: its ssrc tells if known, else its mid, else the only m-line that takes its payload type

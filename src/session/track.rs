@@ -13,7 +13,6 @@ use crate::base::format::MediaKind;
 use crate::base::frame::{DecodeTargets, ENCODINGS_MAX};
 use crate::base::ids::{SessionKey, Ssrc, TrackKey};
 use crate::forward::rates::EncodingRates;
-use crate::forward::speaker::LevelMeter;
 use crate::proto::history::{self, History, Packet, PacketMeta};
 use crate::proto::keyframe::KeyframeRequester;
 use crate::proto::run::{KeyframeRun, Replay};
@@ -87,8 +86,6 @@ pub struct Track {
     planned: usize,
     /// How many of them went to other workers.
     pub copied: usize,
-    /// Loudness, for audio.
-    pub level: LevelMeter,
     /// Subscribers here, as the table said when it was last asked; what a packet costs this worker.
     pub fanout: usize,
 }
@@ -157,7 +154,6 @@ impl Track {
             fresh: Vec::with_capacity(FRESH_MAX),
             planned: 0,
             copied: 0,
-            level: LevelMeter::default(),
             fanout: 0,
         }
     }

@@ -22,7 +22,7 @@ use crate::crypto::cert::Certificate;
 use crate::crypto::srtp::SrtpKeys;
 use crate::proto::dtls::DtlsConfig;
 use crate::proto::link::{Link, LinkConfig};
-use crate::room::api::{JoinError, JoinRequest, Notice, PeerControl, RequestError};
+use crate::room::api::{JoinError, JoinRequest, Listening, Notice, PeerControl, RequestError};
 use crate::room::hub::{Hub, HubConfig};
 use crate::room::impair::{BadNetwork, ImpairError};
 use crate::worker::command::{Command, Event, WorkerReport};
@@ -172,6 +172,7 @@ impl World {
             let (id, seed) = (WorkerId(index as u8), rng.random());
             let mut core = WorkerCore::new(id, StdRng::seed_from_u64(seed), Arc::clone(&dtls), hub.table(), lanes);
             core.set_train_limits(config.trains);
+            core.set_voices_heard(config.audio_loudest);
             Worker {
                 core,
                 commands: VecDeque::new(),
@@ -264,6 +265,12 @@ impl World {
         let found = self.hub.control_user(self.now, room, user_id, change);
         self.dispatch();
         found
+    }
+
+    /// The peer says whom it wants to hear.
+    pub fn listen(&mut self, peer: PeerNo, listening: Listening) {
+        let _ = self.hub.listen(self.now, self.seats[peer.0].id, listening);
+        self.dispatch();
     }
 
     /// As an administrator does: the server itself makes the peer's network bad.

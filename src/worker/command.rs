@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::base::ids::{PeerId, SessionKey, TrackKey, WorkerId};
 use crate::base::train::TrainNumbers;
 use crate::crypto::srtp::SrtpSuite;
+use crate::forward::speaker::Activity;
 use crate::proto::ice::LocalCredentials;
 use crate::proto::link::LinkConfig;
 use crate::session::negotiate::RemoteTransport;
@@ -176,8 +177,8 @@ pub enum Event {
         /// Which.
         track: TrackKey,
     },
-    /// Loudness (0 to 127) of the audio tracks that are not silent.
-    Levels(Vec<(TrackKey, u8)>),
+    /// How active the voices are that are not silent.
+    Voices(Vec<(TrackKey, Activity)>),
     /// Numbers for people, about once a second.
     Report(Box<WorkerReport>),
     /// A STUN server says how it sees our media port.
@@ -207,8 +208,27 @@ pub struct WorkerReport {
     pub trains: TrainNumbers,
     /// Discards by name.
     pub discards: Vec<(&'static str, u64)>,
+    /// Voices that are withheld here as they are not among the loudest of their room.
+    pub unheard: Vec<Unheard>,
     /// The sessions living here.
     pub sessions: Vec<SessionReport>,
+}
+
+impl WorkerReport {
+    /// Whether a voice is withheld from a session that lives here as others are louder.
+    pub fn is_unheard(&self, track: TrackKey, session: SessionKey) -> bool {
+        let unheard = self.unheard.iter().find(|unheard| unheard.track == track);
+        unheard.is_some_and(|unheard| !unheard.except.contains(&session))
+    }
+}
+
+/// A voice that is not among the loudest of its room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unheard {
+    /// Which.
+    pub track: TrackKey,
+    /// Who gets it all the same: who speaks and does not hear himself, and by whom it is pinned.
+    pub except: Vec<SessionKey>,
 }
 
 /// What a worker's sockets did since the start.

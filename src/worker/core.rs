@@ -22,6 +22,7 @@ use super::seats::{Seat, Seats, State};
 use super::shim::Shim;
 use super::stun::Questions;
 use super::timers::Timers;
+use super::voices::Voices;
 use crate::base::batch::{Path, RxDatagram, TxBatch};
 use crate::base::format::MediaKind;
 use crate::base::ids::{SessionKey, TrackKey, WorkerId};
@@ -34,8 +35,9 @@ use crate::session::peer::{FeedbackCounters, RtcpEffects, Session, SessionEvent}
 use crate::session::track::{SenderClock, Tracks};
 use crate::wire::class::{Class, classify};
 
-/// How often loudness is told.
-const LEVELS_INTERVAL: Duration = Duration::from_millis(250);
+/// How often it is told how active voices are: the interval of decisions of the paper that [`crate::forward::speaker`]
+/// follows.
+const VOICES_INTERVAL: Duration = Duration::from_millis(300);
 /// A session whose deadline was just served has its next one no sooner: one that stays in the past must not stop the
 /// worker.
 const DEADLINE_STEP_MIN: Duration = Duration::from_millis(1);
@@ -62,6 +64,8 @@ pub struct WorkerCore {
     pub(super) jobs: Jobs,
     /// Datagrams that forwarding all that came will send, about.
     pub(super) due_sends: usize,
+    /// Who is loud enough to be heard.
+    pub(super) voices: Voices,
     /// What one subscriber gets, on its way out.
     pub(super) departure: Departure,
     /// What leaves later than it came, as its line carries no more.
@@ -77,8 +81,8 @@ pub struct WorkerCore {
     /// Feedback of sessions that are gone.
     pub(super) past: FeedbackCounters,
     pub(super) io: IoNumbers,
-    levels_at: Option<Instant>,
-    pub(super) has_told_levels: bool,
+    voices_at: Option<Instant>,
+    pub(super) has_told_voices: bool,
     report_at: Option<Instant>,
     /// Impaired links, while there are any.
     pub(super) shim: Option<Box<Shim>>,
@@ -100,6 +104,7 @@ impl WorkerCore {
             dirty: Vec::new(),
             jobs: Jobs::default(),
             due_sends: 0,
+            voices: Voices::default(),
             departure: Departure::default(),
             paced: Departure::default(),
             hold: Hold::new(TrainLimits::default().hold_max),
@@ -111,8 +116,8 @@ impl WorkerCore {
             discards: Discards::default(),
             past: FeedbackCounters::default(),
             io: IoNumbers::default(),
-            levels_at: None,
-            has_told_levels: false,
+            voices_at: None,
+            has_told_voices: false,
             report_at: None,
             shim: None,
             is_stopped: false,
@@ -167,7 +172,7 @@ impl WorkerCore {
             }
             Command::Close { session } => self.close(session, tx),
             Command::Impair { session, impairments } => self.set_impairments(session, impairments),
-            Command::CloseTrack { track } => self.tracks.remove(track),
+            Command::CloseTrack { track } => self.close_track(track),
             Command::SelfCheck(credentials) => self.questions.self_check = Some(credentials),
             Command::AskPublicAddress { transaction, servers } => {
                 self.questions.ask(now, transaction, (self.id == WorkerId(0)).then_some(servers));
@@ -269,9 +274,6 @@ impl WorkerCore {
         };
         let track = self.tracks.ensure(media.track, media.kind);
         track.home = Some((key, media.mline));
-        if let Some(level) = media.level_dbov {
-            track.level.handle_level(now, level);
-        }
         if media.is_first {
             self.events.push_back(Event::TrackLive { track: media.track });
         }
@@ -405,9 +407,9 @@ impl WorkerCore {
         self.release_received(now, tx);
         self.flush_keyframes(now, tx);
         self.poll_questions(now, tx);
-        if self.levels_at.is_none_or(|at| now >= at) {
-            self.levels_at = Some(now + LEVELS_INTERVAL);
-            self.tell_levels(now);
+        if self.voices_at.is_none_or(|at| now >= at) {
+            self.voices_at = Some(now + VOICES_INTERVAL);
+            self.tell_voices(now);
         }
         if self.report_at.is_none_or(|at| now >= at) {
             self.report_at = Some(now + REPORT_INTERVAL);
@@ -464,7 +466,7 @@ impl WorkerCore {
         keyframes
             .chain(self.timers.next())
             .chain(self.hold.next_timeout())
-            .chain(self.levels_at)
+            .chain(self.voices_at)
             .chain(self.report_at)
             .chain(self.questions.next())
             .chain(self.shim.as_ref().and_then(|shim| shim.next_timeout()))

@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use super::core::WorkerCore;
-use super::job::{Job, SLICE_SENDS};
+use super::job::{Audience, Job, SLICE_SENDS};
 use super::lane::LaneItem;
 use crate::base::batch::{RxDatagram, TxBatch};
 use crate::base::format::MediaKind;
@@ -14,7 +14,9 @@ use crate::base::ids::{SessionKey, TrackKey};
 use crate::forward::table::FanoutTable;
 use crate::proto::history::Packet;
 use crate::session::discard::Discard;
+use crate::session::egress::Egress;
 use crate::session::peer::Session;
+use crate::session::track::Track;
 
 /// Items taken from the lanes in one turn; the rest waits, so that a busy neighbour cannot starve our own sockets.
 const LANE_ITEMS_MAX: usize = 512;
@@ -39,7 +41,7 @@ impl WorkerCore {
         // Who has as much to do as may be gets it done first: what comes together meanwhile leaves in longer trains.
         let is_free = self.jobs.is_empty() || self.jobs.has_room() && !self.has_enough_work();
         if is_free && self.hold.is_over(now, packets) {
-            self.plan_jobs(&table);
+            self.plan_jobs(now, &table);
         }
     }
 
@@ -69,7 +71,7 @@ impl WorkerCore {
     }
 
     /// What goes to whom here. Tracks in an unfinished job wait for its end.
-    fn plan_jobs(&mut self, table: &FanoutTable) {
+    fn plan_jobs(&mut self, now: Instant, table: &FanoutTable) {
         self.jobs.begin();
         self.dirty.retain(|key| {
             let Some(track) = self.tracks.track_mut(*key) else { return false };
@@ -77,14 +79,17 @@ impl WorkerCore {
                 return true;
             }
             let route = table.route(*key);
-            let subscribers = route.map_or(&[][..], |route| route.local(self.id));
-            track.fanout = subscribers.len();
+            let audience = match route {
+                Some(route) => self.voices.choose(now, route, route.local(self.id), track),
+                None => Audience { subscribers: &[], preroll: None },
+            };
+            track.fanout = audience.subscribers.len();
             let packets = track.plan();
-            if subscribers.is_empty() {
+            if audience.subscribers.is_empty() {
                 (0..packets).filter(|_| route.is_none()).for_each(|_| self.discards.count(Discard::NoSubscriber));
                 track.forget_planned();
             } else {
-                self.jobs.add((*key, track.kind), packets, subscribers);
+                self.jobs.add((*key, track.kind), packets, audience);
             }
             false
         });
@@ -138,8 +143,12 @@ impl WorkerCore {
             }
         };
         self.departure.begin(key);
-        while let Some((work, taken)) = job.work_of(key) {
+        while let Some((work, mut taken)) = job.work_of(key) {
             if let Some(track) = self.tracks.track(work.track) {
+                if let (0, Some(preroll)) = (taken, work.preroll) {
+                    taken = resume(egress, work.mline, track, preroll);
+                    job.take(taken);
+                }
                 let left = track.planned().get(taken..).unwrap_or_default();
                 let next = &left[..left.len().min(self.departure.room())];
                 for fresh in next {
@@ -268,6 +277,15 @@ impl WorkerCore {
     }
 }
 
+/// A subscriber may have missed what came before: his numbers go on with the first packet that he gets now. How many of
+/// the pre-roll he has had.
+fn resume(egress: &mut Egress, mline: u16, track: &Track, preroll: u8) -> usize {
+    let planned = track.planned();
+    let Some(first) = planned.iter().map(|fresh| fresh.seq).min() else { return 0 };
+    let Some(had) = egress.resume(mline, track.key, first) else { return 0 };
+    planned[..usize::from(preroll)].partition_point(|fresh| fresh.seq <= had)
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -316,7 +334,7 @@ mod tests {
         let mut plan = Plan::default();
         let subscriber = Subscriber { session: SessionKey { index: 0, epoch: 0 }, mline: 0 };
         let by_worker = Box::new([Box::from([subscriber]), Box::from([])]);
-        plan.set(Route { track: TRACK, home: WorkerId(1), by_worker });
+        plan.set(Route { by_worker, ..Route::new(TRACK, WorkerId(1)) });
         plan.publish();
         let (mut core, _) = two_cores(plan.shared());
         let mut tx = TxBatch::with_capacity(8);

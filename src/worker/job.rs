@@ -21,6 +21,15 @@ const OWN_JOB_SENDS_MIN: usize = 4 * SLICE_SENDS;
 /// only jobs shorter than a slice come up against it, and those are soon done.
 const JOBS_MAX: usize = 32;
 
+/// Who gets the packets of a track that are planned together.
+#[derive(Clone, Copy, Debug)]
+pub struct Audience<'a> {
+    /// In order.
+    pub subscribers: &'a [Subscriber],
+    /// Somebody may be among them who did not get what came before: so many of the packets are there for him.
+    pub preroll: Option<u8>,
+}
+
 /// A subscription that has packets to come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Work {
@@ -32,6 +41,8 @@ pub struct Work {
     pub mline: u16,
     /// What they are of.
     pub track: TrackKey,
+    /// See [`Audience::preroll`].
+    pub preroll: Option<u8>,
 }
 
 /// See the module.
@@ -49,8 +60,15 @@ pub struct Job {
 
 impl Job {
     /// Adds `packets` packets of a track.
-    fn add(&mut self, (track, kind): (TrackKey, MediaKind), packets: usize, subscribers: &[Subscriber]) {
-        let work = |subscriber: &Subscriber| Work { session: subscriber.session, kind, mline: subscriber.mline, track };
+    fn add(&mut self, (track, kind): (TrackKey, MediaKind), packets: usize, audience: Audience<'_>) {
+        let Audience { subscribers, preroll } = audience;
+        let work = |subscriber: &Subscriber| Work {
+            session: subscriber.session,
+            kind,
+            mline: subscriber.mline,
+            track,
+            preroll,
+        };
         self.tracks.push(track);
         self.work.extend(subscribers.iter().map(work));
         self.left += packets * subscribers.len();
@@ -112,12 +130,12 @@ impl Jobs {
     }
 
     /// Plans `packets` packets of a track.
-    pub fn add(&mut self, track: (TrackKey, MediaKind), packets: usize, subscribers: &[Subscriber]) {
-        if packets * subscribers.len() < OWN_JOB_SENDS_MIN {
-            self.queue[self.planned_from].add(track, packets, subscribers);
+    pub fn add(&mut self, track: (TrackKey, MediaKind), packets: usize, audience: Audience<'_>) {
+        if packets * audience.subscribers.len() < OWN_JOB_SENDS_MIN {
+            self.queue[self.planned_from].add(track, packets, audience);
         } else {
             let mut job = self.spare.pop().unwrap_or_default();
-            job.add(track, packets, subscribers);
+            job.add(track, packets, audience);
             self.queue.push_back(job);
         }
     }
@@ -170,7 +188,8 @@ mod tests {
         let subscriber = Subscriber { session: SessionKey { index: 0, epoch: 0 }, mline: 0 };
         jobs.begin();
         for (index, packets) in tracks {
-            jobs.add((TrackKey { index: *index, epoch: 0 }, MediaKind::Video), *packets, &[subscriber]);
+            let audience = Audience { subscribers: &[subscriber], preroll: None };
+            jobs.add((TrackKey { index: *index, epoch: 0 }, MediaKind::Video), *packets, audience);
         }
         jobs.end();
     }

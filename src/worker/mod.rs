@@ -13,3 +13,4 @@ pub mod seats;
 pub mod shim;
 mod stun;
 pub mod timers;
+mod voices;

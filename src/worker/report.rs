@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::command::{Event, SessionReport, WorkerReport};
+use super::command::{Event, SessionReport, Unheard, WorkerReport};
 use super::core::WorkerCore;
 use crate::base::format::MediaKind;
+use crate::forward::speaker::Activity;
 use crate::session::peer::{FeedbackCounters, Session};
 
 impl WorkerCore {
@@ -22,18 +23,25 @@ impl WorkerCore {
             packets_forwarded: self.departure.packets,
             trains: self.departure.trains,
             discards: self.discards.iter().collect(),
+            unheard: self.unheard(),
             sessions: self.seats.sessions().map(|session| session_report(now, session)).collect(),
         }
     }
 
-    pub(super) fn tell_levels(&mut self, now: Instant) {
+    fn unheard(&self) -> Vec<Unheard> {
+        let table = self.table.load();
+        let pins = |track| table.route(track).map(|route| route.pins.iter().map(|pin| pin.session).collect());
+        self.voices.unheard(|track| pins(track).unwrap_or_default())
+    }
+
+    pub(super) fn tell_voices(&mut self, now: Instant) {
         let audio = self.tracks.iter().filter(|track| track.kind == MediaKind::Audio && track.home.is_some());
-        let levels: Vec<_> =
-            audio.map(|track| (track.key, track.level.loudness(now))).filter(|(_, loudness)| *loudness > 0).collect();
+        let voices = audio.map(|track| (track.key, self.voices.activity(now, track.key)));
+        let voices: Vec<_> = voices.filter(|(_, activity)| *activity != Activity::default()).collect();
         // One empty list says that silence came.
-        if !levels.is_empty() || self.has_told_levels {
-            self.has_told_levels = !levels.is_empty();
-            self.events.push_back(Event::Levels(levels));
+        if !voices.is_empty() || self.has_told_voices {
+            self.has_told_voices = !voices.is_empty();
+            self.events.push_back(Event::Voices(voices));
         }
     }
 }

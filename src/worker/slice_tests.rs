@@ -106,7 +106,8 @@ impl Rooms {
             for mline in [0, 1] {
                 let all = members.iter().map(|index| SessionKey { index: *index, epoch: 0 });
                 let all = all.map(|session| Subscriber { session, mline }).collect();
-                plan.set(Route { track: track(room, mline), home: WorkerId(0), by_worker: Box::new([all]) });
+                let by_worker = Box::new([all]);
+                plan.set(Route { by_worker, ..Route::new(track(room, mline), WorkerId(0)) });
             }
         }
         plan.publish();

@@ -82,7 +82,7 @@ impl Call {
                 let all = (1..=subscribers).filter(|index| call.home(*index as usize) == worker);
                 all.map(|index| Subscriber { session: call.peers[index as usize].key, mline: mline as u16 }).collect()
             };
-            plan.set(Route { track, home: WorkerId(0), by_worker: (0..workers).map(of).collect() });
+            plan.set(Route { by_worker: (0..workers).map(of).collect(), ..Route::new(track, WorkerId(0)) });
         }
         plan.publish();
         call._plan = plan;
@@ -221,7 +221,7 @@ impl Call {
         let result = call(&mut self.cores[core], &mut self.tx);
         let mut allocations = before.since().allocations;
         while let Some(event) = self.cores[core].poll_event() {
-            if matches!(event, Event::Report(_) | Event::Levels(_)) {
+            if matches!(event, Event::Report(_) | Event::Voices(_)) {
                 self.tellings += 1;
                 allocations = 0;
             }

@@ -38,9 +38,9 @@ export class Grid {
     return this.#tiles.get(key);
   }
 
-  /** Marks the tiles of those who speak. */
-  mark(speaking) {
-    for (const tile of this.#tiles.values()) tile.mark(speaking.has(tile.id));
+  /** Marks the tiles of those who speak, and of the one whom the server says the room listens to. */
+  mark(speaking, dominant) {
+    for (const tile of this.#tiles.values()) tile.mark(speaking.has(tile.id), tile.id !== null && tile.id === dominant);
   }
 
   /** Tries to play all sound again; call from a click. */
@@ -132,8 +132,9 @@ class Tile {
     this.#quality.classList.toggle('notable', brief !== '');
   }
 
-  mark(speaking) {
+  mark(speaking, dominant) {
     this.element.classList.toggle('speaking', speaking);
+    this.element.classList.toggle('dominant', dominant);
   }
 
   #reveal() {

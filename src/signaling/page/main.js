@@ -30,7 +30,7 @@ const stats = new StatsView(byId('stats'), statsSource);
 const pictures = new Pictures(grid, picturesSource);
 const speaking = new Speaking(remoteMicrophones, (marks, level) => {
   if (marks.delete('self')) marks.add(userId);
-  grid.mark(marks);
+  grid.mark(marks, session?.speaker ?? null);
   lobby.level(level);
 });
 

@@ -10,6 +10,7 @@ export class Speaking {
   #source = null;
   #track = null;
   #lastLoud = new Map(); // id -> time
+  #lastHeard = new WeakMap(); // receiver -> time of the sound that was measured last
   #samples = new Float32Array(1024);
 
   /** `listen()` gives [{ id, receiver, dominant }] of remote microphones; `onMarks(set of ids, own level)`. */
@@ -20,7 +21,7 @@ export class Speaking {
       this.#note('self', own, now);
       for (const { id, receiver, dominant } of listen()) {
         // Where the browser gives no level, the server's word on who speaks stands in.
-        this.#note(id, remoteLevel(receiver) ?? (dominant ? 1 : 0), now);
+        this.#note(id, this.#remoteLevel(receiver) ?? (dominant ? 1 : 0), now);
       }
       onMarks(this.#marks(now), own);
     }, INTERVAL_MS);
@@ -53,6 +54,15 @@ export class Speaking {
     return Math.sqrt(sum / this.#samples.length);
   }
 
+  // Who is not among the loudest is not sent on: what the browser measured last is no level of now.
+  #remoteLevel(receiver) {
+    const [latest] = receiver.getSynchronizationSources?.() ?? [];
+    if (latest?.audioLevel === undefined) return undefined;
+    const isNew = this.#lastHeard.get(receiver) !== latest.timestamp;
+    this.#lastHeard.set(receiver, latest.timestamp);
+    return isNew ? latest.audioLevel : 0;
+  }
+
   #note(id, level, now) {
     if (level > THRESHOLD) this.#lastLoud.set(id, now);
   }
@@ -65,9 +75,4 @@ export class Speaking {
     }
     return marks;
   }
-}
-
-function remoteLevel(receiver) {
-  const [latest] = receiver.getSynchronizationSources?.() ?? [];
-  return latest?.audioLevel;
 }

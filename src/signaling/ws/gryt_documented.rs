@@ -1,7 +1,7 @@
 //! Gryt's protocol as its documents tell it: the client offers. The room page speaks it, with our additions.
 //!
 //! Client: `join` `leave` `offer` `answer` `ice-candidate`, ours: `media-state` `renegotiate` `video_demand` `set_layer`
-//! `quality`. Server: `joined` `user-joined` `user-left` `offer` `answer`, ours: `user-updated` `tracks` `speaker` `media`
+//! `quality` `listen`. Server: `joined` `user-joined` `user-left` `offer` `answer`, ours: `user-updated` `tracks` `speaker` `media`
 //! `video_wanted` `quality` (when asked for) `renegotiate` `error` `closed`. `data` is an object; text with JSON in it is read too.
 
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ use super::seat::{self, Failure, Seat, Words};
 use super::socket::{Ending, SDP_MAX, Socket};
 use super::{CANDIDATE_MAX, ID_MAX, NAME_MAX, ROOM_MAX, wishes};
 use crate::room::api::{
-    Capabilities, CloseReason, Dialect, JoinRequest, Joined, MediaState, Notice, PeerInfo, PeerUpdate, Source,
+    Capabilities, CloseReason, Dialect, JoinRequest, Joined, Listening, MediaState, Notice, PeerInfo, PeerUpdate, Source,
     StreamNames, TrackInfo, TrackQuality,
 };
 use crate::runtime::clock;
@@ -21,6 +21,8 @@ use crate::session::negotiate::{Policy, Role};
 
 /// M-lines a client may name in one `media-state`.
 const SOURCES_MAX: usize = 64;
+/// People whom a client may name in one list of `listen`: more than anybody could tell apart.
+const LISTENING_MAX: usize = 256;
 
 const POLICY: Policy = Policy {
     server_offers_first: false,
@@ -109,6 +111,10 @@ impl Words for Documented {
             }
             "media-state" => {
                 seat.control.update(seat.peer, update(&data).map_err(Failure::bad_message)?)?;
+                Ok(Vec::new())
+            }
+            "listen" => {
+                seat.control.listen(seat.peer, listening(&data).map_err(Failure::bad_message)?)?;
                 Ok(Vec::new())
             }
             "renegotiate" => {
@@ -238,6 +244,13 @@ fn update(data: &Value) -> Result<PeerUpdate, String> {
     })
 }
 
+/// Lists of user ids: `pinned`, who is heard however quiet, and `muted`, who is not heard. One left out stays as it is.
+fn listening(data: &Value) -> Result<Listening, String> {
+    let fields = Fields::of(data)?;
+    let pinned_user_ids = fields.texts(&["pinned"], LISTENING_MAX, ID_MAX)?;
+    Ok(Listening { pinned_user_ids, muted_user_ids: fields.texts(&["muted"], LISTENING_MAX, ID_MAX)? })
+}
+
 fn source(word: &str) -> Option<Source> {
     match word {
         "camera" => Some(Source::Camera),
@@ -270,6 +283,15 @@ mod tests {
         assert!(update(&json!({"audioMuted": "yes"})).is_err());
         assert!(update(&json!({"sources": {"1": "tv"}})).is_err());
         assert!(update(&json!({"sources": []})).is_err());
+    }
+
+    #[test]
+    fn whom_to_hear_is_read_and_checked() {
+        let read = listening(&json!({"pinned": ["ann"]})).unwrap();
+        assert_eq!(read, Listening { pinned_user_ids: Some(vec!["ann".into()]), muted_user_ids: None });
+        assert_eq!(listening(&json!({"muted": []})).unwrap().muted_user_ids, Some(Vec::new()));
+        assert!(listening(&json!({"muted": "ann"})).is_err());
+        assert!(listening(&json!({"pinned": vec!["x"; LISTENING_MAX + 1]})).is_err());
     }
 
     #[test]

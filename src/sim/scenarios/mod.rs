@@ -10,6 +10,7 @@ mod ranges;
 mod scripted;
 mod trains;
 mod trials;
+mod voices;
 
 use std::time::Duration;
 

@@ -24,6 +24,8 @@ pub struct WorldConfig {
     pub has_own_ports: bool,
     /// What trains may cost.
     pub trains: TrainLimits,
+    /// Voices of a room that are heard at once; 0: all.
+    pub audio_loudest: usize,
     /// The workers are told that they have no time to spare.
     pub is_busy: bool,
     /// What a batch holds: less than the loop's, so that full batches are met.
@@ -41,6 +43,7 @@ impl Default for WorldConfig {
             addresses: vec![IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1))],
             has_own_ports: false,
             trains: TrainLimits::default(),
+            audio_loudest: 8,
             is_busy: false,
             batch_datagrams: 64,
         }
