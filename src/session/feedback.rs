@@ -272,7 +272,7 @@ impl Feedback {
     fn ntp(&self, now: Instant) -> u64 {
         let since = now.saturating_duration_since(self.epoch);
         // One second up: zero would say that there is no time.
-        (since.as_secs() + 1) << 32 | (u64::from(since.subsec_nanos()) << 32) / 1_000_000_000
+        ((since.as_secs() + 1) << 32) | ((u64::from(since.subsec_nanos()) << 32) / 1_000_000_000)
     }
 }
 

@@ -104,7 +104,7 @@ impl Ingress {
                 for (ssrc, rtx) in ssrcs {
                     let source = Source { ssrc: *ssrc, mline: index as u16, encoding, is_rtx: false };
                     self.learn(source);
-                    rtx.into_iter().for_each(|ssrc| self.learn(Source { ssrc: *ssrc, is_rtx: true, ..source }));
+                    rtx.iter().for_each(|ssrc| self.learn(Source { ssrc: *ssrc, is_rtx: true, ..source }));
                 }
             }
         }

@@ -69,7 +69,7 @@ impl ReceiveEstimator {
         let now_us = self.since_epoch_us(now);
         self.received.push(now_us as i64, bytes as u32);
         if let Some(send_time) = send_time {
-            let sent_us = self.extend(send_time) * 1_000_000 >> SEND_TIME_FRACTION_BITS;
+            let sent_us = (self.extend(send_time) * 1_000_000) >> SEND_TIME_FRACTION_BITS;
             if let Some(delta) = self.groups.push(sent_us, now_us as i64) {
                 self.trendline.push(delta);
                 return self.update(now_us);

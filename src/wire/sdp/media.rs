@@ -1,6 +1,7 @@
 //! One m-line, read.
 
 use rtc_sdp::MediaDescription;
+use rtc_sdp::description::media::MediaName;
 
 use super::codec::PayloadTable;
 use super::simulcast::Simulcast;
@@ -116,29 +117,7 @@ impl Media {
             "video" => Some(MediaKind::Video),
             _ => None,
         };
-        let proto = Some(name.protos.join("/")).filter(|proto| proto.split('/').all(is_token));
-        let format = name.formats.first().filter(|format| is_token(format)).cloned();
-        let mut out = Self {
-            kind,
-            media: name.media.clone(),
-            proto: proto.unwrap_or_else(|| "UDP/TLS/RTP/SAVPF".into()),
-            format: format.unwrap_or_else(|| "0".into()),
-            disabled: name.port.value == 0,
-            mid: None,
-            direction,
-            rtcp_mux: false,
-            ext_mixed: false,
-            transport: Transport::default(),
-            codecs: Vec::new(),
-            pts: 0,
-            exts: Vec::new(),
-            ext_ids: 0,
-            ssrcs: Vec::new(),
-            sim: Vec::new(),
-            simulcast: Vec::new(),
-            rcvr_rtt: false,
-            msid: Msid::default(),
-        };
+        let mut out = Self::named(name, kind, direction);
         let mut payloads = PayloadTable::new();
         let mut sources = Sources::default();
         let mut simulcast = Simulcast::default();
@@ -182,6 +161,33 @@ impl Media {
         out.sim = sources.simulcast();
         out.ssrcs = sources.pairs();
         Ok(out)
+    }
+
+    /// An m-line of which only the first line was read.
+    fn named(name: &MediaName, kind: Option<MediaKind>, direction: Direction) -> Self {
+        let proto = Some(name.protos.join("/")).filter(|proto| proto.split('/').all(is_token));
+        let format = name.formats.first().filter(|format| is_token(format)).cloned();
+        Self {
+            kind,
+            media: name.media.clone(),
+            proto: proto.unwrap_or_else(|| "UDP/TLS/RTP/SAVPF".into()),
+            format: format.unwrap_or_else(|| "0".into()),
+            disabled: name.port.value == 0,
+            mid: None,
+            direction,
+            rtcp_mux: false,
+            ext_mixed: false,
+            transport: Transport::default(),
+            codecs: Vec::new(),
+            pts: 0,
+            exts: Vec::new(),
+            ext_ids: 0,
+            ssrcs: Vec::new(),
+            sim: Vec::new(),
+            simulcast: Vec::new(),
+            rcvr_rtt: false,
+            msid: Msid::default(),
+        }
     }
 
     /// RFC 8285 §5: `<id>["/"<direction>] <uri> [..]`.
