@@ -10,7 +10,7 @@ use support::{Client, OFFER, Server, gryt};
 use tramline::base::ids::{SessionKey, TrackKey, WorkerId};
 use tramline::config::Config;
 use tramline::crypto::srtp::SrtpSuite;
-use tramline::worker::command::{Event, WorkerReport};
+use tramline::worker::command::Event;
 
 const WORKER: WorkerId = WorkerId(0);
 
@@ -162,7 +162,7 @@ async fn unknown_peers_are_refused_in_words_and_the_token_is_asked_for() {
 async fn quality_is_told_to_who_asks_for_it() {
     let server = Server::start().await;
     let (_ann, mut ben) = call(&server).await;
-    let report = || server.state.control.handle_event(WORKER, Event::Report(Box::new(WorkerReport::default())));
+    let report = || server.state.control.handle_event(WORKER, Event::Report(Box::default()));
     report();
     ben.send(json!({"event": "quality", "data": {"on": true}})).await;
     ben.send(json!({"event": "no-such-event"})).await;

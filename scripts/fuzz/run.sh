@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-readonly ALL=(stun ice rtp rtcp payload srtp negotiation token)
+readonly ALL=(stun ice rtp rtcp payload dependency srtp negotiation token)
 seconds=${1:?"usage: run.sh SECONDS [TARGET..]; targets: ${ALL[*]}"}
 shift
 targets=("$@")

@@ -107,7 +107,7 @@ impl PictureId {
     }
 
     /// Bytes it takes.
-    pub fn len(self) -> usize {
+    pub fn encoded_len(self) -> usize {
         1 + usize::from(self.is_long)
     }
 
@@ -117,7 +117,7 @@ impl PictureId {
         Self { value: self.value.wrapping_add(by) & bits, is_long: self.is_long }
     }
 
-    /// Writes it to the front of `out`, which has [`len`](Self::len) bytes at least; else nothing.
+    /// Writes it to the front of `out`, which has [`encoded_len`](Self::encoded_len) bytes at least; else nothing.
     pub fn write(self, out: &mut [u8]) {
         if self.is_long {
             if let Some(room) = out.first_chunk_mut() {

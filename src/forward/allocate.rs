@@ -49,7 +49,7 @@ const OTHER_LINK_PERCENT: u64 = 150;
 
 /// Between two steps up of one subscription.
 const UP_INTERVAL: Duration = Duration::from_secs(1);
-/// The same when the gain is small and the next greater one may come soon.
+/// The same when the gain is small, not yet the best, and the next greater one may come soon.
 const UP_INTERVAL_SMALL: Duration = Duration::from_secs(5);
 /// While the estimate rises notably, a step up waits so long to see how far.
 const RISE_MAX: Duration = Duration::from_secs(3);
@@ -179,7 +179,9 @@ impl Allocator {
         }
         self.fill(|member| (member.kept, member.kept), 0);
         let kept_bps = self.allocated();
-        if self.link.is_over(now, kept_bps, budget_bps) {
+        // Where everybody has the lowest already, nothing was tried and nothing failed.
+        let is_lowest = self.members.iter().all(|member| member.kept == 0);
+        if self.link.is_over(now, kept_bps, budget_bps) && !is_lowest {
             let goal_bps = self.link.lower(now, kept_bps, budget_bps);
             self.fill(|member| (0, member.kept), goal_bps);
         } else {
@@ -367,7 +369,7 @@ impl Member {
         (self.level < self.ceiling).then_some(Claim { priority: self.want.priority, missing, member })
     }
 
-    /// It has not just changed. For a small gain it waits longer.
+    /// It has not just changed. For a small gain it waits longer, unless that makes it the best.
     fn may_rise(&self, now: Instant, steps: &[Step]) -> bool {
         let is_small =
             self.ideal < self.top() && self.missing(steps, self.kept) - self.missing(steps, self.ideal) < GAIN;
@@ -413,14 +415,13 @@ impl Link {
 
     /// Something must be given up; what the rest may cost.
     fn lower(&mut self, now: Instant, spent_bps: u64, budget_bps: u64) -> u64 {
-        let within = |at: Option<Instant>, time| at.is_some_and(|at| now < at + time);
-        if within(self.raised_at.take_if(|at| now < *at + TRIAL), TRIAL) {
+        if self.raised_at.take_if(|at| now < *at + TRIAL).is_some() {
             self.hold = (self.hold * 2).min(HOLD_MAX);
             self.failed_bps = spent_bps;
         } else if self.raised_at.is_some_and(|at| now >= at + TRIAL * 2) {
             self.hold = HOLD_MIN;
         }
-        let is_falling = within(self.lowered_at, FALLING);
+        let is_falling = self.lowered_at.is_some_and(|at| now < at + FALLING);
         self.lowered_at = Some(now);
         let headroom = if is_falling { HEADROOM_FALLING_PERCENT } else { HEADROOM_PERCENT };
         share(budget_bps, 100 - headroom, 100)

@@ -88,6 +88,13 @@ fn nobody_is_black() {
 }
 
 #[test]
+fn a_first_estimate_below_the_lowest_is_no_failure() {
+    let mut session = Session::new(8);
+    assert_eq!(targets(&session.rounds(1, 300_000)), vec![Some(layer(0, 0)); 8]);
+    assert_eq!(targets(&session.round(30_000_000)), vec![Some(layer(2, 2)); 8]);
+}
+
+#[test]
 fn a_fast_link_gets_the_best_at_once() {
     let mut session = Session::new(3);
     assert_eq!(targets(&session.round(10_000_000)), vec![Some(layer(2, 2)); 3]);
@@ -170,6 +177,49 @@ fn a_layer_that_ends_is_replaced_and_comes_back() {
     session.videos[0].1.clear();
     let nothing = session.round(5_000_000)[0];
     assert_eq!((nothing.target, nothing.why), (None, Why::PublisherSilent { silent: None }));
+}
+
+#[test]
+fn what_replaces_a_layer_does_not_wait() {
+    let mut session = Session::new(1);
+    session.rounds(10, 3_000_000);
+    assert_eq!(session.round(2_000_000)[0].target, Some(layer(2, 1)));
+    session.videos[0].1.truncate(6);
+    assert_eq!(session.round(2_000_000)[0].target, Some(layer(1, 2)), "though the link was just too slow");
+}
+
+#[test]
+fn a_wish_is_answered_at_once() {
+    let mut session = Session::new(1);
+    session.rounds(10, 3_000_000);
+    session.videos[0].0.max_temporal = Some(0);
+    assert_eq!(session.round(3_000_000)[0].target, Some(layer(2, 0)));
+    session.videos[0].0.max_temporal = None;
+    assert_eq!(session.round(3_000_000)[0].target, Some(layer(2, 2)));
+}
+
+#[test]
+fn small_gains_are_rare() {
+    let mut session = Session::new(1);
+    session.rounds(10, 500_000);
+    session.rounds(2, 600_000);
+    assert_eq!(session.targets[&0], Some(layer(1, 2)));
+    session.rounds(3, 1_600_000);
+    assert_eq!(session.targets[&0], Some(layer(1, 2)));
+    session.rounds(3, 1_600_000);
+    assert_eq!(session.targets[&0], Some(layer(2, 0)));
+}
+
+#[test]
+fn two_who_cannot_both_have_it_do_not_take_turns() {
+    let mut session = Session::new(2);
+    let offers: Vec<_> = simulcast(&[SMALL, LARGE]).into_iter().filter(|offer| offer.layer.temporal == 2).collect();
+    session.videos[0].1.clear();
+    session.videos[1].1 = offers.clone();
+    session.rounds(10, 3_200_000);
+    session.videos[0].1 = offers;
+    let allocations = session.rounds(10, 3_200_000);
+    assert_eq!(targets(&allocations), [Some(layer(0, 2)), Some(layer(1, 2))]);
 }
 
 #[test]

@@ -45,7 +45,7 @@ const LATE_TICKS: u32 = 10 * 90_000;
 pub struct Offer {
     /// Which one.
     pub layer: Layer,
-    /// Payload bits per second that a subscriber of it receives: with all lower spatial and temporal layers of its
+    /// Bits per second that a subscriber of it receives: with all lower spatial and temporal layers of its
     /// encoding.
     pub bps: u64,
     /// Pixels of its pictures, where known.
@@ -96,7 +96,8 @@ struct Frame {
 }
 
 impl EncodingRates {
-    /// A packet came in, with so many bytes of payload. What it says of its frame may be unknown: then there is one layer.
+    /// A packet came in that takes so many bytes of a subscriber's link, counted as its estimate counts them. What it says
+    /// of its frame may be unknown: then there is one layer.
     pub fn handle_packet(&mut self, now: Instant, bytes: usize, timestamp: u32, marks: &FrameMarks) {
         let bytes = bytes as u32;
         // Only the first packet of a frame may know that it is a keyframe.

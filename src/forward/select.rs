@@ -10,7 +10,7 @@
 //! - Down is at once, at the next picture. Exception: in streams whose spatial layers stand apart between keyframes (L3T3_KEY,
 //!   S3T3) another one has to wait for a keyframe; until then the frame rate falls.
 //! - Up where the marks allow it: temporal layers one by one at switching points, spatial ones where a frame needs no earlier
-//!   picture.
+//!   picture. That may be in the middle of a picture, which then has two markers.
 //! - With a dependency descriptor layers are followed as decode targets: a frame passes when it belongs to the target.
 //! - Who knows nothing (encrypted, no descriptor) passes the whole encoding, see [`Selector::begin_blind`].
 //!
@@ -134,6 +134,7 @@ impl Selector {
         let target = target.filter(|layer| usize::from(layer.encoding) < ENCODINGS_MAX);
         // Whether the new one lacks anything is seen at the next frame.
         self.lacks_keyframe &= target == self.target;
+        self.is_blind &= target.map(|layer| layer.encoding) == self.target.map(|layer| layer.encoding);
         self.target = target;
     }
 

@@ -1,3 +1,5 @@
+//! Random streams, targets and networks against a decoder's view of what passes.
+
 use std::collections::HashMap;
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -140,7 +142,7 @@ impl Sender {
         let since_key = self.since_key[usize::from(encoding)];
         let is_key = since_key == 0;
         let temporal = if self.mode == Mode::H264 { 0 } else { [0, 2, 1, 2][since_key % 4] };
-        let is_sync = !self.is_chained || since_key / 4 % 2 == 0;
+        let is_sync = !self.is_chained || (since_key / 4).is_multiple_of(2);
         let earlier: &[u8] = match (since_key % 4, is_sync) {
             _ if is_key => &[],
             (2, false) => &[0, 1],

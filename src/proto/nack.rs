@@ -15,6 +15,12 @@ const MISSING_MAX: usize = 512;
 /// Reordering on real paths is mostly within this time, so a gap this young may still close by itself.
 const REORDER_WAIT: Duration = Duration::from_millis(20);
 
+/// What a path with more reordering is given at most: a repair that waits longer comes too late for a call.
+const REORDER_WAIT_MAX: Duration = Duration::from_millis(80);
+
+/// A path is taken to have calmed down by half when nothing came late for this time.
+const REORDER_MEMORY: Duration = Duration::from_secs(2);
+
 /// RFC 5681 §3.2 takes three later segments for a loss; what that many packets overtook is asked for at once.
 const REORDER_PACKETS: u64 = 3;
 
@@ -47,6 +53,17 @@ pub struct NackRegister {
     /// Ascending by sequence number; grows to its bound and is never given back.
     missing: Vec<Missing>,
     counters: NackCounters,
+    reordering: Reordering,
+}
+
+/// How late packets come of themselves, as seen.
+#[derive(Clone, Copy, Debug, Default)]
+struct Reordering {
+    /// Zero on a path that keeps the order.
+    wait: Duration,
+    seen_at: Option<Instant>,
+    /// Retransmissions come under an ssrc of their own, so that a late original is one.
+    has_rtx: bool,
 }
 
 /// What became of the missing packets.
@@ -63,6 +80,7 @@ pub struct NackCounters {
 #[derive(Clone, Copy, Debug)]
 struct Missing {
     seq: u64,
+    since: Instant,
     next_ask: Instant,
     asks: u8,
 }
@@ -73,6 +91,15 @@ impl NackRegister {
         Self::default()
     }
 
+    /// Notes the arrival of a packet that was sent again (RFC 4588), by its original extended sequence number.
+    pub fn handle_retransmission(&mut self, now: Instant, seq: u64) -> Arrival {
+        self.reordering.has_rtx = true;
+        match self.highest.filter(|highest| seq <= *highest) {
+            Some(highest) => self.handle_old(highest, seq).0,
+            None => self.handle_packet(now, seq),
+        }
+    }
+
     /// Notes the arrival of a packet by its extended sequence number.
     pub fn handle_packet(&mut self, now: Instant, seq: u64) -> Arrival {
         let Some(highest) = self.highest else {
@@ -80,7 +107,11 @@ impl NackRegister {
             return Arrival::New;
         };
         if seq <= highest {
-            return self.handle_old(highest, seq);
+            let (arrival, missing) = self.handle_old(highest, seq);
+            if let Some(missing) = missing {
+                self.reordering.handle_late(now, &missing);
+            }
+            return arrival;
         }
         // No one retransmits a gap wider than the ring; it is a new beginning.
         if seq - highest > RING_PACKETS {
@@ -89,7 +120,7 @@ impl NackRegister {
         }
         for missing in highest + 1..seq {
             self.set_arrived(missing, false);
-            self.missing.push(Missing { seq: missing, next_ask: now + REORDER_WAIT, asks: 0 });
+            self.missing.push(Missing { seq: missing, since: now, next_ask: now + REORDER_WAIT, asks: 0 });
         }
         self.set_arrived(seq, true);
         self.highest = Some(seq);
@@ -104,9 +135,10 @@ impl NackRegister {
     /// due again at the next call.
     pub fn poll_nack(&mut self, now: Instant, rtt: Duration, out: &mut [u16]) -> usize {
         let Some(highest) = self.highest else { return 0 };
-        let (counters, mut len) = (&mut self.counters, 0);
+        self.reordering.forget(now);
+        let (counters, reordering, mut len) = (&mut self.counters, self.reordering, 0);
         self.missing.retain_mut(|missing| {
-            if missing.due(highest) > now {
+            if missing.due(highest, reordering.wait) > now {
                 return true;
             }
             if missing.asks >= ASKS_MAX {
@@ -128,7 +160,7 @@ impl NackRegister {
     /// When [`poll_nack`](Self::poll_nack) has something to do next; may lie in the past.
     pub fn next_timeout(&self) -> Option<Instant> {
         let highest = self.highest?;
-        self.missing.iter().map(|missing| missing.due(highest)).min()
+        self.missing.iter().map(|missing| missing.due(highest, self.reordering.wait)).min()
     }
 
     /// What became of the missing packets so far.
@@ -136,16 +168,16 @@ impl NackRegister {
         self.counters
     }
 
-    fn handle_old(&mut self, highest: u64, seq: u64) -> Arrival {
+    /// What it means, and what was known of it as missing.
+    fn handle_old(&mut self, highest: u64, seq: u64) -> (Arrival, Option<Missing>) {
         if highest - seq >= RING_PACKETS || self.has_arrived(seq) {
-            return Arrival::Duplicate;
+            return (Arrival::Duplicate, None);
         }
         self.set_arrived(seq, true);
-        if let Ok(index) = self.missing.binary_search_by_key(&seq, |missing| missing.seq) {
-            let missing = self.missing.remove(index);
-            self.counters.recovered += u64::from(missing.asks > 0);
-        }
-        Arrival::Late
+        let at = self.missing.binary_search_by_key(&seq, |missing| missing.seq);
+        let missing = at.ok().map(|at| self.missing.remove(at));
+        self.counters.recovered += u64::from(missing.is_some_and(|missing| missing.asks > 0));
+        (Arrival::Late, missing)
     }
 
     fn restart(&mut self, seq: u64) {
@@ -168,9 +200,45 @@ impl NackRegister {
 }
 
 impl Missing {
-    fn due(&self, highest: u64) -> Instant {
-        let is_overtaken = self.asks == 0 && highest - self.seq >= REORDER_PACKETS;
-        if is_overtaken { self.next_ask - REORDER_WAIT } else { self.next_ask }
+    /// When to ask: what enough packets overtook after the time that the path has shown to reorder by, which is none on
+    /// most; anything else after [`REORDER_WAIT`] at least.
+    fn due(&self, highest: u64, reorder_wait: Duration) -> Instant {
+        match self.asks {
+            0 if highest - self.seq >= REORDER_PACKETS => self.since + reorder_wait,
+            0 => self.since + reorder_wait.max(REORDER_WAIT),
+            _ => self.next_ask,
+        }
+    }
+}
+
+impl Reordering {
+    /// A packet that had been missed came of itself. Where retransmissions come under the same ssrc, one that was asked
+    /// for says nothing.
+    fn handle_late(&mut self, now: Instant, missing: &Missing) {
+        if missing.asks > 0 && !self.has_rtx {
+            return;
+        }
+        let late = now.saturating_duration_since(missing.since);
+        if late <= REORDER_WAIT && missing.asks == 0 && self.wait.is_zero() {
+            // It was waited for long enough as it is.
+            return;
+        }
+        // A quarter more: what comes a little later is as likely.
+        let late = (late * 5 / 4).min(REORDER_WAIT_MAX);
+        self.wait = self.wait.max(late);
+        if late * 2 > self.wait {
+            self.seen_at = Some(now);
+        }
+    }
+
+    fn forget(&mut self, now: Instant) {
+        if self.seen_at.is_some_and(|at| now.saturating_duration_since(at) >= REORDER_MEMORY) {
+            self.wait /= 2;
+            self.seen_at = Some(now).filter(|_| self.wait >= REORDER_WAIT / 4);
+            if self.seen_at.is_none() {
+                self.wait = Duration::ZERO;
+            }
+        }
     }
 }
 
@@ -180,9 +248,10 @@ fn position(seq: u64) -> (usize, u64) {
     ((slot / 64) as usize, slot % 64)
 }
 
-/// One round trip until an answer can be here; doubled after every second ask in vain.
+/// One round trip until an answer can be here, a quarter more for the path's jitter; doubled after every second ask in
+/// vain.
 fn ask_interval(rtt: Duration, asks_before: u8) -> Duration {
-    let first = rtt.clamp(ASK_INTERVAL_MIN, ASK_INTERVAL_MAX);
+    let first = rtt.saturating_mul(5).clamp(ASK_INTERVAL_MIN * 4, ASK_INTERVAL_MAX * 4) / 4;
     (first * (1 << (asks_before / 2).min(4))).min(ASK_INTERVAL_MAX)
 }
 
@@ -252,10 +321,43 @@ mod tests {
                 times.push((now - t0).as_millis());
             }
         }
-        assert_eq!(times, [0, 50, 100, 200, 300, 500, 700, 1100, 1500, 2000]);
+        assert_eq!(times, [0, 62, 125, 250, 375, 625, 875, 1375, 1875, 2375]);
         assert_eq!(register.counters(), NackCounters { asked: 10, recovered: 0, given_up: 1 });
         // It is still good when it comes at last.
         assert_eq!(register.handle_packet(t0 + ms(3000), 2), Arrival::Late);
+    }
+
+    #[test]
+    fn a_path_that_reorders_is_given_the_time_it_takes_and_forgiven() {
+        let t0 = crate::runtime::clock::now();
+        let mut register = with_packets(t0, &[1, 5]);
+        assert_eq!(register.handle_retransmission(t0, 2), Arrival::Late);
+        assert!(asked(&mut register, t0).is_empty());
+        register.handle_packet(t0, 6);
+        assert_eq!(asked(&mut register, t0), [3], "overtaken by three");
+        // It was under way: 40 ms late, and asked for in vain.
+        assert_eq!(register.handle_packet(t0 + ms(40), 3), Arrival::Late);
+        register.handle_packet(t0 + ms(40), 4);
+        register.handle_packet(t0 + ms(100), 10);
+        assert!(asked(&mut register, t0 + ms(149)).is_empty());
+        assert_eq!(asked(&mut register, t0 + ms(150)), [7, 8, 9]);
+        [7, 8, 9].iter().for_each(|seq| assert_eq!(register.handle_retransmission(t0 + ms(200), *seq), Arrival::Late));
+        // It keeps the order for a while.
+        for second in 1..12 {
+            asked(&mut register, t0 + ms(1000 * second));
+        }
+        register.handle_packet(t0 + ms(12_000), 14);
+        assert_eq!(asked(&mut register, t0 + ms(12_000)), [11]);
+    }
+
+    #[test]
+    fn what_comes_again_under_the_same_ssrc_is_not_taken_for_reordering() {
+        let t0 = crate::runtime::clock::now();
+        let mut register = with_packets(t0, &[1, 3, 4, 5]);
+        assert_eq!(asked(&mut register, t0), [2]);
+        assert_eq!(register.handle_packet(t0 + ms(70), 2), Arrival::Late);
+        register.handle_packet(t0 + ms(70), 9);
+        assert_eq!(asked(&mut register, t0 + ms(70)), [6], "at once");
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! Reception statistics and reports (RFC 3550 §6.4, §A.3, §A.8).
 //!
-//! Owns: counters of one ingress ssrc ([`ReceiveStats`]) or one egress ssrc ([`SendStats`]).
+//! Owns: counters of one ingress ssrc ([`ReceiveStats`]) or one egress ssrc ([`SendStats`]); the round trip to a peer that
+//! only sends ([`ReferenceTimes`]) and what is answered to one that only receives ([`HeardTimes`], RFC 3611 §4.4, §4.5).
 //! Forbids: deciding when a report is sent, and the wall clock: NTP timestamps are handed in.
 
 use std::time::{Duration, Instant};
 
 use crate::base::ids::Ssrc;
-use crate::wire::rtcp::{ReportBlock, SenderInfo, ntp_middle};
+use crate::wire::rtcp::{Delay, ReportBlock, SenderInfo, ntp_middle};
 
 /// RFC 3550 §A.1: a jump wider than MAX_DROPOUT is a restart of the sender, not that many losses.
 const DROPOUT_PACKETS_MAX: u64 = 3000;
@@ -16,6 +17,10 @@ const TRANSIT_CHANGE_S_MAX: u32 = 5;
 
 /// Sender reports that a receiver may still refer to: one a second, and report blocks come at least every 4 s.
 const REMEMBERED_REPORTS: usize = 4;
+
+/// Receivers of one peer whose reference times wait for an answer. A browser has one or two ssrcs to report from; of more
+/// the oldest goes.
+pub const HEARD_MAX: usize = 4;
 
 /// What was received of one ingress ssrc.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +36,7 @@ pub struct ReceiveStats {
     expected_before: u64,
     packets_before: u64,
     sender_report: Option<(u32, Instant)>,
+    last_interval: (u64, u64),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -98,6 +104,7 @@ impl ReceiveStats {
         let lost_since = expected_since.saturating_sub(self.packets - self.packets_before);
         self.expected_before = expected;
         self.packets_before = self.packets;
+        self.last_interval = (expected_since, lost_since);
         let fraction_lost = (lost_since << 8).checked_div(expected_since).unwrap_or(0).min(255) as u8;
         let (lsr, dlsr) = match self.sender_report {
             Some((lsr, at)) => (lsr, short_ntp(now.saturating_duration_since(at))),
@@ -112,6 +119,11 @@ impl ReceiveStats {
             lsr,
             dlsr,
         })
+    }
+
+    /// Packets expected between the last two report blocks, and how many of them were lost.
+    pub fn last_interval(&self) -> (u64, u64) {
+        self.last_interval
     }
 
     /// Reception in numbers to show.
@@ -153,9 +165,7 @@ impl ReceiveStats {
 pub struct SendStats {
     packets: u64,
     octets: u64,
-    /// LSR value and moment of the last sender reports, a ring.
-    reports: [Option<(u32, Instant)>; REMEMBERED_REPORTS],
-    next_report: usize,
+    reports: SentTimes,
     last_block: Option<ReportBlock>,
     rtt: Option<Duration>,
 }
@@ -175,25 +185,14 @@ impl SendStats {
     /// The sender's part of a report that is sent now, remembered for the round trip. `ntp` and `rtp_ts` name the same
     /// moment on both clocks.
     pub fn sender_info(&mut self, now: Instant, ssrc: Ssrc, ntp: u64, rtp_ts: u32) -> SenderInfo {
-        if let Some(slot) = self.reports.get_mut(self.next_report) {
-            *slot = Some((ntp_middle(ntp), now));
-        }
-        self.next_report = (self.next_report + 1) % REMEMBERED_REPORTS;
+        self.reports.push(now, ntp);
         SenderInfo { ssrc, ntp, rtp_ts, packets: self.packets as u32, octets: self.octets as u32 }
     }
 
     /// Notes what the receiver says; returns the round trip time if its block refers to a report we remember.
     pub fn handle_report_block(&mut self, now: Instant, block: &ReportBlock) -> Option<Duration> {
         self.last_block = Some(*block);
-        // RFC 3550 §6.4.1: LSR is 0 when no sender report has come yet.
-        if block.lsr == 0 {
-            return None;
-        }
-        let (_, sent_at) = self.reports.iter().flatten().find(|(lsr, _)| *lsr == block.lsr)?;
-        // RFC 3550 §6.4.1: the round trip is A - LSR - DLSR. Our own clock says when LSR was, so that no wall clock
-        // step counts; a DLSR longer than the wait is rounding or a lie, and means 0.
-        let held = Duration::from_secs_f64(f64::from(block.dlsr) / 65_536.0);
-        let rtt = now.saturating_duration_since(*sent_at).saturating_sub(held);
+        let rtt = self.reports.round_trip(now, block.lsr, block.dlsr)?;
         self.rtt = Some(rtt);
         Some(rtt)
     }
@@ -221,6 +220,84 @@ impl SendStats {
     /// Share lost in the receiver's last interval, 0 to 1; 0 before its first report.
     pub fn fraction_lost(&self) -> f32 {
         self.last_block.map_or(0.0, |block| f32::from(block.fraction_lost) / 256.0)
+    }
+}
+
+/// NTP times that we sent, by their middle 32 bits, and when: a ring.
+#[derive(Clone, Debug, Default)]
+struct SentTimes {
+    sent: [Option<(u32, Instant)>; REMEMBERED_REPORTS],
+    next: usize,
+}
+
+impl SentTimes {
+    fn push(&mut self, now: Instant, ntp: u64) {
+        if let Some(slot) = self.sent.get_mut(self.next) {
+            *slot = Some((ntp_middle(ntp), now));
+        }
+        self.next = (self.next + 1) % REMEMBERED_REPORTS;
+    }
+
+    /// RFC 3550 §6.4.1: the round trip is A - LSR - DLSR. Our own clock says when LSR was, so that no wall clock step
+    /// counts; a delay longer than the wait is rounding or a lie, and means 0. LSR is 0 where nothing has come yet.
+    fn round_trip(&self, now: Instant, last: u32, delay: u32) -> Option<Duration> {
+        let (_, sent_at) = self.sent.iter().flatten().find(|(sent, _)| *sent == last && last != 0)?;
+        let held = Duration::from_secs_f64(f64::from(delay) / 65_536.0);
+        Some(now.saturating_duration_since(*sent_at).saturating_sub(held))
+    }
+}
+
+/// The round trip to a peer, also to one that we send nothing: we name our time, it says how long ago that came.
+#[derive(Clone, Debug, Default)]
+pub struct ReferenceTimes {
+    sent: SentTimes,
+    rtt: Option<Duration>,
+}
+
+impl ReferenceTimes {
+    /// A reference time is sent.
+    pub fn handle_sent(&mut self, now: Instant, ntp: u64) {
+        self.sent.push(now, ntp);
+    }
+
+    /// The peer's answer; one to a time that is not remembered says nothing.
+    pub fn handle_delay(&mut self, now: Instant, delay: &Delay) {
+        self.rtt = self.sent.round_trip(now, delay.last_rr, delay.delay).or(self.rtt);
+    }
+
+    /// The newest round trip.
+    pub fn rtt(&self) -> Option<Duration> {
+        self.rtt
+    }
+}
+
+/// Reference times of a peer that receives from us, to be answered once each.
+#[derive(Clone, Debug, Default)]
+pub struct HeardTimes {
+    heard: [Option<(Ssrc, u32, Instant)>; HEARD_MAX],
+}
+
+impl HeardTimes {
+    /// The peer named its time.
+    pub fn handle_reference_time(&mut self, now: Instant, ssrc: Ssrc, ntp: u64) {
+        // The place of the same receiver, else a free one (`None` sorts first), else that of the oldest.
+        let order = |heard: &&mut Option<(Ssrc, u32, Instant)>| {
+            (heard.is_none_or(|(known, ..)| known != ssrc), heard.map(|(.., at)| at))
+        };
+        if let Some(slot) = self.heard.iter_mut().min_by_key(order) {
+            *slot = Some((ssrc, ntp_middle(ntp), now));
+        }
+    }
+
+    /// Writes the answers into `out` and returns how many; they are not given again.
+    pub fn take(&mut self, now: Instant, out: &mut [Delay; HEARD_MAX]) -> usize {
+        let heard = self.heard.iter_mut().filter_map(Option::take);
+        let mut count = 0;
+        for (place, (ssrc, last_rr, at)) in out.iter_mut().zip(heard) {
+            *place = Delay { ssrc, last_rr, delay: short_ntp(now.saturating_duration_since(at)) };
+            count += 1;
+        }
+        count
     }
 }
 
@@ -380,5 +457,39 @@ mod tests {
         assert_eq!(sender.handle_report_block(t0 + ms(6000), &block(2, 0)), Some(ms(4000)));
         assert_eq!(sender.handle_report_block(t0 + ms(6000), &block(5, u32::MAX)), Some(Duration::ZERO));
         assert!((sender.fraction_lost() - 0.5).abs() < f32::EPSILON);
+    }
+
+    #[test]
+    fn a_peer_that_only_sends_tells_the_round_trip_by_our_reference_time() {
+        let t0 = crate::runtime::clock::now();
+        let (mut ours, mut theirs) = (ReferenceTimes::default(), HeardTimes::default());
+        let ntp = 0x0001_2345_6789_abcd;
+        ours.handle_sent(t0, ntp);
+        theirs.handle_reference_time(t0 + ms(30), SSRC, ntp);
+        let mut delays = [Delay::default(); HEARD_MAX];
+        assert_eq!(theirs.take(t0 + ms(530), &mut delays), 1);
+        assert_eq!((delays[0].ssrc, delays[0].last_rr, delays[0].delay), (SSRC, 0x2345_6789, 32_768));
+        assert_eq!(theirs.take(t0 + ms(530), &mut delays), 0, "answered once");
+        ours.handle_delay(t0 + ms(580), &delays[0]);
+        assert_eq!(ours.rtt(), Some(ms(80)));
+        for unknown in [0, 7] {
+            ours.handle_delay(t0 + ms(900), &Delay { last_rr: unknown, ..delays[0] });
+        }
+        assert_eq!(ours.rtt(), Some(ms(80)), "what we never said measures nothing");
+    }
+
+    #[test]
+    fn of_too_many_receivers_the_newest_are_answered_and_each_by_its_newest_time() {
+        let t0 = crate::runtime::clock::now();
+        let mut heard = HeardTimes::default();
+        for at in 0..10 {
+            heard.handle_reference_time(t0 + ms(at), Ssrc(at as u32), at << 16);
+        }
+        heard.handle_reference_time(t0 + ms(10), Ssrc(8), 99 << 16);
+        let mut delays = [Delay::default(); HEARD_MAX];
+        assert_eq!(heard.take(t0 + ms(10), &mut delays), HEARD_MAX);
+        let mut answered = delays.map(|delay| (delay.ssrc.0, delay.last_rr));
+        answered.sort_unstable();
+        assert_eq!(answered, [(6, 6), (7, 7), (8, 99), (9, 9)]);
     }
 }

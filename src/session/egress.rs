@@ -313,10 +313,15 @@ impl Egress {
         self.slots.iter().enumerate().filter_map(|(mline, slot)| Some((mline as u16, slot.as_ref()?)))
     }
 
-    fn rtt(&self) -> Duration {
+    /// Round trip to the peer, as far as its feedback about what we send tells.
+    pub fn round_trip(&self) -> Option<Duration> {
         let measured = self.downlink.as_ref().and_then(|downlink| downlink.estimator.rtt());
         let reported = || self.slots.iter().flatten().find_map(|slot| slot.stats.rtt());
-        measured.or_else(reported).unwrap_or(ROUND_TRIP_ASSUMED)
+        measured.or_else(reported)
+    }
+
+    fn rtt(&self) -> Duration {
+        self.round_trip().unwrap_or(ROUND_TRIP_ASSUMED)
     }
 
     /// Transport-wide feedback.

@@ -9,16 +9,17 @@ use std::time::Instant;
 use super::discard::Discard;
 use super::publication::Publication;
 use super::stats::IngressReport;
-use super::streams::StreamsConfig;
+use super::streams::{MlineConfig, StreamsConfig};
 use crate::base::format::MediaKind;
 use crate::base::ids::{Mid, Rid, Ssrc, TrackKey};
+use crate::proto::bwe::ReceiveEstimator;
 use crate::proto::history::{Packet, PacketMeta};
 use crate::proto::nack::{Arrival, NackRegister};
 use crate::proto::report::ReceiveStats;
 use crate::proto::twcc::TwccRegister;
 use crate::wire::payload;
 use crate::wire::rtp::RtpView;
-use crate::wire::rtp_ext::{self, AudioLevel, Ext};
+use crate::wire::rtp_ext::{self, AbsSendTime, AudioLevel, Ext};
 
 /// Sources a peer may use, as many as SRTP takes ([`crate::crypto::srtp`]): eight tracks of three encodings and their
 /// retransmissions are 48.
@@ -64,6 +65,8 @@ pub struct Ingress {
     ext_kinds: Box<[u8; 256]>,
     /// Arrival register for transport-cc feedback.
     pub twcc: TwccRegister,
+    /// What the uplink carries, where the peer wants to be told.
+    pub uplink: Uplink,
     exts: Box<[u8; EXTS_BYTES_MAX]>,
 }
 
@@ -74,6 +77,7 @@ impl Default for Ingress {
             sources: Vec::new(),
             ext_kinds: Box::new([NO_EXT; 256]),
             twcc: TwccRegister::default(),
+            uplink: Uplink::default(),
             exts: Box::new([0; EXTS_BYTES_MAX]),
         }
     }
@@ -81,7 +85,8 @@ impl Default for Ingress {
 
 impl Ingress {
     /// Obeys a new negotiation. Streams whose track stays keep their state.
-    pub fn configure(&mut self, streams: &StreamsConfig) {
+    pub fn configure(&mut self, now: Instant, streams: &StreamsConfig) {
+        self.uplink.configure(now, streams);
         self.ext_kinds.fill(NO_EXT);
         for (id, ext) in streams.mlines.iter().flatten().flat_map(|mline| &mline.exts) {
             self.ext_kinds[usize::from(*id)] = *ext as u8;
@@ -112,6 +117,9 @@ impl Ingress {
         let view = RtpView::parse(packet).map_err(|_| Discard::RtpMalformed)?;
         let mut ids = HopIds::default();
         let level_dbov = self.read_exts(now, &view, &mut ids)?;
+        if let Uplink::Estimated(estimator) = &mut self.uplink {
+            estimator.handle_packet(now, ids.send_time, packet.len());
+        }
         let source = self.source(&view, &ids)?;
         let publication = self
             .publications
@@ -126,7 +134,11 @@ impl Ingress {
         let (kind, track) = (publication.kind, publication.track);
         let encoding = publication.encodings.get_mut(usize::from(source.encoding)).ok_or(Discard::UnknownRid)?;
         let stream = encoding.stream_for(now, &media)?;
-        if stream.nack.handle_packet(now, media.seq) == Arrival::Duplicate {
+        let arrival = match source.is_rtx {
+            true => stream.nack.handle_retransmission(now, media.seq),
+            false => stream.nack.handle_packet(now, media.seq),
+        };
+        if arrival == Arrival::Duplicate {
             return Err(Discard::Duplicate);
         }
         stream.heard_at = now;
@@ -176,6 +188,7 @@ impl Ingress {
                         self.twcc.handle_packet(now, seq);
                     }
                 }
+                Ext::AbsSendTime => ids.send_time = AbsSendTime::parse(value).map(|time| time.0),
                 Ext::Mid => ids.mid = Mid::new(value),
                 Ext::Rid => ids.rid = Rid::new(value),
                 Ext::RepairedRid => ids.repaired_rid = Rid::new(value),
@@ -293,6 +306,36 @@ impl Ingress {
     }
 }
 
+/// Who estimates what a peer's uplink carries, and whether it can be told a rate.
+#[derive(Debug, Default)]
+pub enum Uplink {
+    /// It takes no REMB.
+    #[default]
+    Untold,
+    /// The peer, from transport-wide feedback; it takes a REMB as a cap.
+    TheirEstimate,
+    /// We, from what comes: REMB is all it has.
+    Estimated(Box<ReceiveEstimator>),
+}
+
+impl Uplink {
+    fn configure(&mut self, now: Instant, streams: &StreamsConfig) {
+        let published = || streams.mlines.iter().flatten().filter(|mline| mline.ingress.is_some());
+        let any = |has: fn(&MlineConfig) -> bool| published().any(has);
+        let has_twcc = any(|mline| {
+            let has_ext = mline.exts.iter().any(|(_, ext)| *ext == Ext::TransportCc);
+            has_ext && mline.payloads.iter().any(|payload| payload.transport_cc)
+        });
+        if !any(|mline| mline.payloads.iter().any(|payload| payload.remb)) {
+            *self = Self::Untold;
+        } else if has_twcc {
+            *self = Self::TheirEstimate;
+        } else if !matches!(self, Self::Estimated(_)) {
+            *self = Self::Estimated(Box::new(ReceiveEstimator::new(now)));
+        }
+    }
+}
+
 /// What RTCP feedback needs of a stream.
 pub struct StreamFeedback<'a> {
     /// Source.
@@ -311,6 +354,8 @@ struct HopIds {
     mid: Option<Mid>,
     rid: Option<Rid>,
     repaired_rid: Option<Rid>,
+    /// 6.18 fixed point seconds.
+    send_time: Option<u32>,
     exts_len: usize,
 }
 

@@ -10,7 +10,7 @@ use rand::{Rng, RngExt};
 
 use super::discard::Discard;
 use super::egress::{Egress, Outlet};
-use super::feedback;
+use super::feedback::{self, Feedback};
 use super::ingress::{Ingress, MediaIn};
 use super::streams::StreamsConfig;
 use super::track::{SenderClock, Tracks};
@@ -21,10 +21,6 @@ use crate::proto::dtls::{Dtls, DtlsFailure, DtlsOutput, DtlsRole};
 use crate::proto::ice::IceLite;
 use crate::wire::rtcp::{self, RtcpView};
 
-/// Reports to the peer (RFC 3550 §6.2 allows less than 5 s to small groups; browsers use about 1 s for video).
-const REPORT_INTERVAL: Duration = Duration::from_secs(1);
-/// Longest RTCP packet before protection: it fits every path, and a slot with room for tag and index.
-const RTCP_BYTES_MAX: usize = 1200;
 /// How often a subscriber without a picture asks for a keyframe again.
 const KEYFRAME_REPEAT: Duration = Duration::from_millis(100);
 
@@ -131,8 +127,9 @@ pub struct Session {
     pub egress: Egress,
     /// Feedback counters.
     pub counters: FeedbackCounters,
+    /// What it is told about what it sends.
+    pub feedback: Feedback,
     local_ssrc: Ssrc,
-    report_at: Instant,
     keyframe_repeat_at: Option<Instant>,
     is_lost: bool,
     is_over: bool,
@@ -141,6 +138,7 @@ pub struct Session {
 impl Session {
     /// A session whose first DTLS datagram is about to be handled (or sent).
     pub fn new(now: Instant, rng: &mut impl Rng, key: SessionKey, peer: PeerId, ice: IceLite, dtls: Dtls) -> Self {
+        let local_ssrc = Ssrc(rng.random());
         Self {
             key,
             peer,
@@ -150,8 +148,8 @@ impl Session {
             ingress: Ingress::default(),
             egress: Egress::default(),
             counters: FeedbackCounters::default(),
-            local_ssrc: Ssrc(rng.random()),
-            report_at: now + REPORT_INTERVAL,
+            feedback: Feedback::new(now, local_ssrc),
+            local_ssrc,
             keyframe_repeat_at: None,
             is_lost: false,
             is_over: false,
@@ -160,7 +158,7 @@ impl Session {
 
     /// Obeys a new negotiation.
     pub fn configure(&mut self, now: Instant, rng: &mut impl Rng, streams: &StreamsConfig) {
-        self.ingress.configure(streams);
+        self.ingress.configure(now, streams);
         self.egress.configure(now, rng, streams);
         self.keyframe_repeat_at = Some(now);
     }
@@ -309,8 +307,9 @@ impl Session {
                 self.egress.handle_remb(now, remb.bitrate_bps);
                 self.handle_estimate(now, tracks);
             }
+            RtcpView::ExtendedReport(report) => self.feedback.handle_extended_report(now, report),
             // BYE: the m-line says whether a track lives, its source may be replaced.
-            RtcpView::Sdes(_) | RtcpView::Bye(_) | RtcpView::ExtendedReport(_) | RtcpView::Unknown { .. } => {}
+            RtcpView::Sdes(_) | RtcpView::Bye(_) | RtcpView::Unknown { .. } => {}
         }
     }
 
@@ -411,38 +410,18 @@ impl Session {
             let is_waiting = effects.keyframes_wanted.len() > before;
             self.keyframe_repeat_at = is_waiting.then_some(now + KEYFRAME_REPEAT);
         }
-        let sender = self.local_ssrc;
-        if self.ingress.next_nack_at().is_some_and(|at| now >= at) {
-            let (mut out, mut used) = ([0; RTCP_BYTES_MAX], 0);
-            let nacks = feedback::write_nacks(&mut out, &mut used, now, sender, &mut self.ingress);
-            self.counters.nacks_sent += nacks;
-            self.send_rtcp(tx, |slot| feedback::copy(slot, &out[..used]));
-        }
-        while self.ingress.twcc.next_timeout().is_some_and(|at| now >= at) && tx.has_room() {
-            let mut out = [0; RTCP_BYTES_MAX];
-            let Some(len) = feedback::write_twcc(&mut out, now, sender, &mut self.ingress) else { break };
-            self.send_rtcp(tx, |slot| feedback::copy(slot, &out[..len]));
-        }
-        if now >= self.report_at {
-            self.report_at = now + REPORT_INTERVAL;
+        if now >= self.feedback.report_at() {
             // A subscriber whose picture stopped for a change of source asks from here.
             self.keyframe_repeat_at.get_or_insert(now);
             self.egress.divide(now, tracks);
-            self.send_reports(now, tracks, tx);
         }
-    }
-
-    /// Reports on all streams, in as many compound packets as it takes.
-    fn send_reports(&mut self, now: Instant, tracks: &Tracks, tx: &mut TxBatch) {
         let (Some(path), Some(srtp)) = (self.sending_path(), self.srtp.as_mut()) else { return };
-        let sender = self.local_ssrc;
-        let mut blocks = feedback::report_blocks(now, &mut self.ingress).peekable();
-        let mut infos = self.egress.sender_infos(now, |track| tracks.track(track)).peekable();
-        loop {
-            srtp.send_rtcp(path, tx, |slot| feedback::write_reports(slot, sender, &mut blocks, &mut infos));
-            if !tx.has_room() || blocks.peek().is_none() && infos.peek().is_none() {
-                return;
-            }
+        if tx.has_room() {
+            let send = |packet: &[u8]| {
+                srtp.send_rtcp(path, tx, |slot| feedback::copy(slot, packet));
+                tx.has_room()
+            };
+            self.counters.nacks_sent += self.feedback.poll(now, &mut self.ingress, &mut self.egress, tracks, send);
         }
     }
 
@@ -454,13 +433,8 @@ impl Session {
     /// The next deadline.
     pub fn next_timeout(&self) -> Option<Instant> {
         let media = self.srtp.is_some() && !self.is_lost;
-        let feedback = [
-            Some(self.report_at),
-            self.keyframe_repeat_at,
-            self.ingress.next_nack_at(),
-            self.ingress.twcc.next_timeout(),
-            self.egress.next_timeout(),
-        ];
+        let feedback =
+            [Some(self.feedback.next_timeout(&self.ingress)), self.keyframe_repeat_at, self.egress.next_timeout()];
         let feedback = feedback.into_iter().flatten().filter(|_| media);
         let consent = (!self.is_lost).then(|| self.ice.next_timeout());
         feedback.chain(self.dtls.next_timeout()).chain(consent).min()

@@ -1,3 +1,5 @@
+//! Captured descriptors, and any that a sender could mean, written by the letter of the specification.
+
 use proptest::prelude::*;
 
 use super::*;
@@ -88,12 +90,14 @@ fn a_mask_is_written_where_there_was_none_and_over_one() {
     assert_eq!(write(&mut [0; 2], &hex("860173"), 0, None), None);
 }
 
+/// A template: step to the next one's layers (0 same, 1 temporal, 2 spatial), indications, references, chain distances.
+type Told = (u8, Vec<u8>, Vec<u8>, Vec<u8>);
+
 /// A structure as the sender sees it; bits are written as text, by rules of its own.
 #[derive(Clone, Debug)]
 struct Sender {
     first_template: u8,
-    /// Steps to the next template's layers (0 same, 1 temporal, 2 spatial), and indications, references, chain distances.
-    templates: Vec<(u8, Vec<u8>, Vec<u8>, Vec<u8>)>,
+    templates: Vec<Told>,
     count: usize,
     chains: Vec<u8>,
     has_sizes: bool,

@@ -129,7 +129,7 @@ impl Control {
     /// A packet left.
     pub fn handle_sent(&mut self, now_us: u64, twcc_seq: u16, bytes: usize, what: Sending, probe: Option<u32>) {
         // While a probe runs all that leaves adds to it.
-        let tag = probe.map(tag).or(self.probes.running_tag()).unwrap_or(0);
+        let tag = probe.map(tag).or(self.probes.running_tag(now_us)).unwrap_or(0);
         self.log.insert(now_us, twcc_seq, bytes, tag);
         self.unanswered_since_us.get_or_insert(now_us);
         if what != Sending::Padding {
@@ -212,7 +212,7 @@ impl Control {
     /// When to call [`Control::handle_timeout`], or to ask for a probe.
     pub fn next_timeout_us(&self) -> Option<u64> {
         let probe_us = self.probes.next_us(self.estimate_bps(), self.goal_bps);
-        let probe_us = probe_us.filter(|_| self.is_calm() && self.probes.running_tag().is_none());
+        let probe_us = probe_us.filter(|_| self.is_calm());
         [self.outage_due_us(), probe_us].into_iter().flatten().min()
     }
 
@@ -327,7 +327,7 @@ impl Control {
 
     fn update(&mut self, now_us: u64) {
         let usage = self.trendline.usage();
-        while let Some(result) = self.clusters.poll_result(self.probes.running_tag()) {
+        while let Some(result) = self.clusters.poll_result(self.probes.running_tag(now_us)) {
             let before_bps = self.aimd.bps();
             // Where media fills the path it may share it: a burst finds the others' part, too.
             let most_bps = if self.is_proved() { before_bps * self.raise } else { ESTIMATE_MAX_BPS };

@@ -50,8 +50,9 @@ const SURE: f64 = 3.0;
 /// Growth of a limit that is neither confirmed nor refuted, per observation: an eighth per second.
 const GROWTH: f64 = 1.03;
 
-/// Steps of the expectation maximisation; it is close after three.
+/// Steps of the expectation maximisation, fewer once one changes nothing to speak of.
 const EM_STEPS: usize = 5;
+const EM_CLOSE: f64 = 1e-4;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Observation {
@@ -201,6 +202,11 @@ impl LossBased {
         for _ in 0..EM_STEPS {
             let (mut lost, mut all, mut weight) = (PRIOR_PACKETS * self.prior_loss, PRIOR_PACKETS, 1.0);
             for each in seen {
+                if each.lost == 0.0 {
+                    all += weight * each.packets;
+                    weight *= FADING;
+                    continue;
+                }
                 let excess = each.excess(bandwidth_bps);
                 let loss = inherent + (1.0 - inherent) * excess;
                 lost += weight * each.lost * inherent / loss;
@@ -208,7 +214,10 @@ impl LossBased {
                 all += weight * (each.packets - each.lost * (1.0 - inherent / loss));
                 weight *= FADING;
             }
-            inherent = (lost / all).clamp(INHERENT_MIN, INHERENT_MAX);
+            let before = std::mem::replace(&mut inherent, (lost / all).clamp(INHERENT_MIN, INHERENT_MAX));
+            if (inherent - before).abs() < EM_CLOSE {
+                break;
+            }
         }
         let kept = PRIOR_PACKETS * (1.0 - self.prior_loss);
         let mut likelihood = PRIOR_PACKETS * self.prior_loss * inherent.ln() + kept * (1.0 - inherent).ln();

@@ -24,6 +24,7 @@ mod limited;
 mod loss;
 mod probes;
 mod queue;
+mod receive;
 mod sent;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ use std::time::{Duration, Instant};
 
 use control::Control;
 use fallback::Fallback;
+pub use receive::ReceiveEstimator;
 pub use trendline::Usage;
 
 use crate::wire::rtcp::TwccFeedback;
@@ -199,7 +201,9 @@ impl Estimator {
         by_control.or_else(by_fallback).map(|bps| bps as u64)
     }
 
-    /// The next cluster to send, if it is time. Ask again only when this one was sent to its end.
+    /// The next cluster to send, if it is time. Ask again only when this one was sent to its end. Who has nothing to send
+    /// it of, no packets and no stream that could carry padding, does not ask; one that is not completed within 500 ms is
+    /// given up.
     pub fn poll_probe(&mut self, now: Instant) -> Option<Probe> {
         let now_us = self.tell(now);
         self.control.as_mut()?.poll_probe(now_us)

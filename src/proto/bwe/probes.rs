@@ -114,7 +114,7 @@ impl Probes {
 
     /// The next cluster to send, if one is due. `is_calm`: there is neither overuse nor a queue.
     pub fn poll(&mut self, now_us: u64, estimate_bps: f64, goal_bps: f64, is_calm: bool) -> Option<Probe> {
-        if !is_calm || self.running.is_some_and(|running| now_us - running.since_us < RUNNING_US_MAX) {
+        if !is_calm || self.running_tag(now_us).is_some() {
             return None;
         }
         self.running = None;
@@ -131,8 +131,11 @@ impl Probes {
         Some(self.begin(now_us, (estimate_bps * STEP_FACTOR).min(goal_bps)))
     }
 
-    /// When the next one is due, if any.
+    /// When the next one is due, or the running one given up, if any.
     pub fn next_us(&self, estimate_bps: f64, goal_bps: f64) -> Option<u64> {
+        if let Some(running) = self.running {
+            return Some(running.since_us + RUNNING_US_MAX);
+        }
         if self.pending != [None; 2] {
             return Some(0);
         }
@@ -150,8 +153,9 @@ impl Probes {
     }
 
     /// Tag of the one that has more packets to send.
-    pub fn running_tag(&self) -> Option<u8> {
-        self.running.map(|running| running.tag)
+    pub fn running_tag(&self, now_us: u64) -> Option<u8> {
+        let running = self.running.filter(|running| now_us.saturating_sub(running.since_us) < RUNNING_US_MAX);
+        running.map(|running| running.tag)
     }
 
     /// Clusters begun.
@@ -202,6 +206,17 @@ mod tests {
         probes.handle_decrease(10_000_000, false);
         assert_eq!(probes.poll(10_500_000, 1e6, 2e6, true), None);
         assert!(probes.poll(11_000_000, 1e6, 2e6, true).is_some());
+    }
+
+    #[test]
+    fn one_that_is_not_sent_to_its_end_is_given_up() {
+        let mut probes = Probes::default();
+        probes.start(0, 1e6, 10e6);
+        let first = probes.poll(0, 1e6, 10e6, true).expect("the first");
+        assert_eq!(probes.running_tag(499_999), Some(tag(first.id)));
+        // Also while nothing may be probed, or its tag would stay on all that is sent.
+        assert_eq!((probes.poll(500_000, 1e6, 10e6, false), probes.running_tag(500_000)), (None, None));
+        assert!(probes.poll(500_000, 1e6, 10e6, true).is_some());
     }
 
     #[test]

@@ -82,6 +82,7 @@ class Tile {
   #muted = icon('i-mic-off');
   #facts = document.createElement('span');
   #reason = document.createElement('span');
+  #brief = document.createElement('span');
   #quality = document.createElement('p');
 
   constructor(screen) {
@@ -98,7 +99,8 @@ class Tile {
     this.#quality.className = 'quality';
     this.#facts.className = 'facts';
     this.#reason.className = 'reason';
-    this.#quality.append(this.#facts, this.#reason);
+    this.#brief.className = 'brief';
+    this.#quality.append(this.#facts, this.#reason, this.#brief);
     this.element.append(this.#avatar, this.#video, this.#quality, caption);
     // A line without packets yet has a black picture: show the initials until the first frame is there.
     for (const event of ['playing', 'resize', 'emptied']) this.#video.addEventListener(event, () => this.#reveal());
@@ -119,15 +121,15 @@ class Tile {
     this.element.dataset.user = id;
     attach(this.#video, video);
     if (video) this.#video.play().catch(() => {});
-    else this.tell('', '', false);
+    else this.tell({});
     this.#reveal();
   }
 
-  /** What the picture is, and why it is not better; `isNotable`: said without being asked. */
-  tell(facts, reason, isNotable) {
-    if (this.#facts.textContent !== facts) this.#facts.textContent = facts;
-    if (this.#reason.textContent !== reason) this.#reason.textContent = reason;
-    this.#quality.classList.toggle('notable', Boolean(reason) && isNotable);
+  /** What the picture is and why it is not better, for who asks; and in `brief` for everybody. */
+  tell({ facts = '', reason = '', brief = '' }) {
+    const parts = [[this.#facts, facts], [this.#reason, reason], [this.#brief, brief]];
+    for (const [part, text] of parts) if (part.textContent !== text) part.textContent = text;
+    this.#quality.classList.toggle('notable', brief !== '');
   }
 
   mark(speaking) {

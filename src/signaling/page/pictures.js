@@ -12,8 +12,14 @@ const STEP_PX = 16; // sizes that differ by less are the same wish
 const TINY_PX = 240; // in a tile so narrow nobody sees more than TINY_FPS
 const TINY_FPS = 15;
 const FULL_FPS = 60;
-/** What people chose themselves needs no sign. */
-const QUIET_REASONS = new Set(['best', 'capped_by_request', 'hidden_by_request', 'muted_by_publisher']);
+/** What is said without being asked, by reason. What people chose themselves or passes soon needs no sign. */
+const BRIEF = {
+  bandwidth: 'Smaller, to fit the connection',
+  codec_not_negotiated: 'This browser cannot show it',
+  no_keyframe_yet: 'Waits for a first picture',
+  overload: 'The server is busy',
+  publisher_silent: 'No picture comes',
+};
 
 export class Pictures {
   #source;
@@ -105,8 +111,8 @@ export class Pictures {
       const report = [...(await receiver.getStats()).values()].find(({ type }) => type === 'inbound-rtp');
       const facts = report ? this.#facts(mid, report) : [];
       const quality = source.quality.get(mid);
-      const isNotable = quality !== undefined && !QUIET_REASONS.has(quality.reason);
-      this.#grid.tile(key)?.tell(facts.join(' · '), quality && quality.state !== 'flowing' ? quality.sentence : '', isNotable);
+      const isLess = quality !== undefined && quality.state !== 'flowing';
+      this.#grid.tile(key)?.tell({ facts: facts.join(' · '), reason: isLess ? quality.sentence : '', brief: (isLess && BRIEF[quality.reason]) || '' });
     }));
     return undefined;
   }

@@ -247,7 +247,7 @@ mod tests {
         bits.extend(fields.chars().filter(|bit| *bit != ' '));
         // rbsp_trailing_bits.
         bits.push('1');
-        while bits.len() % 8 != 0 {
+        while !bits.len().is_multiple_of(8) {
             bits.push('0');
         }
         let mut out = vec![0x67];

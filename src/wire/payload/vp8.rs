@@ -35,7 +35,7 @@ impl Descriptor {
         if flags & 0x80 != 0 {
             let id = PictureId::parse(payload.get(this.len..)?)?;
             this.picture_id = Some((this.len, id));
-            this.len += id.len();
+            this.len += id.encoded_len();
         }
         if flags & 0x40 != 0 {
             this.tl0 = Some((this.len, *payload.get(this.len)?));

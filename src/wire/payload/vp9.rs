@@ -42,7 +42,7 @@ impl Descriptor {
         if has(0x80) {
             let id = PictureId::parse(payload.get(at..)?)?;
             this.picture_id = Some((at, id));
-            at += id.len();
+            at += id.encoded_len();
         }
         if has(0x20) {
             // TID U SID D.

@@ -53,7 +53,7 @@ impl<'a> ExtendedReport<'a> {
     }
 
     /// The blocks we know; a truncated one ends the iteration quietly.
-    pub fn blocks(&self) -> impl Iterator<Item = XrBlock<'a>> + 'a {
+    pub fn blocks(&self) -> impl Iterator<Item = XrBlock<'a>> + use<'a> {
         let mut rest = self.blocks;
         let known = std::iter::from_fn(move || {
             // RFC 3611 §3: type, 8 bits of its own, length in words after these four bytes.
@@ -69,7 +69,7 @@ impl<'a> ExtendedReport<'a> {
 
 impl<'a> Delays<'a> {
     /// One per receiver.
-    pub fn iter(&self) -> impl Iterator<Item = Delay> + 'a {
+    pub fn iter(&self) -> impl Iterator<Item = Delay> + use<'a> {
         self.0.chunks_exact(SUB_BLOCK_BYTES).filter_map(|bytes| {
             Some(Delay { ssrc: Ssrc(u32_at(bytes, 0)?), last_rr: u32_at(bytes, 4)?, delay: u32_at(bytes, 8)? })
         })
