@@ -96,6 +96,8 @@ mod tests {
             [(None, None, None), (Some(0x7fff), None, None), (Some(5), Some(255), Some((2, true)))]
         {
             for (is_start, key) in [(false, None), (true, None), (true, Some((1280, 720)))] {
+                // A keyframe is of the base layer.
+                let layer = layer.map(|(tid, is_sync)| (if key.is_some() { 0 } else { tid }, is_sync));
                 let head = Vp8Head { is_start, key, picture_id, tl0, layer };
                 let mut bytes = Vec::new();
                 head.write_to(&mut bytes);

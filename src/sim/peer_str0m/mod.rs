@@ -87,7 +87,7 @@ impl StrPeer {
     /// The same with settings of str0m.
     pub fn with_config(now: Instant, me: PeerNo, address: SocketAddr, script: Script, config: RtcConfig) -> Self {
         let mut rtc = config.set_rtp_mode(true).set_stats_interval(None).build(now);
-        rtc.add_local_candidate(Candidate::host(address, "udp").unwrap());
+        rtc.add_local_candidate(Candidate::host(address, "udp").expect("an address of a host"));
         Self {
             rtc,
             me,

@@ -74,6 +74,9 @@ impl Sending {
     }
 }
 
+/// A frame's timestamp and payloads.
+type Packets = (u32, Vec<Vec<u8>>);
+
 /// What is written with each packet of a frame.
 struct Frame {
     mid: Mid,
@@ -138,7 +141,7 @@ impl StrPeer {
     }
 
     /// What the camera makes: timestamp and payloads by stream.
-    fn take_picture(&mut self, now: Instant, at: usize) -> Vec<(usize, (u32, Vec<Vec<u8>>))> {
+    fn take_picture(&mut self, now: Instant, at: usize) -> Vec<(usize, Packets)> {
         let base = self.tag(at);
         let sending = &mut self.sending[at];
         let Some(camera) = &mut sending.camera else { return Vec::new() };
@@ -156,7 +159,7 @@ impl StrPeer {
     }
 
     /// The next packets of a track without a camera.
-    fn repeat_picture(&mut self, at: usize) -> (u32, Vec<Vec<u8>>) {
+    fn repeat_picture(&mut self, at: usize) -> Packets {
         let base = self.tag(at);
         let sending = &mut self.sending[at];
         let is_key = std::mem::take(&mut sending.wants_key);

@@ -23,18 +23,18 @@ fn assert_repaired(result: &LossResult, packets: f64, in_time: f64, cost: f64) {
 
 #[test]
 fn a_tenth_lost_on_the_way_to_the_server_is_repaired() {
-    assert_repaired(&lossy(Loss::Uniform(0.1), Side::Up), 0.995, 0.95, 2.5);
+    assert_repaired(&lossy(Loss::Uniform(0.1), Side::Up), 0.995, 0.96, 2.5);
 }
 
 #[test]
 fn a_tenth_lost_on_the_way_to_the_viewer_is_repaired() {
-    assert_repaired(&lossy(Loss::Uniform(0.1), Side::Down), 0.98, 0.85, 2.0);
+    assert_repaired(&lossy(Loss::Uniform(0.1), Side::Down), 0.995, 0.93, 1.3);
 }
 
 #[test]
 fn bursts_are_repaired() {
     for side in [Side::Up, Side::Down] {
-        assert_repaired(&lossy(bursty(0.05), side), 0.98, 0.85, 2.5);
+        assert_repaired(&lossy(bursty(0.05), side), 0.99, 0.95, 2.5);
     }
 }
 
@@ -43,8 +43,9 @@ fn a_video_follows_its_link() {
     let (course, phases) = bandwidth::steps().play(Sender::Tramline, 1);
     assert_eq!(course.broken, 0);
     for phase in phases {
-        assert!(phase.look.freezes == 0 && phase.look.switches <= 2, "{phase:#?}");
+        assert!(phase.look.freezes == 0 && phase.look.switches <= 12, "{phase:#?}");
         assert!(phase.queued_p95 < Duration::from_millis(100), "{phase:#?}");
+        assert!(phase.estimate.is_some_and(|share| share > 0.5), "{phase:#?}");
     }
 }
 
@@ -55,7 +56,7 @@ fn the_other_sender_is_a_fair_one() {
         assert_eq!(course.broken, 0);
         for phase in phases {
             let has_estimate = phase.estimate.is_some_and(|share| share > 0.4);
-            assert!(has_estimate && phase.look.freezes <= 2 && phase.look.fps > 20.0, "{sender:?} {phase:#?}");
+            assert!(has_estimate && phase.look.freezes <= 3 && phase.look.fps > 15.0, "{sender:?} {phase:#?}");
         }
     }
 }
@@ -64,7 +65,8 @@ fn the_other_sender_is_a_fair_one() {
 fn who_joins_sees_something_soon() {
     for is_watched in [false, true] {
         let result = joins::start(1, is_watched);
-        assert!(result.first.is_some_and(|first| first < seconds(1)), "{result:?}");
+        assert!(result.first.is_some_and(|first| first < Duration::from_millis(600)), "{result:?}");
+        assert!(result.best.is_some_and(|best| best < seconds(2)), "{result:?}");
     }
 }
 

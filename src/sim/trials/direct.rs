@@ -36,7 +36,8 @@ enum Parcel {
 /// See the module.
 pub struct Pair {
     now: Instant,
-    peers: [StrPeer; 2],
+    /// Sender and receiver.
+    peers: Vec<StrPeer>,
     /// From each of them.
     accesses: [Access; 2],
     agenda: BinaryHeap<Reverse<(Instant, u64, usize, Parcel)>>,
@@ -57,7 +58,7 @@ impl Pair {
         accesses[0].log = Some(Vec::new());
         let mut pair = Self {
             now,
-            peers: [peer(0, sender), peer(1, receiver)],
+            peers: vec![peer(0, sender), peer(1, receiver)],
             accesses,
             agenda: BinaryHeap::new(),
             order: 0,
@@ -102,7 +103,7 @@ impl Pair {
 
     /// The books.
     pub fn course(&self) -> Course {
-        let [sender, receiver] = &self.peers;
+        let (sender, receiver) = (&self.peers[0], &self.peers[1]);
         Course {
             estimates: sender.estimates.clone(),
             log: self.accesses[0].log.clone().unwrap_or_default(),
