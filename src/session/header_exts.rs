@@ -49,10 +49,8 @@ pub struct DescriptorChange {
 
 impl DescriptorChange {
     /// None makes a descriptor longer.
-    pub const MOST: Self = Self {
-        frame_number_shift: 0,
-        active: Some(ActiveTargets { count: DECODE_TARGETS_MAX as u8, mask: u32::MAX }),
-    };
+    pub const MOST: Self =
+        Self { frame_number_shift: 0, active: Some(ActiveTargets { count: DECODE_TARGETS_MAX as u8, mask: u32::MAX }) };
 }
 
 /// See the module.

@@ -98,7 +98,8 @@ impl Rooms {
         let lanes = Lanes::mesh(1).pop().unwrap();
         let core = WorkerCore::new(WorkerId(0), StdRng::seed_from_u64(1), dtls, plan.shared(), lanes);
         let (now, tx, receivers) = (clock::now(), TxBatch::with_capacity(batch), BTreeMap::new());
-        let mut rooms = Self { core, now, tx, receivers, seqs: BTreeMap::new(), got: Got::new(), _plan: Plan::default() };
+        let mut rooms =
+            Self { core, now, tx, receivers, seqs: BTreeMap::new(), got: Got::new(), _plan: Plan::default() };
         let mut indices = 0..;
         for (room, size) in (0..).zip(sizes) {
             let members: Vec<u32> = indices.by_ref().take(*size as usize).collect();

@@ -13,8 +13,8 @@ use super::seat::{self, Failure, Seat, Words};
 use super::socket::{Ending, SDP_MAX, Socket};
 use super::{CANDIDATE_MAX, ID_MAX, NAME_MAX, ROOM_MAX, wishes};
 use crate::room::api::{
-    Capabilities, CloseReason, Dialect, JoinRequest, Joined, Listening, MediaState, Notice, PeerInfo, PeerUpdate, Source,
-    StreamNames, TrackInfo, TrackQuality,
+    Capabilities, CloseReason, Dialect, JoinRequest, Joined, Listening, MediaState, Notice, PeerInfo, PeerUpdate,
+    Source, StreamNames, TrackInfo, TrackQuality,
 };
 use crate::runtime::clock;
 use crate::session::negotiate::{Policy, Role};
