@@ -1,8 +1,8 @@
 //! One subscriber's packets of a turn on their way out: admitted, put in order, written.
 //!
 //! Owns: what waits between the first step and the last, in memory that is used again; counts of what left.
-//! Promises: a full batch stops it anywhere, and it goes on exactly there; numbers are noted before the first byte is
-//! written. Forbids: choosing who gets what.
+//! Promises: a full batch stops it anywhere, and it goes on exactly there; what is not written yet is not sent again.
+//! Forbids: choosing who gets what.
 //!
 //! What a subscriber's line does not carry yet leaves by [`Departure::drain`] when its time comes.
 
@@ -90,15 +90,12 @@ impl Departure {
         self.order(egress);
     }
 
-    fn order(&mut self, egress: &mut Egress) {
+    fn order(&mut self, egress: &Egress) {
         let rules = Rules {
             padding_percent_max: self.limits.padding_percent_max,
             ahead_of_audio_bytes_max: egress.ahead_of_audio_bytes_max(),
         };
         self.arranger.arrange(&self.due, rules);
-        for place in self.arranger.places().iter().filter(|place| place.padding > 0) {
-            egress.note_padding(&self.admitted[usize::from(place.at)], place.padding);
-        }
         self.arranger.train_lengths().for_each(|length| self.trains.count(length));
     }
 
