@@ -319,7 +319,6 @@ impl Egress {
             retransmissions: slot.retransmissions,
             fraction_lost: slot.stats.fraction_lost(),
             round_trip: slot.stats.rtt(),
-            awaits_keyframe: slot.track.is_some() && slot.kind == MediaKind::Video && !slot.has_started(),
             waits: slot.awaits_since.map(|since| now.saturating_duration_since(since)),
             layer: slot.layer(),
             allocation: slot.allocation,

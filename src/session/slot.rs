@@ -127,11 +127,6 @@ impl Slot {
         Some(slot)
     }
 
-    /// Something goes out.
-    pub(super) fn has_started(&self) -> bool {
-        self.source.is_some()
-    }
-
     /// An m-line that sends nothing for a while keeps its numbers: its ssrc may send again, and under one key an index
     /// must never come twice (RFC 3711 §9.1, RFC 7714 §8.3).
     pub(super) fn rest(mut self) -> Self {
