@@ -81,13 +81,18 @@ impl Downlink {
         }
     }
 
-    /// The next transport-wide number, and the time.
-    pub fn stamp(&mut self, now: Instant) -> (u16, AbsSendTime) {
+    /// The next transport-wide number.
+    pub fn take_twcc(&mut self) -> u16 {
         let twcc = self.next_twcc;
         self.next_twcc = twcc.wrapping_add(1);
+        twcc
+    }
+
+    /// The time as packets carry it.
+    pub fn send_time(&self, now: Instant) -> AbsSendTime {
         let elapsed = now.saturating_duration_since(self.epoch);
         let ntp = (elapsed.as_secs() << 32) | ((u64::from(elapsed.subsec_nanos()) << 32) / 1_000_000_000);
-        (twcc, AbsSendTime::from_ntp(ntp))
+        AbsSendTime::from_ntp(ntp)
     }
 
     /// A datagram left under that number.
@@ -106,6 +111,8 @@ impl Downlink {
 
     /// After news of the line.
     pub fn handle_estimate(&mut self, now: Instant) {
+        let has_backlog = self.has_backlog();
+        self.estimator.handle_pacer(now, has_backlog);
         let drain = self.waiting_bytes as f64 * 8.0 / WAIT_MAX.as_secs_f64();
         // What is kept for who joins is paced before anything is known.
         let unknown = self.has_backlog().then(|| self.estimator.estimate_bps());
@@ -139,6 +146,8 @@ impl Downlink {
         }
         admitted.truncate(kept);
         due.truncate(kept);
+        let has_backlog = self.has_backlog();
+        self.estimator.handle_pacer(now, has_backlog);
     }
 
     /// A packet that waits for its turn in any case.
@@ -192,14 +201,16 @@ impl Downlink {
     }
 
     /// Nothing can be sent to find out with.
-    pub fn give_up_probe(&mut self) {
-        self.probe = None;
+    pub fn give_up_probe(&mut self, now: Instant) {
+        if self.probe.take().is_some() {
+            self.estimator.give_up_probe(now);
+        }
     }
 
     /// Nothing is sent again now, and nothing only to find out.
-    pub fn give_up_extras(&mut self) {
+    pub fn give_up_extras(&mut self, now: Instant) {
         self.resends.clear();
-        self.give_up_probe();
+        self.give_up_probe(now);
     }
 
     /// Bytes of retransmissions and padding count as well.
@@ -235,7 +246,6 @@ impl Downlink {
         if self.estimator.next_timeout().is_some_and(|at| now >= at) {
             self.estimator.handle_timeout(now);
         }
-        self.estimator.handle_pacer(now, self.has_backlog());
         self.handle_estimate(now);
     }
 

@@ -230,9 +230,9 @@ impl Egress {
     }
 
     /// Nothing is sent again now, and nothing only to find out what the line carries.
-    pub fn give_up_extras(&mut self) {
+    pub fn give_up_extras(&mut self, now: Instant) {
         if let Some(downlink) = &mut self.downlink {
-            downlink.give_up_extras();
+            downlink.give_up_extras(now);
         }
     }
 
@@ -247,7 +247,7 @@ impl Egress {
         self.fillers += 1;
         let fits = |slot: &&mut Slot| slot.exts.has_twcc() && slot.rtx_pt().is_some();
         let Some(slot) = self.slots.iter_mut().flatten().filter(fits).max_by_key(|slot| slot.stats.octets()) else {
-            self.downlink.iter_mut().for_each(|downlink| downlink.give_up_probe());
+            self.downlink.iter_mut().for_each(|downlink| downlink.give_up_probe(now));
             return false;
         };
         let filler = slot.rewriter.latest(self.fillers % FILLERS);
@@ -406,12 +406,16 @@ impl Way<'_> {
         if !tx.has_room() {
             return Err(Discard::TxFull);
         }
+        // A number that is not written would be missed as a packet lost.
+        let has_twcc = slot.exts.has_twcc();
         let (twcc, send_time) = match &mut self.downlink {
-            Some(downlink) => downlink.stamp(self.now),
+            Some(downlink) => (if has_twcc { downlink.take_twcc() } else { 0 }, downlink.send_time(self.now)),
             None => (0, AbsSendTime(0)),
         };
         let len = slot.send(header, around, packet, numbers, (twcc, send_time), self.outlet, tx)?;
-        if let Some(downlink) = self.downlink {
+        if let Some(downlink) = self.downlink
+            && has_twcc
+        {
             downlink.handle_sent(self.now, twcc, len, what);
         }
         Ok(len)

@@ -394,7 +394,7 @@ impl WorkerCore {
                 && let Ok((egress, outlet)) = session.departures()
             {
                 if self.backlog.is_behind(now) {
-                    egress.give_up_extras();
+                    egress.give_up_extras(now);
                 }
                 let ways = (egress, &outlet);
                 let resent = self.paced.drain(now, &self.tracks, ways, &mut self.discards, tx);
