@@ -322,11 +322,13 @@ impl Egress {
         self.slots.iter().enumerate().filter_map(|(mline, slot)| Some((mline as u16, slot.as_ref()?)))
     }
 
-    /// Round trip to the peer, as far as its feedback about what we send tells.
+    /// Round trip to the peer, as far as its feedback about what we send tells. The least of what is known: transport-wide
+    /// feedback lies at the peer for a while before it leaves.
     pub fn round_trip(&self) -> Option<Duration> {
         let measured = self.downlink.as_ref().and_then(|downlink| downlink.estimator.rtt());
-        let reported = || self.slots.iter().flatten().find_map(|slot| slot.stats.rtt());
-        measured.or_else(reported)
+        let active = self.slots.iter().flatten().filter(|slot| slot.track.is_some());
+        let reported = active.filter_map(|slot| slot.stats.rtt());
+        reported.chain(measured).min()
     }
 
     fn rtt(&self) -> Duration {
