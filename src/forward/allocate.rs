@@ -20,9 +20,9 @@ use super::why::Why;
 use crate::base::frame::Layer;
 
 /// What must be left over after a step up, in percent of the cost: rates and estimates err by about so much.
-pub const MARGIN_PERCENT: u64 = 15;
+pub const MARGIN_PERCENT: u64 = 5;
 /// What may be too much for [`OVERSHOOT_TIME`], in percent: the pacer and the queues on the way carry it so long.
-pub const OVERSHOOT_PERCENT: u64 = 5;
+pub const OVERSHOOT_PERCENT: u64 = 10;
 /// See above.
 pub const OVERSHOOT_TIME: Duration = Duration::from_secs(1);
 

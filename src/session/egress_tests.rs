@@ -330,9 +330,9 @@ fn video_begins_with_a_keyframe() {
     let mut bench = Bench::new(&mline(&[payload(96, Format::Vp8, None)], &[]));
     bench.keep(1, Format::Vp8, false, &[], b"x");
     assert_eq!(bench.forward(1), Err(Discard::AwaitsKeyframe));
-    assert_eq!(bench.egress.awaiting_keyframe().collect::<Vec<_>>(), [(TRACK, 0)]);
+    assert_eq!(bench.egress.awaiting_keyframe(bench.now).collect::<Vec<_>>(), [(TRACK, 0)]);
     bench.pass(2, Format::Vp8).unwrap();
-    assert_eq!(bench.egress.awaiting_keyframe().count(), 0);
+    assert_eq!(bench.egress.awaiting_keyframe(bench.now).count(), 0);
 }
 
 #[test]

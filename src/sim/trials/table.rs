@@ -23,8 +23,8 @@ pub const BANDWIDTH_HEAD: &str = "\
 pub const START_HEAD: &str = "| who joins | first picture | 720 lines |\n|---|--:|--:|\n";
 /// Head of the table of crowds.
 pub const CROWD_HEAD: &str = "\
-| joining within 1 s | last keyframe | keyframes asked for | seeing | first picture p50 | p99 |
-|--:|---|--:|--:|--:|--:|
+| joining within 1 s | last keyframe | keyframes asked for | seeing | first picture p50 | p99 | broken |
+|--:|---|--:|--:|--:|--:|--:|
 ";
 
 /// A row.
@@ -91,12 +91,12 @@ pub fn start_row(who: &str, result: &StartResult) -> String {
 
 /// A row.
 pub fn crowd_row(viewers: usize, is_fresh: bool, result: &CrowdResult) -> String {
-    let CrowdResult { keyframes, seeing, first_p50, first_p99 } = result;
+    let CrowdResult { keyframes, seeing, first_p50, first_p99, broken } = result;
     let keyframes: Vec<String> =
         keyframes.iter().map(|(rid, count)| format!("{rid} {count}").trim().to_owned()).collect();
     let keyframes = if keyframes.is_empty() { "0".to_owned() } else { keyframes.join(", ") };
     let when = if is_fresh { "1 s before" } else { "30 s before" };
-    format!("| {viewers} | {when} | {keyframes} | {seeing} | {} | {} |\n", ms(*first_p50), ms(*first_p99))
+    format!("| {viewers} | {when} | {keyframes} | {seeing} | {} | {} | {broken} |\n", ms(*first_p50), ms(*first_p99))
 }
 
 fn per_cent(share: f64) -> String {
