@@ -294,6 +294,11 @@ impl Rewriter {
         })
     }
 
+    /// How many of the present encoding are missing right before a packet.
+    pub fn gap_before(&self, meta: &PacketMeta) -> u64 {
+        meta.seq.saturating_sub(self.next_seq)
+    }
+
     /// Remembers the padding of so many packets, so that they can be rebuilt. Older ones cannot any more.
     pub fn keep_paddings(&mut self, packets: usize) {
         if self.paddings.len() != packets {

@@ -196,10 +196,15 @@ impl Downlink {
         self.probe = None;
     }
 
-    /// Nothing is sent again now, and nothing only to find out.
-    pub fn give_up_extras(&mut self) {
+    /// Forgets all that waits, and what is sent only to find out; how much was new. Its m-lines are told to `leave_out`.
+    pub fn give_up_waiting(&mut self, mut leave_out: impl FnMut(u16)) -> usize {
         self.resends.clear();
         self.give_up_probe();
+        self.waiting_bytes = 0;
+        self.waiting.iter().for_each(|waiting| leave_out(waiting.admitted.mline));
+        let given_up = self.waiting.len();
+        self.waiting.clear();
+        given_up
     }
 
     /// Nothing waits any more. Tells the m-line of each packet that did.

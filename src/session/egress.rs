@@ -223,11 +223,11 @@ impl Egress {
         self.downlink.as_mut().is_some_and(|downlink| downlink.is_padding_due(now))
     }
 
-    /// Nothing is sent again now, and nothing only to find out what the line carries.
-    pub fn give_up_extras(&mut self) {
-        if let Some(downlink) = &mut self.downlink {
-            downlink.give_up_extras();
-        }
+    /// Nothing that waits is sent, and nothing only to find out what the line carries; video goes on with a keyframe. How
+    /// much was given up of what is new.
+    pub fn give_up_waiting(&mut self) -> usize {
+        let (Some(downlink), slots) = (&mut self.downlink, &mut self.slots) else { return 0 };
+        downlink.give_up_waiting(|mline| slot_mut(slots, mline).into_iter().for_each(Slot::restart))
     }
 
     /// Gives up all that waits: the peer is away, and when it is back that is the past. Video goes on with a keyframe.
@@ -319,7 +319,6 @@ impl Egress {
             retransmissions: slot.retransmissions,
             fraction_lost: slot.stats.fraction_lost(),
             round_trip: slot.stats.rtt(),
-            awaits_keyframe: slot.track.is_some() && slot.kind == MediaKind::Video && !slot.has_started(),
             waits: slot.awaits_since.map(|since| now.saturating_duration_since(since)),
             layer: slot.layer(),
             allocation: slot.allocation,

@@ -62,6 +62,7 @@ pub struct WorkerCore {
     pub(super) jobs: Jobs,
     /// Datagrams that forwarding all that came will send, about.
     pub(super) due_sends: usize,
+    sends_due_max: usize,
     /// Who is loud enough to be heard.
     pub(super) voices: Voices,
     /// What one subscriber gets, on its way out.
@@ -102,6 +103,7 @@ impl WorkerCore {
             dirty: Vec::new(),
             jobs: Jobs::default(),
             due_sends: 0,
+            sends_due_max: SENDS_DUE_MAX,
             voices: Voices::default(),
             departure: Departure::default(),
             paced: Departure::default(),
@@ -120,6 +122,12 @@ impl WorkerCore {
             shim: None,
             is_stopped: false,
         }
+    }
+
+    /// What ten milliseconds of work are on a machine that the simulator made slow.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn set_sends_due_max(&mut self, sends: usize) {
+        self.sends_due_max = sends;
     }
 
     /// Sets what trains may cost.
@@ -197,7 +205,7 @@ impl WorkerCore {
 
     /// Whether there is as much to forward as may be; what else came waits where it is.
     pub fn has_enough_work(&self) -> bool {
-        self.due_sends >= SENDS_DUE_MAX
+        self.due_sends >= self.sends_due_max
     }
 
     /// Makes this worker the session's home. The peer chose it by sending here.
@@ -255,11 +263,8 @@ impl WorkerCore {
             if self.departure.session() != Some(key)
                 && let Ok((egress, outlet)) = session.departures()
             {
-                if self.backlog.is_behind(now) {
-                    egress.give_up_extras();
-                }
                 let ways = (egress, &outlet);
-                let resent = self.paced.drain(now, &self.tracks, ways, &mut self.discards, tx);
+                let resent = self.paced.drain(now, self.backlog.is_behind(now), &self.tracks, ways, &mut self.discards, tx);
                 session.counters.retransmissions += resent;
             }
             self.handle_session_event(key, event);

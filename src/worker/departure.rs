@@ -100,16 +100,20 @@ impl Departure {
     }
 
     /// Writes what waited for the subscriber's line and may leave now: what was missed, then what is new, then what only
-    /// shows how much the line carries. As much as the batch has room for; the rest keeps waiting. How much was sent
-    /// again.
+    /// shows how much the line carries. As much as the batch has room for; the rest keeps waiting. A worker that is behind
+    /// sends none of it, as it leaves video out. How much was sent again.
     pub fn drain(
         &mut self,
         now: Instant,
+        is_behind: bool,
         tracks: &Tracks,
         (egress, outlet): (&mut Egress, &Outlet<'_>),
         discards: &mut Discards,
         tx: &mut TxBatch,
     ) -> u64 {
+        if is_behind {
+            (0..egress.give_up_waiting()).for_each(|_| discards.count(Discard::Overload));
+        }
         let mut resent = 0;
         while tx.has_room()
             && let Some(resend) = egress.next_resend(now)
@@ -132,7 +136,7 @@ impl Departure {
         self.due.extend(self.scratch.iter().map(|(_, due)| *due));
         self.order(egress);
         self.write(now, tracks, (egress, outlet), discards, tx);
-        while tx.has_room() && egress.is_padding_due(now) && egress.write_padding(now, tracks, outlet, tx) {}
+        while !is_behind && tx.has_room() && egress.is_padding_due(now) && egress.write_padding(now, tracks, outlet, tx) {}
         resent
     }
 
