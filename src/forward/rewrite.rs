@@ -152,6 +152,24 @@ impl Rewriter {
             tl0: tl0.unwrap_or_default(),
             frame_number: frame_number.map_or(0, |(own, last)| last.wrapping_add(1).wrapping_sub(own)),
         };
+        self.bind_as(meta, shift);
+    }
+
+    /// Goes on with the next picture of a run that [`bind`](Self::bind) began, of which some were left out in between: it
+    /// gets the timestamp given. Frames name those that they need by the distance of numbers, so that distance stays;
+    /// picture ids are closed up where a receiver would wait for those that are left out.
+    pub fn bind_next(&mut self, meta: &PacketMeta, timestamp: u32, closes_picture_gaps: bool) {
+        let before = self.stretches.back().map_or(Shift::default(), |stretch| stretch.shift);
+        let closed = meta.marks.picture_id.zip(self.last_picture_out.id).filter(|_| closes_picture_gaps);
+        let shift = Shift {
+            timestamp: timestamp.wrapping_sub(meta.timestamp),
+            picture_id: closed.map_or(before.picture_id, |(id, last)| last.wrapping_add(1).wrapping_sub(id.value)),
+            ..before
+        };
+        self.bind_as(meta, shift);
+    }
+
+    fn bind_as(&mut self, meta: &PacketMeta, shift: Shift) {
         // What was missing at the end of the present stretch keeps its place as well.
         let reserved =
             self.withheld.take().map(|withheld| withheld.index).max(self.stretches.back().map(|last| last.first_index));

@@ -261,7 +261,14 @@ impl Slot {
                 Squeeze::new(self.rewriter.last().map(|(_, last)| last), newest, pictures, clock_rate_hz)
             });
             if last.is_none_or(|(_, picture)| picture != replayed.picture) {
-                self.rewriter.bind(now, &packet.meta, Some(squeeze.timestamp(replayed.picture)));
+                let timestamp = squeeze.timestamp(replayed.picture);
+                match last {
+                    None => self.rewriter.bind(now, &packet.meta, Some(timestamp)),
+                    Some(_) => {
+                        let closes_gaps = payload::closes_picture_gaps(packet.meta.format);
+                        self.rewriter.bind_next(&packet.meta, timestamp, closes_gaps);
+                    }
+                }
                 self.source = Some(packet.meta.source);
             }
             last = Some((replayed.seq, replayed.picture));
