@@ -213,10 +213,14 @@ impl Downlink {
         }
     }
 
-    /// Nothing is sent again now, and nothing only to find out.
-    pub fn give_up_extras(&mut self, now: Instant) {
+    /// Forgets all that waits, and what is sent only to find out; how much was new. Its m-lines are told to `leave_out`.
+    pub fn give_up_waiting(&mut self, now: Instant, leave_out: impl FnMut(u16)) -> usize {
         self.resends.clear();
         self.give_up_probe(now);
+        self.waiting_bytes = 0;
+        let given_up = self.waiting.len();
+        self.waiting.drain(..).map(|waiting| waiting.admitted.mline).for_each(leave_out);
+        given_up
     }
 
     /// Bytes of retransmissions and padding count as well.
