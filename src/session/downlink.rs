@@ -415,11 +415,14 @@ mod tests {
     }
 
     #[test]
-    fn extras_are_given_up_together() {
+    fn all_that_waits_is_given_up_together() {
         let (mut downlink, now) = measured(clock::now());
         assert!(downlink.is_padding_due(now) && downlink.want_resend(Resend { mline: PICTURE, seq: 1 }));
-        downlink.give_up_extras(now);
-        assert!(downlink.probe.is_none() && !downlink.has_backlog());
+        pace(&mut downlink, now, &[false; 3]);
+        let mut left_out = vec![];
+        assert_eq!(downlink.give_up_waiting(now, |mline| left_out.push(mline)), 3);
+        assert_eq!(left_out, [PICTURE; 3]);
+        assert!(downlink.probe.is_none() && !downlink.has_backlog() && downlink.waiting_bytes == 0);
         assert!(downlink.next_timeout().is_none_or(|at| at > now), "nothing comes at once");
     }
 }

@@ -142,7 +142,15 @@ impl Aimd {
     /// Begins at this rate.
     pub fn new(now_us: u64, bps: f64) -> Self {
         let link = LinkCapacity::default();
-        Self { bps, link, updated_us: now_us, decreased_us: None, drain: None, others_since_us: None, measured_bps: None }
+        Self {
+            bps,
+            link,
+            updated_us: now_us,
+            decreased_us: None,
+            drain: None,
+            others_since_us: None,
+            measured_bps: None,
+        }
     }
 
     /// The rate.
@@ -440,5 +448,43 @@ mod tests {
         let answers: Vec<bool> = (1..22).map(|step| aimd.update(step * 100_000, long)).collect();
         assert_eq!(answers.iter().position(|is_path| *is_path), Some(20));
         assert_eq!(aimd.bps(), 0.85e6);
+    }
+
+    #[test]
+    fn beside_who_fills_the_queue_losses_count_and_not_the_delay() {
+        let mut aimd = Aimd::new(0, 2e6);
+        let full = Observed { queue_us: 150_000, rtt_us: Some(200_000), ..observed(Usage::Normal, 1e6) };
+        let lossy = Observed { loss: 0.01, ..full };
+        run(&mut aimd, 1..25, 100_000, lossy);
+        assert!(aimd.is_competing());
+        let before = aimd.bps();
+        run(&mut aimd, 25..35, 100_000, Observed { usage: Usage::Over, ..full });
+        assert!((1.1e5..1.3e5).contains(&(aimd.bps() - before)), "{}", aimd.bps() - before);
+        let before = aimd.bps();
+        run(&mut aimd, 35..45, 100_000, lossy);
+        assert_eq!(aimd.bps(), before * COMPETING_SHARE, "once");
+        aimd.update(4_500_000, Observed { queue_us: 5_000, ..full });
+        assert!(!aimd.is_competing(), "they have gone");
+    }
+
+    #[test]
+    fn a_path_that_got_longer_is_found_out_at_last() {
+        let mut aimd = Aimd::new(0, 2e6);
+        let lossy = Observed { queue_us: 150_000, loss: 0.01, ..observed(Usage::Normal, 1e6) };
+        let is_path = (1..400).find(|step| aimd.update(step * 100_000, lossy));
+        assert!(is_path.is_some_and(|step| step > 300) && !aimd.is_competing(), "{is_path:?}");
+    }
+
+    #[test]
+    fn what_a_queue_showed_is_kept_to() {
+        let mut aimd = Aimd::new(0, 2e6);
+        // Little got through before, and still the burst shows the path.
+        let burst = Observed { busy_bps: Some(1.5e6), queue_us: 30_000, ..observed(Usage::Over, 0.4e6) };
+        aimd.update(100_000, burst);
+        assert_eq!(aimd.bps(), 1.5e6 * BETA_BUSY);
+        run(&mut aimd, 2..200, 100_000, observed(Usage::Normal, 1.4e6));
+        assert_eq!(aimd.bps(), 1.5e6 * MEASURED_FACTOR);
+        run(&mut aimd, 200..300, 100_000, observed(Usage::Normal, 1.52e6));
+        assert!(aimd.bps() > 1.6e6, "more gets through");
     }
 }
