@@ -35,7 +35,7 @@
 //! 2. [`runtime::run`]: a turn begins. The clock is read once; then come commands, lanes, timers, datagrams, forwarding
 //!    and the wait, in this order. Datagrams are lent to the core one by one (`net/arrival.rs`), and a buffer goes back
 //!    to the kernel after the last of its train.
-//! 3. [`worker::core`]: the first byte says RTP (RFC 7983, [`wire::class`]); the source address finds the session
+//! 3. `worker/demux.rs`: the first byte says RTP (RFC 7983, [`wire::class`]); the source address finds the session
 //!    ([`worker::seats`]). A session that lives on another worker gets its datagram over a [`worker::lane`]. What nobody
 //!    knows is a counted [`session::discard`].
 //! 4. [`session::peer`] and [`session::ingress`]: unprotected in place, replays refused, the header parsed once. The

@@ -1,12 +1,16 @@
 //! What people see of rooms: the debug views and the numbers for `/metrics`.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::api::{MediaState, RoomView};
 use super::hub::Hub;
 use super::peer::{Peer, Track};
 use super::placement::Load;
-use crate::session::stats::{EgressReport, IngressReport};
+use crate::base::frame::Layer;
+use crate::forward::rates::{SPATIAL_MAX, TEMPORAL_MAX};
+use crate::session::stats::{DownlinkReport, EgressReport, IngressReport};
 use crate::telemetry::{RoomRow, Snapshot};
 use crate::worker::command::{SessionReport, WorkerReport};
 
@@ -81,6 +85,7 @@ impl Hub {
             "remote": report.and_then(|report| report.remote),
             "srtpSuite": report.and_then(|report| report.suite).map(|suite| suite.name()),
             "lastCheckSecondsAgo": report.map(|report| report.silent.as_secs_f32()),
+            "downlink": report.and_then(|report| report.downlink.as_ref()).map(downlink_view),
             "published": peer.tracks.values().map(|track| &track.id).collect::<Vec<_>>(),
             "received": peer.bound.iter().filter_map(|(key, _)| self.track(*key)).map(|(_, track)| &track.id)
                 .collect::<Vec<_>>(),
@@ -94,7 +99,8 @@ impl Hub {
     }
 
     fn track_view(&self, publisher: &Peer, track: &Track) -> Value {
-        let (ingress, encodings) = (self.ingress_report(publisher, track), self.ingress_reports(publisher, track));
+        let ingress = self.ingress_report(publisher, track);
+        let encodings: Vec<_> = self.ingress_reports(publisher, track).collect();
         let sum = |of: fn(&IngressReport) -> i64| encodings.iter().map(|ingress| of(ingress)).sum::<i64>();
         let subscribers = self.room_peers(&publisher.room).flat_map(|peer| {
             let mlines = peer.bound.iter().filter(|(key, _)| *key == track.key);
@@ -122,7 +128,8 @@ impl Hub {
 
     fn encoding_view(&self, publisher: &Peer, ingress: &IngressReport) -> Value {
         json!({
-            "rid": ingress.rid.map(|rid| rid.to_string()),
+            "encoding": ingress.encoding,
+            "rid": ingress.rid.map(|rid| rid.as_str().to_owned()),
             "ssrc": ingress.ssrc.0,
             "packets": ingress.summary.packets,
             "bytes": ingress.summary.bytes,
@@ -136,6 +143,7 @@ impl Hub {
     fn subscriber_view(&self, peer: &Peer, mline: u16) -> Value {
         let egress = self.egress_report(peer, mline);
         let track = egress.and_then(|egress| egress.track);
+        let allocation = egress.and_then(|egress| egress.allocation);
         json!({
             "userId": peer.info.user_id,
             "mline": mline,
@@ -145,8 +153,13 @@ impl Hub {
             "bytes": egress.map_or(0, |egress| egress.bytes),
             "retransmissions": egress.map_or(0, |egress| egress.retransmissions),
             "fractionLost": egress.map_or(0.0, |egress| egress.fraction_lost),
-            "roundTripMs": egress.and_then(|egress| egress.round_trip).map(|time| time.as_secs_f64() * 1e3),
-            "awaitsKeyframe": egress.is_some_and(|egress| egress.awaits_keyframe),
+            "roundTripMs": egress.and_then(|egress| egress.round_trip).map(milliseconds),
+            "layer": egress.and_then(|egress| egress.layer).map(layer_view),
+            "target": allocation.and_then(|allocation| allocation.target).map(layer_view),
+            "allocatedBps": allocation.map(|allocation| allocation.bps),
+            "wanted": allocation.and_then(|allocation| allocation.wanted).map(layer_view),
+            "wantedBps": allocation.map(|allocation| allocation.wanted_bps),
+            "waitsForKeyframeMs": egress.and_then(|egress| egress.waits).map(milliseconds),
         })
     }
 
@@ -197,13 +210,14 @@ impl Hub {
 
     /// The first stream of a track that lives.
     pub(super) fn ingress_report(&self, publisher: &Peer, track: &Track) -> Option<&IngressReport> {
-        self.ingress_reports(publisher, track).into_iter().next()
+        self.ingress_reports(publisher, track).next()
     }
 
     /// All its streams: several where it comes as a simulcast.
-    fn ingress_reports(&self, publisher: &Peer, track: &Track) -> Vec<&IngressReport> {
-        let reports = self.session_report(publisher).into_iter().flat_map(|session| &session.ingress);
-        reports.filter(|ingress| ingress.track == track.key).collect()
+    fn ingress_reports(&self, publisher: &Peer, track: &Track) -> impl Iterator<Item = &IngressReport> {
+        let of_all = self.session_report(publisher).into_iter().flat_map(|report| &report.ingress);
+        let key = track.key;
+        of_all.filter(move |ingress| ingress.track == key)
     }
 
     pub(super) fn egress_report(&self, peer: &Peer, mline: u16) -> Option<&EgressReport> {
@@ -238,6 +252,38 @@ fn session_in<'a>(report: &'a WorkerReport, peer: &Peer) -> Option<&'a SessionRe
     // Workers tell of their sessions in the order of their tables.
     let at = report.sessions.binary_search_by_key(&peer.session.index, |session| session.session.index).ok()?;
     report.sessions.get(at).filter(|session| session.session == peer.session)
+}
+
+/// A layer for programs. Bounds above what there can be mean all of it.
+pub fn layer_view(layer: Layer) -> Value {
+    let bound = |bound: u8, max: usize| (usize::from(bound) < max).then_some(bound);
+    json!({
+        "encoding": layer.encoding,
+        "spatial": bound(layer.spatial, SPATIAL_MAX),
+        "temporal": bound(layer.temporal, TEMPORAL_MAX),
+    })
+}
+
+fn downlink_view(DownlinkReport { estimate, waiting }: &DownlinkReport) -> Value {
+    json!({
+        "estimateBps": estimate.estimate_bps,
+        "ackedBps": estimate.acked_bps,
+        "delayBasedBps": estimate.delay_based_bps,
+        "lossBasedBps": estimate.loss_based_bps,
+        "rembBps": estimate.remb_bps,
+        "loss": estimate.loss,
+        "roundTripMs": estimate.rtt.map(milliseconds),
+        "queueMs": estimate.queue_us as f64 / 1e3,
+        "isApplicationLimited": estimate.is_app_limited,
+        "isOutage": estimate.is_outage,
+        "probes": estimate.probes,
+        "waitingPackets": waiting.0,
+        "waitingMs": milliseconds(waiting.1),
+    })
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
 }
 
 fn rounded(share: f64) -> f64 {

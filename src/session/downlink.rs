@@ -81,10 +81,10 @@ impl Downlink {
         }
     }
 
-    /// The next transport-wide number, and the time.
-    pub fn stamp(&mut self, now: Instant) -> (u16, AbsSendTime) {
+    /// The next transport-wide number, taken only by what carries it, and the time.
+    pub fn stamp(&mut self, now: Instant, has_twcc: bool) -> (u16, AbsSendTime) {
         let twcc = self.next_twcc;
-        self.next_twcc = twcc.wrapping_add(1);
+        self.next_twcc = twcc.wrapping_add(u16::from(has_twcc));
         let elapsed = now.saturating_duration_since(self.epoch);
         let ntp = (elapsed.as_secs() << 32) | ((u64::from(elapsed.subsec_nanos()) << 32) / 1_000_000_000);
         (twcc, AbsSendTime::from_ntp(ntp))
@@ -196,10 +196,21 @@ impl Downlink {
         self.probe = None;
     }
 
-    /// Nothing is sent again now, and nothing only to find out.
-    pub fn give_up_extras(&mut self) {
+    /// Forgets all that waits, and what is sent only to find out; how much was new. Its m-lines are told to `leave_out`.
+    pub fn give_up_waiting(&mut self, mut leave_out: impl FnMut(u16)) -> usize {
         self.resends.clear();
         self.give_up_probe();
+        self.waiting_bytes = 0;
+        self.waiting.iter().for_each(|waiting| leave_out(waiting.admitted.mline));
+        let given_up = self.waiting.len();
+        self.waiting.clear();
+        given_up
+    }
+
+    /// Nothing waits any more. Tells the m-line of each packet that did.
+    pub fn give_up_waiting(&mut self, left_out: impl FnMut(u16)) {
+        self.waiting.drain(..).map(|waiting| waiting.admitted.mline).for_each(left_out);
+        self.waiting_bytes = 0;
     }
 
     /// Bytes of retransmissions and padding count as well.

@@ -97,7 +97,7 @@ impl Egress {
         self.slots.resize_with(streams.mlines.len(), || None);
         for (index, mline) in streams.mlines.iter().enumerate() {
             let old = self.slots[index].take();
-            let before = old.as_ref().and_then(|slot| slot.track);
+            let before = old.as_ref().map(|slot| (slot.ssrc, slot.track));
             let is_sending = mline.as_ref().is_some_and(|mline| mline.egress.is_some());
             self.slots[index] = match mline {
                 Some(mline) if is_sending => Slot::new(rng, mline, streams.ext_mixed, old),
@@ -105,7 +105,7 @@ impl Egress {
             };
             if let Some(downlink) = &mut self.downlink
                 && before.is_some()
-                && self.slots[index].as_ref().and_then(|slot| slot.track) != before
+                && self.slots[index].as_ref().map(|slot| (slot.ssrc, slot.track)) != before
             {
                 downlink.forget(index as u16);
             }
@@ -154,15 +154,8 @@ impl Egress {
         slot.rewriter.resume(seq)
     }
 
-    /// Remembers the padding that an admitted packet is going to have, for the case that it is asked for again. Without it
-    /// there is none.
-    pub fn note_padding(&mut self, admitted: &Admitted, padding: u8) {
-        if let Some(slot) = slot_mut(&mut self.slots, admitted.mline) {
-            slot.rewriter.note_padding(admitted.numbers.index, padding);
-        }
-    }
-
-    /// Writes an admitted packet with its padding. `packet` is the one that was admitted.
+    /// Writes an admitted packet with its padding, which is remembered for the case that it is asked for again. `packet`
+    /// is the one that was admitted.
     pub fn write(
         &mut self,
         now: Instant,
@@ -177,6 +170,7 @@ impl Egress {
         let way = Way { now, outlet, downlink: self.downlink.as_deref_mut() };
         let around = Around { prefix: &[], padding };
         way.send(slot, &header, around, packet, admitted.numbers, Sending::Media, tx)?;
+        slot.rewriter.note_padding(admitted.numbers.index, padding);
         slot.stats.handle_sent(packet.payload.len());
         Ok(())
     }
@@ -229,11 +223,18 @@ impl Egress {
         self.downlink.as_mut().is_some_and(|downlink| downlink.is_padding_due(now))
     }
 
-    /// Nothing is sent again now, and nothing only to find out what the line carries.
-    pub fn give_up_extras(&mut self) {
-        if let Some(downlink) = &mut self.downlink {
-            downlink.give_up_extras();
-        }
+    /// Nothing that waits is sent, and nothing only to find out what the line carries; video goes on with a keyframe. How
+    /// much was given up of what is new.
+    pub fn give_up_waiting(&mut self) -> usize {
+        let (Some(downlink), slots) = (&mut self.downlink, &mut self.slots) else { return 0 };
+        downlink.give_up_waiting(|mline| slot_mut(slots, mline).into_iter().for_each(Slot::restart))
+    }
+
+    /// Gives up all that waits: the peer is away, and when it is back that is the past. Video goes on with a keyframe.
+    pub fn give_up_waiting(&mut self) {
+        let (Some(downlink), slots) = (&mut self.downlink, &mut self.slots) else { return };
+        downlink.give_up_extras();
+        downlink.give_up_waiting(|mline| slot_mut(slots, mline).into_iter().for_each(Slot::restart));
     }
 
     /// What waits, and its time has come.
@@ -318,7 +319,6 @@ impl Egress {
             retransmissions: slot.retransmissions,
             fraction_lost: slot.stats.fraction_lost(),
             round_trip: slot.stats.rtt(),
-            awaits_keyframe: slot.track.is_some() && slot.kind == MediaKind::Video && !slot.has_started(),
             waits: slot.awaits_since.map(|since| now.saturating_duration_since(since)),
             layer: slot.layer(),
             allocation: slot.allocation,
@@ -408,12 +408,14 @@ impl Way<'_> {
         if !tx.has_room() {
             return Err(Discard::TxFull);
         }
+        // A number that is not written would count as lost.
+        let has_twcc = slot.exts.has_twcc();
         let (twcc, send_time) = match &mut self.downlink {
-            Some(downlink) => downlink.stamp(self.now),
+            Some(downlink) => downlink.stamp(self.now, has_twcc),
             None => (0, AbsSendTime(0)),
         };
         let len = slot.send(header, around, packet, numbers, (twcc, send_time), self.outlet, tx)?;
-        if let Some(downlink) = self.downlink {
+        if let Some(downlink) = self.downlink.filter(|_| has_twcc) {
             downlink.handle_sent(self.now, twcc, len, what);
         }
         Ok(len)

@@ -73,6 +73,10 @@ impl Egress {
     pub fn divide(&mut self, now: Instant, tracks: &Tracks) {
         let is_video = |slot: &&Slot| slot.kind == MediaKind::Video && slot.track.is_some();
         if !self.slots.iter().flatten().any(|slot| is_video(&slot)) {
+            // Nothing is wanted any more, so there is nothing to find out about the line.
+            if let (Some(_), Some(downlink)) = (self.layers.take(), &mut self.downlink) {
+                downlink.estimator.set_wanted(now, 0, 0);
+            }
             return;
         }
         let layers = self.layers.get_or_insert_with(|| Box::new(Layers::new(now)));

@@ -21,6 +21,9 @@ use crate::proto::dtls::{Dtls, DtlsFailure, DtlsOutput, DtlsRole};
 use crate::proto::ice::IceLite;
 use crate::wire::rtcp::{self, RtcpView};
 
+/// Packets that the transport-wide feedback in one datagram may tell of: seconds of the fastest line. A few bytes can name
+/// 65,535, and each costs a look.
+const TOLD_PACKETS_MAX: usize = 8192;
 /// How often a subscriber without a picture asks for a keyframe again.
 const KEYFRAME_REPEAT: Duration = Duration::from_millis(100);
 
@@ -262,9 +265,13 @@ impl Session {
         }
         let srtp = self.srtp.as_mut().ok_or(Discard::SrtpTooEarly)?;
         let len = srtp.receiver.unprotect_rtcp(bytes).map_err(discard_of)?;
-        let mut is_malformed = false;
+        let (mut is_malformed, mut told_packets) = (false, 0);
         for packet in rtcp::packets(bytes.get(..len).ok_or(Discard::RtcpMalformed)?) {
+            if let Ok(RtcpView::Twcc(feedback)) = &packet {
+                told_packets += usize::from(feedback.header.status_count);
+            }
             match packet {
+                Ok(_) if told_packets > TOLD_PACKETS_MAX => is_malformed = true,
                 Ok(packet) => self.handle_rtcp_packet(now, &packet, tracks, effects, tx),
                 Err(_) => is_malformed = true,
             }
@@ -390,6 +397,7 @@ impl Session {
             }
         }
         if self.ice.is_expired(now) && !std::mem::replace(&mut self.is_lost, true) {
+            self.egress.give_up_waiting();
             return Some(SessionEvent::Lost);
         }
         if self.srtp.is_some() && !self.is_lost {

@@ -37,6 +37,9 @@ const RETRANSMISSION_WINDOW: Duration = Duration::from_millis(100);
 const RESENT_KEPT: usize = 256;
 /// Without a recognisable keyframe for so long, forwarding starts anyway: end-to-end encryption may hide it.
 const AWAIT_KEYFRAME_MAX: Duration = Duration::from_secs(5);
+/// Packets missing before a keyframe that may still come: more than are lost in a row, or late. A worker that could not
+/// keep up left out more.
+const GAP_KEPT_MAX: u64 = 32;
 /// Pictures of a run that is sent to who joins: each takes a stretch of numbers of its own, and all must be found again
 /// when one is missed.
 const RUN_PICTURES_MAX: u32 = 40;
@@ -124,11 +127,6 @@ impl Slot {
         Some(slot)
     }
 
-    /// Something goes out.
-    pub(super) fn has_started(&self) -> bool {
-        self.source.is_some()
-    }
-
     /// An m-line that sends nothing for a while keeps its numbers: its ssrc may send again, and under one key an index
     /// must never come twice (RFC 3711 §9.1, RFC 7714 §8.3).
     pub(super) fn rest(mut self) -> Self {
@@ -173,8 +171,13 @@ impl Slot {
                 self.select(now, track, meta)?
             }
         };
-        if !goes_on {
-            let timestamp = self.timestamp_after(track, meta);
+        // What was left out before a keyframe is missed by nobody.
+        let jumps = goes_on && meta.marks.begins() && self.rewriter.gap_before(meta) > GAP_KEPT_MAX;
+        if !goes_on || jumps {
+            let timestamp = match jumps {
+                true => self.rewriter.translate_timestamp(meta.timestamp),
+                false => self.timestamp_after(track, meta),
+            };
             self.rewriter.bind(now, meta, timestamp);
             self.source = Some(meta.source);
         }

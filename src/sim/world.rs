@@ -39,6 +39,8 @@ pub use config::WorldConfig;
 pub const PORT: u16 = 3478;
 /// How often the hub looks at its deadlines.
 const HUB_TICK: Duration = Duration::from_millis(500);
+/// What a worker takes upon itself at most.
+const TEN_MILLISECONDS: Duration = Duration::from_millis(10);
 /// Datagrams of peers kept to be mutated.
 const TAPPED_MAX: usize = 256;
 
@@ -172,6 +174,9 @@ impl World {
             let (id, seed) = (WorkerId(index as u8), rng.random());
             let mut core = WorkerCore::new(id, StdRng::seed_from_u64(seed), Arc::clone(&dtls), hub.table(), lanes);
             core.set_train_limits(config.trains);
+            if !config.send_cost.is_zero() {
+                core.set_sends_due_max((TEN_MILLISECONDS.as_nanos() / config.send_cost.as_nanos()) as usize);
+            }
             core.set_voices_heard(config.audio_loudest);
             Worker {
                 core,

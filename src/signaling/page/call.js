@@ -7,8 +7,12 @@
 const ANSWER_TIMEOUT_MS = 10_000;
 const DISCONNECT_GRACE_MS = 1500;
 const RECOVERY_TIMEOUT_MS = 12_000;
-/** Streams of the camera in simulcast, smallest first; without them there is one. */
-const CAMERA_ENCODINGS = undefined;
+/** Streams of the camera in simulcast, smallest first. */
+const CAMERA_ENCODINGS = [
+  { rid: 'low', scaleResolutionDownBy: 4, maxBitrate: 150_000 },
+  { rid: 'middle', scaleResolutionDownBy: 2, maxBitrate: 500_000 },
+  { rid: 'high', maxBitrate: 2_500_000 },
+];
 
 export class Call {
   #hooks;
