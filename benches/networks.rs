@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tramline::proto::link::Loss;
 use tramline::sim::trials::bandwidth::{self, Sender};
-use tramline::sim::trials::loss::{LossTrial, Side, bursty};
+use tramline::sim::trials::loss::{BPS, LossTrial, SLOW_BPS, Side, bursty};
 use tramline::sim::trials::{joins, table};
 
 /// Of every trial's network.
@@ -53,9 +53,9 @@ fn loss() -> String {
     let losses = [0.01, 0.05, 0.1, 0.2].map(Loss::Uniform).into_iter().chain([bursty(0.05), bursty(0.1)]);
     for loss in losses {
         for side in [Side::Up, Side::Down] {
-            for round_trip in [20, 100, 300].map(Duration::from_millis) {
-                let duration = Duration::from_secs(30);
-                let trial = LossTrial { loss, side, round_trip, duration, seed: SEED };
+            for (round_trip_ms, bps) in [(20, BPS), (100, BPS), (300, BPS), (300, SLOW_BPS)] {
+                let (round_trip, duration) = (Duration::from_millis(round_trip_ms), Duration::from_secs(30));
+                let trial = LossTrial { loss, bps, side, round_trip, duration, seed: SEED };
                 table += &table::loss_row(&trial, &trial.play());
             }
         }

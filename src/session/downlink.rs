@@ -81,13 +81,18 @@ impl Downlink {
         }
     }
 
-    /// The next transport-wide number, taken only by what carries it, and the time.
-    pub fn stamp(&mut self, now: Instant, has_twcc: bool) -> (u16, AbsSendTime) {
+    /// The next transport-wide number.
+    pub fn take_twcc(&mut self) -> u16 {
         let twcc = self.next_twcc;
-        self.next_twcc = twcc.wrapping_add(u16::from(has_twcc));
+        self.next_twcc = twcc.wrapping_add(1);
+        twcc
+    }
+
+    /// The time as packets carry it.
+    pub fn send_time(&self, now: Instant) -> AbsSendTime {
         let elapsed = now.saturating_duration_since(self.epoch);
         let ntp = (elapsed.as_secs() << 32) | ((u64::from(elapsed.subsec_nanos()) << 32) / 1_000_000_000);
-        (twcc, AbsSendTime::from_ntp(ntp))
+        AbsSendTime::from_ntp(ntp)
     }
 
     /// A datagram left under that number.
@@ -106,6 +111,8 @@ impl Downlink {
 
     /// After news of the line.
     pub fn handle_estimate(&mut self, now: Instant) {
+        let has_backlog = self.has_backlog();
+        self.estimator.handle_pacer(now, has_backlog);
         let drain = self.waiting_bytes as f64 * 8.0 / WAIT_MAX.as_secs_f64();
         // What is kept for who joins is paced before anything is known.
         let unknown = self.has_backlog().then(|| self.estimator.estimate_bps());
@@ -139,6 +146,8 @@ impl Downlink {
         }
         admitted.truncate(kept);
         due.truncate(kept);
+        let has_backlog = self.has_backlog();
+        self.estimator.handle_pacer(now, has_backlog);
     }
 
     /// A packet that waits for its turn in any case.
@@ -192,25 +201,20 @@ impl Downlink {
     }
 
     /// Nothing can be sent to find out with.
-    pub fn give_up_probe(&mut self) {
-        self.probe = None;
+    pub fn give_up_probe(&mut self, now: Instant) {
+        if self.probe.take().is_some() {
+            self.estimator.give_up_probe(now);
+        }
     }
 
     /// Forgets all that waits, and what is sent only to find out; how much was new. Its m-lines are told to `leave_out`.
-    pub fn give_up_waiting(&mut self, mut leave_out: impl FnMut(u16)) -> usize {
+    pub fn give_up_waiting(&mut self, now: Instant, leave_out: impl FnMut(u16)) -> usize {
         self.resends.clear();
-        self.give_up_probe();
+        self.give_up_probe(now);
         self.waiting_bytes = 0;
-        self.waiting.iter().for_each(|waiting| leave_out(waiting.admitted.mline));
         let given_up = self.waiting.len();
-        self.waiting.clear();
+        self.waiting.drain(..).map(|waiting| waiting.admitted.mline).for_each(leave_out);
         given_up
-    }
-
-    /// Nothing waits any more. Tells the m-line of each packet that did.
-    pub fn give_up_waiting(&mut self, left_out: impl FnMut(u16)) {
-        self.waiting.drain(..).map(|waiting| waiting.admitted.mline).for_each(left_out);
-        self.waiting_bytes = 0;
     }
 
     /// Bytes of retransmissions and padding count as well.
@@ -246,7 +250,6 @@ impl Downlink {
         if self.estimator.next_timeout().is_some_and(|at| now >= at) {
             self.estimator.handle_timeout(now);
         }
-        self.estimator.handle_pacer(now, self.has_backlog());
         self.handle_estimate(now);
     }
 

@@ -397,7 +397,7 @@ impl Session {
             }
         }
         if self.ice.is_expired(now) && !std::mem::replace(&mut self.is_lost, true) {
-            self.egress.give_up_waiting();
+            self.egress.give_up_waiting(now);
             return Some(SessionEvent::Lost);
         }
         if self.srtp.is_some() && !self.is_lost {

@@ -278,6 +278,13 @@ impl World {
         self.dispatch();
     }
 
+    /// The peer says how much of another's pictures it wants.
+    pub fn demand_of(&mut self, peer: PeerNo, of: PeerNo, wish: Wish) {
+        let Some(name) = self.hub.wire_id_of(self.seats[of.0].id) else { return };
+        let name = TrackName::Stream(name.to_owned());
+        self.demand(peer, &[(name, wish)]);
+    }
+
     /// The peer says how much it wants of what another one sends.
     pub fn demand(&mut self, peer: PeerNo, wishes: &[(TrackName, Wish)]) {
         let _ = self.hub.demand(self.seats[peer.0].id, wishes);

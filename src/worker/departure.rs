@@ -112,7 +112,7 @@ impl Departure {
         tx: &mut TxBatch,
     ) -> u64 {
         if is_behind {
-            (0..egress.give_up_waiting()).for_each(|_| discards.count(Discard::Overload));
+            (0..egress.give_up_waiting(now)).for_each(|_| discards.count(Discard::Overload));
         }
         let mut resent = 0;
         while tx.has_room()

@@ -12,11 +12,39 @@ use super::{ESTIMATE_MAX_BPS, ESTIMATE_MIN_BPS};
 /// Share of what got through that is sent after overuse (draft §6).
 const BETA: f64 = 0.85;
 
+/// The same of what was measured while the queue stood: that is the path's rate itself.
+const BETA_BUSY: f64 = 0.88;
+
 /// The rate after overuse when a queue has to empty...
 const DRAIN_SHARE_MIN: f64 = 0.35;
 
 /// ... within about this time.
 const DRAIN_US: f64 = 800_000.0;
+
+/// While a queue empties, the rate is lowered further no more often, and not below this share of what the path carried.
+const DRAIN_STEP_US: u64 = 300_000;
+const DRAIN_SHARE_LEAST: f64 = 0.35;
+
+/// Beside a flow that fills the queue until it overflows, the rate follows losses and not the delay: it grows by about half a
+/// packet per round trip and round trip, and falls by this at losses. That is what TCP of the classic kind takes, too
+/// (RFC 5348 §1 calls it fair; increase and decrease belong together: Floyd, Handley, Padhye, "A comparison of
+/// equation-based and AIMD congestion control").
+const COMPETING_PACKETS: f64 = 0.5;
+const COMPETING_SHARE: f64 = 0.75;
+
+/// Losses beyond this share of packets count, and are answered no more often.
+const COMPETING_LOSS: f64 = 0.01;
+const COMPETING_STEP_US: u64 = 1_500_000;
+
+/// In a second the rate grows no faster then, and to so many times what gets through.
+const COMPETING_GROWTH: f64 = 0.25;
+const COMPETING_FACTOR: f64 = 2.5;
+
+/// Shortest round trip believed in beside a full queue.
+const COMPETING_RTT_US_MIN: u64 = 100_000;
+
+/// After this time a queue that never emptied is no queue: the path got longer.
+const COMPETING_US_MAX: u64 = 30_000_000;
 
 /// The rate after overuse is this share at least where the application sends much less than it may.
 const APP_LIMITED_SHARE: f64 = 0.5;
@@ -32,7 +60,7 @@ const NOT_DRAINED_SHARE: f64 = 0.7;
 
 /// A queue that stands for so long is overuse, though the delay rises no more: a full queue has no gradient. One decrease
 /// per this time, so that a flow which fills the queue on purpose does not starve us before it counts as part of the path.
-const QUEUE_STANDS_US: u64 = 70_000;
+const QUEUE_STANDS_US: u64 = 65_000;
 const QUEUE_DECREASE_US: u64 = 1_000_000;
 
 /// Growth per second where the capacity is not known (draft §6: 8 %).
@@ -67,6 +95,10 @@ pub struct Observed {
     pub acked_bps: Option<f64>,
     /// The same, or less where it just fell.
     pub acked_least_bps: Option<f64>,
+    /// What got through while a queue stood.
+    pub busy_bps: Option<f64>,
+    /// Share of packets lost lately.
+    pub loss: f64,
     /// The queue that stands on the path.
     pub queue_us: u64,
     /// Round trip.
@@ -83,6 +115,9 @@ struct Drain {
     since_us: u64,
     /// The longest it was.
     most_us: u64,
+    beta: f64,
+    /// The queue overflowed meanwhile.
+    has_loss: bool,
 }
 
 /// The rate control.
@@ -93,13 +128,15 @@ pub struct Aimd {
     updated_us: u64,
     decreased_us: Option<u64>,
     drain: Option<Drain>,
+    /// Since when others fill the queue.
+    others_since_us: Option<u64>,
 }
 
 impl Aimd {
     /// Begins at this rate.
     pub fn new(now_us: u64, bps: f64) -> Self {
         let link = LinkCapacity::default();
-        Self { bps, link, updated_us: now_us, decreased_us: None, drain: None }
+        Self { bps, link, updated_us: now_us, decreased_us: None, drain: None, others_since_us: None }
     }
 
     /// The rate.
@@ -117,6 +154,11 @@ impl Aimd {
         self.drain.is_some()
     }
 
+    /// Others fill the queue.
+    pub fn is_competing(&self) -> bool {
+        self.others_since_us.is_some()
+    }
+
     /// A better source knows the rate: a probe, or what it was before an outage.
     pub fn set(&mut self, now_us: u64, bps: f64) {
         self.bps = bps.clamp(ESTIMATE_MIN_BPS, ESTIMATE_MAX_BPS);
@@ -127,39 +169,65 @@ impl Aimd {
         }
     }
 
-    /// A feedback came. `true`: the queue seen is not ours, so it is no queue.
+    /// A feedback came. `true`: the queue seen is neither ours nor another's, so it is no queue.
     pub fn update(&mut self, now_us: u64, observed: Observed) -> bool {
-        let is_path = observed.usage != Usage::Over && self.follow_drain(now_us, observed.queue_us);
-        match observed.usage {
-            Usage::Over => self.decrease(now_us, observed),
-            _ if self.drain.is_some() || is_path => {}
-            Usage::Normal if self.has_standing_queue(now_us, observed) => self.decrease(now_us, observed),
-            Usage::Under => {}
-            Usage::Normal => self.increase(now_us, observed),
-        }
+        let is_path = self.follow(now_us, observed);
         self.updated_us = now_us;
         self.bps = self.bps.clamp(ESTIMATE_MIN_BPS, ESTIMATE_MAX_BPS);
         is_path
     }
 
+    fn follow(&mut self, now_us: u64, observed: Observed) -> bool {
+        if let Some(since_us) = self.others_since_us {
+            let is_path = now_us - since_us > COMPETING_US_MAX;
+            if observed.queue_us > QUEUE_EMPTY_US && !is_path {
+                self.compete(now_us, observed);
+                return false;
+            }
+            self.others_since_us = None;
+            return is_path;
+        }
+        let has_loss = self.drain.as_mut().is_some_and(|drain| {
+            drain.has_loss |= observed.loss > COMPETING_LOSS;
+            drain.has_loss
+        });
+        if self.follow_drain(now_us, observed.queue_us) {
+            // Flows that listen to the delay, as we do, lose nothing.
+            self.others_since_us = has_loss.then_some(now_us);
+            return !has_loss;
+        }
+        match observed.usage {
+            Usage::Over => self.decrease(now_us, observed),
+            _ if self.drain.is_some() => {}
+            Usage::Normal if self.has_standing_queue(now_us, observed) => self.decrease(now_us, observed),
+            Usage::Under => {}
+            Usage::Normal => self.increase(now_us, observed),
+        }
+        false
+    }
+
     fn decrease(&mut self, now_us: u64, observed: Observed) {
         let rtt_us = observed.rtt_us.unwrap_or(RTT_DEFAULT_US);
         let acked = observed.acked_least_bps.unwrap_or(self.bps * 0.5);
-        let is_recent = self.decreased_us.is_some_and(|at| now_us - at < rtt_us.clamp(10_000, 200_000));
+        let busy = observed.busy_bps.filter(|busy| *busy > acked);
+        let pause_us = if self.drain.is_some() { DRAIN_STEP_US } else { rtt_us.clamp(10_000, 200_000) };
+        let is_recent = self.decreased_us.is_some_and(|at| now_us - at < pause_us);
         if is_recent && (acked > self.bps * 0.5 || observed.is_app_limited) {
             return;
         }
         // Once we send less than the path carries, what gets through is our own choice and no measure.
         let measured = self.drain.filter(|_| acked >= self.bps).map(|drain| drain.carried_bps);
-        let carried = measured.unwrap_or(acked);
+        let carried = busy.or(measured).unwrap_or(acked);
+        let beta = if busy.is_some() { BETA_BUSY } else { BETA };
         self.link.handle_overuse(carried);
-        let share = (1.0 - observed.queue_us as f64 / DRAIN_US).clamp(DRAIN_SHARE_MIN, BETA);
-        let target = carried * share;
+        let share = (1.0 - observed.queue_us as f64 / DRAIN_US).clamp(DRAIN_SHARE_MIN, beta);
+        let target = (carried * share).max(self.drain.map_or(0.0, |drain| drain.carried_bps * DRAIN_SHARE_LEAST));
         if observed.queue_us > QUEUE_LONG_US {
-            self.drain = Some(Drain { carried_bps: carried, since_us: now_us, most_us: observed.queue_us });
+            let (since_us, has_loss) = self.drain.map_or((now_us, false), |drain| (drain.since_us, drain.has_loss));
+            self.drain = Some(Drain { carried_bps: carried, since_us, most_us: observed.queue_us, beta, has_loss });
         }
         // Where little is sent, what gets through is no measure either: step by step, for it may have been jitter.
-        let least = if observed.is_app_limited { self.bps * APP_LIMITED_SHARE } else { 0.0 };
+        let least = if observed.is_app_limited && busy.is_none() { self.bps * APP_LIMITED_SHARE } else { 0.0 };
         self.bps = self.bps.min(target.max(least));
         self.decreased_us = Some(now_us);
     }
@@ -183,9 +251,26 @@ impl Aimd {
             (drain.since_us, drain.most_us) = (now_us, queue_us);
             return false;
         }
-        self.bps = self.bps.max(drain.carried_bps * BETA);
+        self.bps = self.bps.max(drain.carried_bps * drain.beta);
         self.drain = None;
         !is_empty
+    }
+
+    /// Beside others who fill the queue.
+    fn compete(&mut self, now_us: u64, observed: Observed) {
+        let is_answered = self.decreased_us.is_some_and(|at| now_us - at < COMPETING_STEP_US);
+        if observed.loss > COMPETING_LOSS {
+            if !is_answered {
+                self.bps *= COMPETING_SHARE;
+                self.decreased_us = Some(now_us);
+            }
+            return;
+        }
+        let step_s = (now_us - self.updated_us).min(STEP_US_MAX) as f64 / 1e6;
+        let rtt_s = observed.rtt_us.unwrap_or(RTT_DEFAULT_US).max(COMPETING_RTT_US_MIN) as f64 / 1e6;
+        let step_bps = (COMPETING_PACKETS * PACKET_BITS / (rtt_s * rtt_s)).min(COMPETING_GROWTH * self.bps) * step_s;
+        let limit = observed.acked_bps.map_or(self.bps, |acked| COMPETING_FACTOR * acked + ACKED_EXTRA_BPS);
+        self.bps = (self.bps + step_bps).min(limit.max(self.bps));
     }
 
     fn increase(&mut self, now_us: u64, observed: Observed) {
@@ -261,7 +346,8 @@ mod tests {
     fn observed(usage: Usage, acked_bps: f64) -> Observed {
         let (queue_us, rtt_us) = (0, Some(50_000));
         let acked_bps = Some(acked_bps);
-        Observed { usage, acked_bps, acked_least_bps: acked_bps, queue_us, rtt_us, is_app_limited: false }
+        let (busy_bps, loss, is_app_limited) = (None, 0.0, false);
+        Observed { usage, acked_bps, acked_least_bps: acked_bps, busy_bps, loss, queue_us, rtt_us, is_app_limited }
     }
 
     fn run(aimd: &mut Aimd, steps: std::ops::Range<u64>, step_us: u64, observed: Observed) {

@@ -11,8 +11,8 @@ use crate::proto::link::Loss;
 
 /// Head of the table of losses.
 pub const LOSS_HEAD: &str = "\
-| loss | where | RTT | packets arrived | frames complete | in time | delay p50 / p95 | sent again / lost | pauses > 0.2 s | > 1 s | broken |
-|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|
+| loss | where | RTT | video | packets arrived | frames complete | in time | delay p50 / p95 | sent again / lost | pauses > 0.2 s | > 1 s | broken |
+|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|
 ";
 /// Head of the table of bandwidths.
 pub const BANDWIDTH_HEAD: &str = "\
@@ -36,8 +36,9 @@ pub fn loss_row(trial: &LossTrial, result: &LossResult) -> String {
     let side = if trial.side == Side::Up { "publisher" } else { "viewer" };
     let (delivery, look) = (&result.delivery, &result.look);
     format!(
-        "| {loss} | {side} | {} | {} | {} | {} | {} / {} | {:.2} | {} | {} | {} |\n",
+        "| {loss} | {side} | {} | {} kbit/s | {} | {} | {} | {} / {} | {:.2} | {} | {} | {} |\n",
         ms(trial.round_trip),
+        trial.bps / 1000,
         per_cent(delivery.packets),
         per_cent(delivery.complete),
         per_cent(delivery.in_time),
