@@ -268,7 +268,7 @@ fn a_small_overshoot_is_borne_for_a_while() {
     assert_eq!(session.switches(), 1, "not for long");
     session.rounds(30, 3_000_000);
     session.switches();
-    session.round(2_370_000);
+    session.round(2_250_000);
     assert_eq!(session.switches(), 1, "more than small");
 }
 

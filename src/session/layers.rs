@@ -11,7 +11,7 @@ use super::slot::Slot;
 use super::track::{HEADERS_BYTES, Tracks};
 use crate::base::format::MediaKind;
 use crate::base::ids::TrackKey;
-use crate::forward::allocate::{Allocator, MARGIN_PERCENT, Want};
+use crate::forward::allocate::{Allocator, MARGIN_BEST_PERCENT, Want};
 use crate::forward::rewrite::Numbers;
 
 /// The line is divided anew no more often.
@@ -25,7 +25,7 @@ const RESERVE_MAX: f32 = 0.2;
 /// Sound is measured over so long.
 const AUDIO_WINDOW: Duration = Duration::from_secs(1);
 /// Who came no longer ago is still being found out about.
-const YOUNG: Duration = Duration::from_secs(1);
+const YOUNG: Duration = Duration::from_millis(1500);
 /// What is replayed to who joins lasts so long on its line at most.
 const RUN_TIME_MAX: Duration = Duration::from_millis(500);
 
@@ -52,6 +52,11 @@ impl Layers {
             audio_bps: 0,
             run: Vec::new(),
         }
+    }
+
+    /// The peer has just come.
+    fn is_young(&self, now: Instant) -> bool {
+        now < self.began_at + YOUNG
     }
 
     /// Bits per second of sound, with its headers.
@@ -103,9 +108,12 @@ impl Egress {
             slot.obey(*allocation);
         }
         let sent_bps = layers.allocator.allocated_bps() + audio_bps;
-        // As much as makes the allocator give the best.
-        let goal_bps = layers.allocator.wanted_bps() * (100 + MARGIN_PERCENT) / 100;
-        let wanted_bps = ((goal_bps + audio_bps) as f64 / f64::from(1.0 - loss)) as u64;
+        // As much as makes the allocator give the best, and lets who has just come get there by what is kept.
+        let best_bps = layers.allocator.wanted_bps() * (100 + MARGIN_BEST_PERCENT) / 100 + audio_bps;
+        let runs = self.slots.iter().flatten().filter(|slot| layers.is_young(now) && slot.can_wait());
+        let runs = runs.filter_map(|slot| slot.best_run_bytes(now, tracks.track(slot.track?)?));
+        let run_bps = runs.max().map_or(0, |bytes| bytes as u64 * 8 * 1000 / RUN_TIME_MAX.as_millis() as u64);
+        let wanted_bps = (best_bps.max(run_bps) as f64 / f64::from(1.0 - loss)) as u64;
         if let Some(downlink) = &mut self.downlink {
             downlink.estimator.set_wanted(now, sent_bps, wanted_bps);
         }
@@ -137,7 +145,7 @@ impl Egress {
     /// Who has just come and sees something is not asked for yet: what its line carries is only being found out, and with
     /// that what is kept may do.
     pub fn awaiting_keyframe(&self, now: Instant) -> impl Iterator<Item = (TrackKey, u8)> {
-        let is_young = self.layers.as_ref().is_some_and(|layers| now < layers.began_at + YOUNG);
+        let is_young = self.layers.as_ref().is_some_and(|layers| layers.is_young(now));
         let is_due = move |slot: &&Slot| !(is_young && slot.can_wait());
         self.slots.iter().flatten().filter(is_due).filter_map(|slot| Some((slot.track?, slot.wants_keyframe()?)))
     }

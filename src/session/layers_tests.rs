@@ -93,12 +93,13 @@ impl Bench {
         self.egress.divide(self.now, &self.tracks);
         self.egress.replay(self.now, &self.tracks, &Outlet { srtp: &self.srtp, path });
         let mut waiting: Vec<(u8, usize)> = Vec::new();
-        while let Some((admitted, _)) = self.egress.next_waiting(self.now) {
+        while self.egress.has_backlog() {
+            self.now += Duration::from_millis(5);
+            let Some((admitted, _)) = self.egress.next_waiting(self.now) else { continue };
             match waiting.last_mut().filter(|(encoding, _)| *encoding == admitted.encoding) {
                 Some((_, count)) => *count += 1,
                 None => waiting.push((admitted.encoding, 1)),
             }
-            self.now += Duration::from_millis(5);
         }
         waiting
     }

@@ -297,6 +297,14 @@ impl Slot {
         last.is_some()
     }
 
+    /// Bytes of the run of the best stream it might get, where there is one that is not sent already.
+    pub(super) fn best_run_bytes(&self, now: Instant, track: &Track) -> Option<usize> {
+        let best = self.allocation?.wanted?;
+        let is_sent = self.selector.current().is_some_and(|layer| layer.encoding == best.encoding);
+        let replay = track.encoding(best.encoding).filter(|_| !is_sent)?.replay(now, best.spatial, usize::MAX)?;
+        (replay.pictures() <= RUN_PICTURES_MAX).then_some(replay.bytes())
+    }
+
     /// The run to take: of the stream that is waited for, or of the dearest one below that is small enough.
     fn find_run<'a>(&self, now: Instant, track: &'a Track, bytes_max: usize) -> Option<(u8, Replay<'a>)> {
         let present = self.selector.current().map(|layer| layer.encoding);
