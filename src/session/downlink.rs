@@ -207,12 +207,6 @@ impl Downlink {
         given_up
     }
 
-    /// Nothing waits any more. Tells the m-line of each packet that did.
-    pub fn give_up_waiting(&mut self, left_out: impl FnMut(u16)) {
-        self.waiting.drain(..).map(|waiting| waiting.admitted.mline).for_each(left_out);
-        self.waiting_bytes = 0;
-    }
-
     /// Bytes of retransmissions and padding count as well.
     pub fn handle_extra(&mut self, bytes: usize) {
         self.pacer.handle_sent(bytes);

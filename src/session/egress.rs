@@ -230,13 +230,6 @@ impl Egress {
         downlink.give_up_waiting(|mline| slot_mut(slots, mline).into_iter().for_each(Slot::restart))
     }
 
-    /// Gives up all that waits: the peer is away, and when it is back that is the past. Video goes on with a keyframe.
-    pub fn give_up_waiting(&mut self) {
-        let (Some(downlink), slots) = (&mut self.downlink, &mut self.slots) else { return };
-        downlink.give_up_extras();
-        downlink.give_up_waiting(|mline| slot_mut(slots, mline).into_iter().for_each(Slot::restart));
-    }
-
     /// What waits, and its time has come.
     pub fn next_waiting(&mut self, now: Instant) -> Option<(Admitted, Due)> {
         self.downlink.as_mut()?.next_waiting(now)
