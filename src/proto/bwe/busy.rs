@@ -74,8 +74,8 @@ mod tests {
     #[test]
     fn a_burst_shows_the_rate_of_the_path_and_not_the_mean() {
         let mut busy = BusyRate::default();
-        (0..20).for_each(|picture| busy.push(picture * 33_000, 600, false));
-        assert_eq!(busy.bps(660_000), None);
+        (0..20).for_each(|picture| busy.push(picture * 20_000, 600, false));
+        assert_eq!(busy.bps(400_000), None);
         // Ten packets every 4 ms: 2.4 Mbit/s.
         (0..=10).for_each(|packet| busy.push(700_000 + packet * 4_000, 1200, packet > 0));
         assert_eq!(busy.bps(800_000), Some(2_400_000.0));

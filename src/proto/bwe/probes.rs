@@ -122,6 +122,7 @@ impl Probes {
     /// The running one is given up: there is nothing to send it of.
     pub fn give_up(&mut self, now_us: u64) {
         if self.running.take().is_some() {
+            self.pending = [None; 2];
             self.next_us = self.next_us.max(now_us + PAUSE_US_MAX);
         }
     }
@@ -257,10 +258,10 @@ mod tests {
     #[test]
     fn who_has_nothing_to_send_is_not_asked_again_at_once() {
         let mut probes = Probes::default();
-        probes.start(0, 1e6, 2e6);
-        assert!(probes.poll(0, 1e6, 2e6, true).is_some());
+        probes.start(0, 1e6, 10e6);
+        assert!(probes.poll(0, 1e6, 10e6, true).is_some());
         probes.give_up(1_000);
-        assert_eq!((probes.running_tag(1_000), probes.next_us(1e6, 2e6)), (None, Some(1_000 + PAUSE_US_MAX)));
+        assert_eq!((probes.running_tag(1_000), probes.next_us(1e6, 10e6)), (None, Some(1_000 + PAUSE_US_MAX)));
     }
 
     #[test]
