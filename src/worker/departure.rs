@@ -136,7 +136,9 @@ impl Departure {
         self.due.extend(self.scratch.iter().map(|(_, due)| *due));
         self.order(egress);
         self.write(now, tracks, (egress, outlet), discards, tx);
-        while !is_behind && tx.has_room() && egress.is_padding_due(now) && egress.write_padding(now, tracks, outlet, tx) {}
+        while !is_behind && tx.has_room() && egress.is_padding_due(now) && egress.write_padding(now, tracks, outlet, tx)
+        {
+        }
         resent
     }
 
