@@ -9,8 +9,10 @@ import { step } from './lib/step.mjs';
 
 const WATCH_MS = 10_000;
 const FREEZE_MAX_MS = 1000;
-/** Less than what is lost, as it is repaired; a busy machine adds its own. */
-const CONCEALED_MAX = 0.05;
+/** Chromium does not ask for sound again: what the network loses is made up, but nothing more is lost by the narrow line. */
+const CONCEALED_MAX = 0.12;
+/** Mean length of what is made up at once: a packet or two is no gap that anybody hears. */
+const GAP_MAX_MS = 60;
 const BUFFER_MAX_MS = 400;
 
 let server;
@@ -75,11 +77,13 @@ step('on 5 % loss and 300 kbit/s the call goes on: sound without gaps, picture w
   const after = await sound('Ana');
   const since = (name) => after[name] - before[name];
   const concealed = (since('concealedSamples') - since('silentConcealedSamples')) / since('totalSamplesReceived');
+  const gapMs = since('concealedSamples') / 48 / Math.max(1, since('concealmentEvents'));
   const bufferMs = (since('jitterBufferDelay') / since('jitterBufferEmittedCount')) * 1000;
   console.log(`    ${((moved.frames - start.frames) / (WATCH_MS / 1000)).toFixed(1)} frames per s, longest pause ${Math.round(longest)} ms;`
-    + ` ${(concealed * 100).toFixed(1)} % of the sound made up, ${Math.round(bufferMs)} ms buffered`);
+    + ` ${(concealed * 100).toFixed(1)} % of the sound made up, ${Math.round(gapMs)} ms each, ${Math.round(bufferMs)} ms buffered`);
   assert.ok(longest < FREEZE_MAX_MS, `the picture stood still for ${Math.round(longest)} ms`);
   assert.ok(concealed < CONCEALED_MAX, `${(concealed * 100).toFixed(1)} % of the sound is made up`);
+  assert.ok(gapMs < GAP_MAX_MS, `gaps of ${Math.round(gapMs)} ms`);
   assert.ok(bufferMs < BUFFER_MAX_MS, `sound waits ${Math.round(bufferMs)} ms`);
   await screenshot(tabs.Ana.page, 'quality-narrow');
   await heal('Ana');
@@ -103,7 +107,7 @@ function sound(name) {
   return tabs[name].page.evaluate(async () => {
     const stats = [...(await window.tramline.pc.getStats()).values()];
     const found = stats.find(({ type, kind }) => type === 'inbound-rtp' && kind === 'audio');
-    const names = ['concealedSamples', 'silentConcealedSamples', 'totalSamplesReceived', 'jitterBufferDelay', 'jitterBufferEmittedCount'];
+    const names = ['concealedSamples', 'concealmentEvents', 'silentConcealedSamples', 'totalSamplesReceived', 'jitterBufferDelay', 'jitterBufferEmittedCount'];
     return Object.fromEntries(names.map((one) => [one, found[one]]));
   });
 }
