@@ -2,7 +2,7 @@
 //!
 //! Watched are all calls into the core: datagrams (media, late and lost packets, retransmissions, checks, sender and
 //! receiver reports, transport-wide feedback, NACKs, PLIs), lanes, timers, forwarding. Two things are left out, as they
-//! are for people and not for packets: `Event::Report` once a second and `Event::Levels` four times a second carry lists.
+//! are for people and not for packets: `Event::Report` once a second and `Event::Voices` four times a second carry lists.
 //! The peers are outside what is watched.
 
 mod heap_support;
@@ -26,7 +26,11 @@ fn steady_state_takes_no_memory(workers: usize, suite: SrtpSuite) {
     assert!(received >= 100_000, "{received} packets are not enough to tell");
     assert!(call.tellings <= 5 * (MEASURED_MS / 1000 + 1) * workers as u64, "{} tellings", call.tellings);
     for subscriber in &call.peers[1..] {
-        assert!(subscriber.retransmitted > 1000 && subscriber.reports > 10, "the feedback was served");
+        let (retransmitted, reports) = (subscriber.retransmitted, subscriber.reports);
+        assert!(
+            retransmitted > 1000 && reports > 10,
+            "feedback was not served: {retransmitted} resent, {reports} reports"
+        );
     }
     assert_eq!(call.allocations, 0, "allocations over {received} packets");
 }

@@ -19,7 +19,7 @@ use tramline::proto::dtls::{DtlsConfig, DtlsRole};
 use tramline::proto::ice::LocalCredentials;
 use tramline::session::negotiate::RemoteTransport;
 use tramline::wire::rtcp::{
-    ReportBlock, SenderInfo, TwccHeader, write_nack, write_pli, write_receiver_report, write_sender_report, write_twcc,
+    ReportBlock, SenderInfo, write_nack, write_pli, write_receiver_report, write_sender_report,
 };
 use tramline::worker::command::{Command, Event};
 use tramline::worker::core::WorkerCore;
@@ -48,7 +48,7 @@ pub struct Call {
     later: VecDeque<(u64, Vec<u8>)>,
     /// Allocations of the cores' calls, but those that tell numbers to people.
     pub allocations: u64,
-    /// Calls that told numbers to people (`Event::Report`, `Event::Levels`).
+    /// Calls that told numbers to people (`Event::Report`, `Event::Voices`).
     pub tellings: u64,
     _plan: Plan,
 }
@@ -179,7 +179,15 @@ impl Call {
         }
         let newest = self.peers[peer].newest;
         if ms.is_multiple_of(100) {
-            let feedback = self.peers[peer].rtcp(|out| receiver_feedback(out, newest, ms));
+            let report = self.peers[peer].rtcp(|out| receiver_report(out, newest));
+            self.hear(ear, peer, report);
+        }
+        let mut out = [0; 1400];
+        while let Some(len) = self.peers[peer].arrivals.poll_feedback(self.now, Ssrc(1), SENT[VIDEO], &mut out) {
+            let feedback = self.peers[peer].rtcp(|room| {
+                room[..len].copy_from_slice(&out[..len]);
+                Some(len)
+            });
             self.hear(ear, peer, feedback);
         }
         if ms % 50 == 20 {
@@ -228,16 +236,16 @@ impl Call {
         }
         self.allocations += allocations;
         for entry in self.tx.entries() {
-            deliver(&mut self.peers, entry.path, self.tx.bytes(entry));
+            deliver(self.now, &mut self.peers, entry.path, self.tx.bytes(entry));
         }
         self.tx.clear();
         result
     }
 }
 
-fn deliver(peers: &mut [Peer], path: Path, bytes: &[u8]) {
+fn deliver(now: Instant, peers: &mut [Peer], path: Path, bytes: &[u8]) {
     if let Some(peer) = peers.iter_mut().find(|peer| peer.path == path) {
-        peer.handle_datagram(bytes);
+        peer.handle_datagram(now, bytes);
     }
 }
 
@@ -251,8 +259,8 @@ fn sender_reports(out: &mut [u8], ms: u64) -> Option<usize> {
     Some(used)
 }
 
-/// A receiver report on what comes from the server, and transport-wide feedback.
-fn receiver_feedback(out: &mut [u8], newest: [u16; 2], ms: u64) -> Option<usize> {
+/// A receiver report on what comes from the server.
+fn receiver_report(out: &mut [u8], newest: [u16; 2]) -> Option<usize> {
     let block = |mline: usize| ReportBlock {
         ssrc: SENT[mline],
         fraction_lost: 3,
@@ -262,14 +270,5 @@ fn receiver_feedback(out: &mut [u8], newest: [u16; 2], ms: u64) -> Option<usize>
         lsr: 1,
         dlsr: 1,
     };
-    let used = write_receiver_report(out, Ssrc(1), &[block(AUDIO), block(VIDEO)])?;
-    let header = TwccHeader {
-        sender: Ssrc(1),
-        media: SENT[VIDEO],
-        base_seq: ms as u16,
-        status_count: 100,
-        reference_time: ms as u32 / 64,
-        feedback_count: (ms / 100) as u8,
-    };
-    Some(used + write_twcc(&mut out[used..], &header, &[Some(4); 100])?)
+    write_receiver_report(out, Ssrc(1), &[block(AUDIO), block(VIDEO)])
 }

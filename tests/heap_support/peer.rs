@@ -4,16 +4,18 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Instant;
 
 use tramline::base::batch::Path;
 use tramline::base::format::{Format, MediaKind};
 use tramline::base::ids::{Mid, PeerId, SessionKey, Ssrc, TrackKey};
 use tramline::crypto::srtp::{SrtpKeys, SrtpReceiver, SrtpSender, SrtpSuite};
 use tramline::proto::ice::LocalCredentials;
+use tramline::proto::twcc::TwccRegister;
 use tramline::session::streams::{Demand, EgressConfig, IngressConfig, MlineConfig, Payload, StreamsConfig};
 use tramline::wire::class::{Class, classify};
-use tramline::wire::rtp::{self, Fixed};
-use tramline::wire::rtp_ext::{Ext, ExtWriter};
+use tramline::wire::rtp::{self, Fixed, RtpView};
+use tramline::wire::rtp_ext::{self, Ext, ExtWriter};
 use tramline::wire::stun::BindingRequest;
 use tramline::worker::command::Ticket;
 
@@ -24,6 +26,7 @@ pub const VIDEO: usize = 1;
 /// Payload type by m-line.
 const PTS: [u8; 2] = [111, 96];
 const RTX_PT: u8 = 97;
+const TWCC_ID: u8 = 3;
 /// What is published, by m-line.
 pub const TRACKS: [TrackKey; 2] = [TrackKey { index: 0, epoch: 0 }, TrackKey { index: 1, epoch: 0 }];
 /// The publisher's sources by m-line.
@@ -54,6 +57,8 @@ pub struct Peer {
     pub reports: u64,
     /// Newest number of each of the server's sources.
     pub newest: [u16; 2],
+    /// What came of the server's transport-wide numbers, and when.
+    pub arrivals: TwccRegister,
 }
 
 /// How a payload type is negotiated on an m-line.
@@ -81,7 +86,7 @@ pub fn streams(is_publisher: bool) -> StreamsConfig {
         Some(MlineConfig {
             mid: Mid::new(&[b'0' + at as u8]).unwrap(),
             kind: if at == AUDIO { MediaKind::Audio } else { MediaKind::Video },
-            exts: vec![(1, Ext::AudioLevel), (3, Ext::TransportCc), (4, Ext::Mid)],
+            exts: vec![(1, Ext::AudioLevel), (TWCC_ID, Ext::TransportCc), (4, Ext::Mid)],
             payloads: vec![payload(at)],
             ingress: is_publisher.then_some(ingress),
             egress: (!is_publisher).then_some(egress),
@@ -112,6 +117,7 @@ impl Peer {
             retransmitted: 0,
             reports: 0,
             newest: [0; 2],
+            arrivals: TwccRegister::new(),
         }
     }
 
@@ -166,7 +172,7 @@ impl Peer {
         let mut block = [0; 32];
         let mut exts = ExtWriter::one_byte(&mut block);
         exts.push(1, &[20]);
-        exts.push(3, &self.next_twcc.to_be_bytes());
+        exts.push(TWCC_ID, &self.next_twcc.to_be_bytes());
         let (profile, ext_len) = exts.finish();
         let mut out = vec![0; 1500];
         let header_len = rtp::write_header(&mut out, &fixed, &[], Some((profile, &block[..ext_len]))).unwrap();
@@ -186,13 +192,17 @@ impl Peer {
     }
 
     /// A datagram of the server.
-    pub fn handle_datagram(&mut self, bytes: &[u8]) {
+    pub fn handle_datagram(&mut self, now: Instant, bytes: &[u8]) {
         let mut bytes = bytes.to_vec();
         match classify(&bytes) {
             Class::Rtp => {
                 let plain = self.receiver.unprotect_rtp(&mut bytes).expect("authentic");
-                let ssrc = Ssrc(u32::from_be_bytes(bytes[8..12].try_into().unwrap()));
-                match SENT.iter().position(|sent| *sent == ssrc) {
+                let view = RtpView::parse(&bytes[..plain.plain_len]).unwrap();
+                let twcc = view.ext().and_then(|(profile, block)| rtp_ext::find(profile, block, TWCC_ID));
+                if let Some(seq) = twcc.and_then(rtp_ext::parse_transport_cc) {
+                    self.arrivals.handle_packet(now, seq);
+                }
+                match SENT.iter().position(|sent| *sent == view.ssrc()) {
                     Some(mline) => {
                         self.received += 1;
                         self.newest[mline] = plain.index as u16;
