@@ -98,7 +98,7 @@ impl HeaderExts {
             let (profile, len) = self.write_elements(exts, stamp.descriptor, block);
             (profile, &mut block[..len])
         };
-        self.stamp(block, self.takes_two_byte(exts), stamp);
+        self.stamp(block, self.takes_two_byte(exts, stamp.descriptor), stamp);
         (!block.is_empty()).then_some((profile, block))
     }
 
@@ -107,9 +107,10 @@ impl HeaderExts {
         let len = if exts.is_empty() {
             self.alone.1
         } else {
-            let is_two_byte = self.takes_two_byte(exts);
+            let is_two_byte = self.takes_two_byte(exts, change);
             let mut room = [0; DESCRIPTOR_BYTES_MAX];
-            let lens = self.elements(exts).map(|(kind, id, value)| (id, changed(kind, value, change, &mut room).len()));
+            let len = |(kind, id, value)| (id, changed((kind, id), value, change, is_two_byte, &mut room).len());
+            let lens = self.elements(exts).map(len);
             let said = lens.filter(|(id, len)| is_two_byte || !needs_two_byte(*id, *len));
             said.map(|(_, len)| 1 + usize::from(is_two_byte) + len).sum()
         };
@@ -117,12 +118,12 @@ impl HeaderExts {
     }
 
     fn write_elements(&self, exts: &[u8], change: DescriptorChange, block: &mut [u8]) -> (u16, usize) {
-        let is_two_byte = self.takes_two_byte(exts);
+        let is_two_byte = self.takes_two_byte(exts, change);
         let mut writer = if is_two_byte { ExtWriter::two_byte(block) } else { ExtWriter::one_byte(block) };
         let mut room = [0; DESCRIPTOR_BYTES_MAX];
         for (kind, id, value) in self.elements(exts) {
             // Not taken where it fits neither form: an extension is an extra, the media goes on without.
-            writer.push(id, changed(kind, value, change, &mut room));
+            writer.push(id, changed((kind, id), value, change, is_two_byte, &mut room));
         }
         writer.finish()
     }
@@ -143,8 +144,13 @@ impl HeaderExts {
         put(Ext::AbsSendTime, &stamp.send_time.to_bytes());
     }
 
-    fn takes_two_byte(&self, exts: &[u8]) -> bool {
-        self.has_two_byte && self.kept(exts).any(|(_, id, value)| needs_two_byte(id, value.len()))
+    fn takes_two_byte(&self, exts: &[u8], change: DescriptorChange) -> bool {
+        // A keyframe's descriptor with its structure is long already.
+        let growth = |kind: usize| {
+            let grows = kind == Ext::DependencyDescriptor as usize && change.active.is_some();
+            if grows { dependency::GROWTH_BYTES_MAX } else { 0 }
+        };
+        self.has_two_byte && self.kept(exts).any(|(kind, id, value)| needs_two_byte(id, value.len() + growth(kind)))
     }
 
     fn elements<'a>(&'a self, exts: &'a [u8]) -> impl Iterator<Item = (usize, u8, &'a [u8])> {
@@ -175,18 +181,25 @@ fn triples(mut exts: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     })
 }
 
-/// A value as the subscriber gets it.
+/// A value as the subscriber gets it. Where it would become too long for its form, the decode targets that are left are
+/// not said: without its descriptor a keyframe begins nothing.
 fn changed<'a>(
-    kind: usize,
+    (kind, id): (usize, u8),
     value: &'a [u8],
     change: DescriptorChange,
+    is_two_byte: bool,
     room: &'a mut [u8; DESCRIPTOR_BYTES_MAX],
 ) -> &'a [u8] {
     let is_changed = change.frame_number_shift != 0 || change.active.is_some();
     if kind != Ext::DependencyDescriptor as usize || !is_changed {
         return value;
     }
-    match dependency::write(room, value, change.frame_number_shift, change.active) {
+    let number_shift = change.frame_number_shift;
+    let len = match dependency::write(room, value, number_shift, change.active) {
+        Some(len) if !is_two_byte && needs_two_byte(id, len) => dependency::write(room, value, number_shift, None),
+        len => len,
+    };
+    match len {
         Some(len) => &room[..len],
         None => value,
     }
@@ -229,6 +242,33 @@ mod tests {
                     prop_assert_eq!(find(profile, block, id), Some(value));
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_descriptor_that_grows_goes_out_in_either_form() {
+        let mline = |exts| MlineConfig {
+            mid: Mid::new(b"1").unwrap(),
+            kind: MediaKind::Video,
+            exts,
+            payloads: Vec::new(),
+            ingress: None,
+            egress: None,
+        };
+        // As long as the one-byte form takes; with the mask it is longer.
+        let mut value = [0; 16];
+        value[0] = 0xc0;
+        let exts = [&[Ext::DependencyDescriptor as u8, 16][..], &value].concat();
+        let active = Some(ActiveTargets { count: 8, mask: 1 });
+        for has_two_byte in [true, false] {
+            let header = HeaderExts::new(&mline(vec![(3, Ext::DependencyDescriptor)]), has_two_byte, true);
+            let descriptor = DescriptorChange { frame_number_shift: 7, active };
+            let stamp = Stamp { twcc: 0, send_time: AbsSendTime(0), descriptor };
+            let mut room = ExtRoom::default();
+            let (profile, block) = header.write(&exts, &stamp, &mut room).expect("a block");
+            let sent = find(profile, block, 3).expect("the descriptor");
+            assert_eq!((sent.len(), &sent[..3]), (16 + usize::from(has_two_byte), &[0xc0, 0, 7][..]));
+            assert_eq!(header.len(&exts, descriptor), EXT_HEADER_BYTES + block.len());
         }
     }
 }

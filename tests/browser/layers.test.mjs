@@ -1,5 +1,5 @@
 // Layers in a browser: whoever makes a tile larger or smaller gets another layer of the same picture, whole and without a
-// pause, in each codec that this browser encodes.
+// pause, in each codec that this browser encodes, and encrypted from end to end.
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -12,25 +12,28 @@ import { Server } from './lib/server.mjs';
 import { step } from './lib/step.mjs';
 
 const PATTERN = readFileSync(join(here, 'clients/pattern.js'), 'utf8');
+/** Small, as two encoders and a decoder share two cores: browsers send two layers of it. */
 const CAMERA = { width: 640, height: 360, fps: 15 };
-/** What a tile of that size gets: [width of the tile, width of the picture]. */
+/** Width of a tile, and of the picture in it. */
 const SMALL = [160, 320];
 const LARGE = [640, 640];
+const WATCH_MS = 1000;
 /** The largest error of coding; a picture built on another than it should be is off by half the range. */
-const DAMAGE_MAX = 60;
+const DAMAGE_MAX = 70;
+/** Share of pictures that the encoder itself leaves blocks out of: seen without any server in between. */
+const CARELESS_MAX = { 'video/VP9': 0.3 };
+const CAREFUL_MAX = 0.03;
 const STILL_MAX_MS = 1000;
 
-/** How the browser is asked for layers: `rids` as the page does it, `modes` with a scalability mode for each. */
+/** Without a mode the page asks for simulcast; with one there is one stream with layers in it. */
 const WAYS = [
   { name: 'VP8', mimeType: 'video/VP8' },
-  { name: 'H264', mimeType: 'video/H264' },
-  
+  { name: 'VP8 encrypted', mimeType: 'video/VP8', encrypted: true },
+  { name: 'H.264', mimeType: 'video/H264' },
   { name: 'VP9', mimeType: 'video/VP9' },
-  { name: 'VP9-SVC', mimeType: 'video/VP9', scalabilityMode: 'L3T3_KEY', single: true },
-  
   { name: 'AV1', mimeType: 'video/AV1' },
-  { name: 'AV1-SVC', mimeType: 'video/AV1', scalabilityMode: 'L3T3_KEY', single: true },
-].filter(({ name }) => !process.env.ONLY || process.env.ONLY.split(',').includes(name));
+  { name: 'AV1 SVC', mimeType: 'video/AV1', scalabilityMode: 'L2T3_KEY' },
+];
 
 let server;
 let browser;
@@ -46,77 +49,52 @@ after(async () => {
 });
 
 for (const way of WAYS) {
-  step(`${way.name}: a tile gets the layer it needs`, async () => {
+  step(`${way.name}: a tile gets the layer it needs`, async (context) => {
     const ana = await enter('Ana', way, { camera: '1', mic: '0' });
+    const encodes = await ana.evaluate((type) => RTCRtpSender.getCapabilities('video').codecs.some(({ mimeType }) => mimeType === type), way.mimeType);
+    if (!encodes) return context.skip('this browser does not encode it');
     const bo = await enter('Bo', way, { camera: '0', mic: '0' });
-    try {
-      await see(bo, way, way.small ?? SMALL);
-      await see(bo, way, LARGE);
-      await see(bo, way, way.small ?? SMALL);
-      await see(bo, way, LARGE);
-      if (way.name === 'VP8') {
-        await bo.click('#show-stats');
-        await sleep(1500);
-        await screenshot(bo, 'layers');
-      }
-      const all = await bo.evaluate(() => window.pattern.seen);
-      report(way, all, await inbound(bo), await outbound(ana));
-    } catch (error) {
-      for (const view of ['why', 'tracks', 'peers']) console.log(view, await (await fetch(server.url(`/debug/${view}`))).text());
-      console.log(JSON.stringify([await inbound(bo), await outbound(ana), await bo.evaluate(() => window.pattern.seen.slice(-3))]));
-      console.log(error);
-    } finally {
-      await ana.close();
-      await bo.close();
-    }
+    for (const size of [SMALL, LARGE, SMALL, LARGE]) await see(bo, way, size);
+    if (way === WAYS[0]) await portray(bo);
+    judge(way, await bo.evaluate(() => window.pattern.seen));
+    await ana.close();
+    await bo.close();
+    return undefined;
   });
 }
 
+/** Gives Ana's tile a size and looks at what comes. */
 async function see(page, way, [tile, picture]) {
   await page.evaluate((width) => {
     const element = document.querySelector('.tile:has(video[aria-label="Video of Ana"])');
-    element.style.width = `${width}px`;
-    element.style.height = `${(width * 9) / 16}px`;
-    if (!window.pattern.watched) window.pattern.watch(element.querySelector('video'));
-    window.pattern.watched = true;
+    Object.assign(element.style, { width: `${width}px`, height: `${(width * 9) / 16}px` });
+    const video = element.querySelector('video');
+    if (window.pattern.watched !== video) window.pattern.watch(video);
+    window.pattern.watched = video;
   }, tile);
-  await eventually(`${way.name} in ${picture}`, () => page.evaluate((width) => window.pattern.seen.at(-1)?.width === width, picture));
-  await sleep(1000);
+  await eventually(`${way.name}, ${picture} wide`, () => page.evaluate((width) => window.pattern.seen.at(-1)?.width === width, picture));
+  await sleep(WATCH_MS);
 }
 
-function report(way, seen, stat, sent) {
-  let still = 0;
-  let back = 0;
-  for (let at = 1; at < seen.length; at += 1) {
-    still = Math.max(still, seen[at].at - seen[at - 1].at);
-    if (seen[at].number < seen[at - 1].number) {
-      back += 1;
-      console.log('    back', JSON.stringify(seen.slice(at - 2, at + 3)));
-    }
-  }
-  const damaged = seen.filter(({ damage }) => damage > DAMAGE_MAX);
-  console.log(`    ${way.name}: ${seen.length} pictures, longest pause ${Math.round(still)} ms, ${back} back, damage ${Math.max(...seen.map((one) => one.damage))}`,
-    damaged.length, JSON.stringify(damaged.slice(0, 6)), JSON.stringify(stat), JSON.stringify(sent));
+function judge({ name, mimeType }, seen) {
+  const still = Math.max(...seen.slice(1).map(({ at }, index) => at - seen[index].at));
+  const damaged = seen.filter(({ damage }) => damage > DAMAGE_MAX).length;
+  console.log(`    ${name}: ${seen.length} pictures, ${damaged} damaged, longest pause ${Math.round(still)} ms`);
+  assert.ok(seen.length > 30, 'there is something to judge');
+  assert.ok(still < STILL_MAX_MS, `the picture stood still for ${Math.round(still)} ms`);
+  const share = damaged / seen.length;
+  assert.ok(share <= (CARELESS_MAX[mimeType] ?? CAREFUL_MAX), `${damaged} of ${seen.length} pictures are damaged`);
 }
 
-async function inbound(page) {
-  return page.evaluate(async () => {
-    const stat = [...(await window.tramline.pc.getStats()).values()].find(({ type, kind }) => type === 'inbound-rtp' && kind === 'video');
-    const { framesDecoded, framesDropped, freezeCount, keyFramesDecoded, pliCount, nackCount, packetsLost, decoderImplementation } = stat;
-    return { framesDecoded, framesDropped, freezeCount, keyFramesDecoded, pliCount, nackCount, packetsLost, decoderImplementation };
-  });
-}
-
-async function outbound(page) {
-  return page.evaluate(async () => [...(await window.tramline.pc.getStats()).values()].filter(({ type, kind }) => type === 'outbound-rtp' && kind === 'video')
-    .map(({ rid, frameWidth, framesSent, keyFramesEncoded, pliCount, scalabilityMode, encoderImplementation, active }) =>
-      ({ rid, frameWidth, framesSent, keyFramesEncoded, pliCount, scalabilityMode, encoderImplementation, active })));
+async function portray(page) {
+  await page.click('#show-stats');
+  await eventually('the tile names the layer', () => page.evaluate(() => /layer \d/.test(document.querySelector('.tile .facts:not(:empty)')?.textContent)));
+  await screenshot(page, 'layers');
 }
 
 async function enter(name, way, settings) {
-  const address = new URLSearchParams({ room: `layers-${way.name}`, name, autojoin: '1', ...settings });
+  const address = new URLSearchParams({ room: `layers in ${way.name}`, name, autojoin: '1', ...settings });
   const page = await browser.open(name, 'about:blank');
-  if (process.env.PAGE) await page.route('**/page/*.js', (route) => route.fulfill({ path: join(process.env.PAGE, route.request().url().split('/').pop()) })); // DEV
   await page.addInitScript(PATTERN);
   await page.addInitScript(publishBy, { way, size: CAMERA });
   await page.goto(server.url(`/#${address}`));
@@ -124,27 +102,46 @@ async function enter(name, way, settings) {
   return page;
 }
 
-/** In the page: its camera is the pattern, and it is published in one codec. */
+/** In the page: its camera is the pattern, published in one codec; both ways through a cipher where that is wanted. */
 function publishBy({ way, size }) {
   const devices = window.MediaDevices?.prototype;
-  if (!devices) return;
+  if (!devices) return; // not at about:blank
   const { getUserMedia } = devices;
   devices.getUserMedia = async function of(constraints) {
     if (!constraints.video) return getUserMedia.call(this, constraints);
     return new MediaStream([window.pattern.camera(size)]);
   };
-  const connection = RTCPeerConnection.prototype;
-  const { addTransceiver } = connection;
-  connection.addTransceiver = function add(source, init) {
-    if (init.sendEncodings && way.scalabilityMode) {
+
+  const cipher = () => {
+    onrtctransform = ({ transformer: { readable, writable } }) => {
+      const transform = (frame, controller) => {
+        frame.data = new Uint8Array(frame.data).map((byte) => byte ^ 0x5a).buffer;
+        controller.enqueue(frame);
+      };
+      readable.pipeThrough(new TransformStream({ transform })).pipeTo(writable);
+    };
+  };
+  const worker = way.encrypted ? new Worker(URL.createObjectURL(new Blob([`(${cipher})()`]))) : null;
+  const encrypt = (end) => {
+    if (worker) end.transform = new RTCRtpScriptTransform(worker);
+  };
+
+  window.RTCPeerConnection = class extends window.RTCPeerConnection {
+    constructor(...settings) {
+      super(...settings);
+      this.addEventListener('track', ({ track, receiver }) => track.kind === 'video' && encrypt(receiver));
+    }
+
+    addTransceiver(source, init) {
       const { scalabilityMode } = way;
-      init.sendEncodings = way.single ? [{ scalabilityMode }] : init.sendEncodings.map((encoding) => ({ ...encoding, scalabilityMode }));
-    }
-    const line = addTransceiver.call(this, source, init);
-    if (init.sendEncodings) {
+      const sendEncodings = scalabilityMode ? [{ scalabilityMode }] : init.sendEncodings;
+      const line = super.addTransceiver(source, init.sendEncodings ? { ...init, sendEncodings } : init);
+      if (!init.sendEncodings) return line;
       const { codecs } = RTCRtpSender.getCapabilities('video');
-      line.setCodecPreferences(codecs.filter(({ mimeType }) => mimeType === way.mimeType || mimeType === 'video/rtx'));
+      const wanted = codecs.filter(({ mimeType }) => mimeType === way.mimeType || mimeType === 'video/rtx');
+      if (wanted.some(({ mimeType }) => mimeType === way.mimeType)) line.setCodecPreferences(wanted);
+      encrypt(line.sender);
+      return line;
     }
-    return line;
   };
 }

@@ -38,7 +38,7 @@ export class StatsView {
     const type = direction === 'send' ? 'outbound-rtp' : 'inbound-rtp';
     return [...report.values()]
       .filter((stat) => stat.type === type && stat.mid === mid)
-      .map((stat) => ({ label, direction, facts: this.#facts(report, stat) }));
+      .map((stat) => ({ label: stat.rid ? `${label}, ${stat.rid}` : label, direction, facts: this.#facts(report, stat) }));
   }
 
   #facts(report, stat) {

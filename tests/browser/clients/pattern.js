@@ -7,20 +7,25 @@
 {
   const CELLS = 4;
   const BITS = CELLS * CELLS;
-  const [DARK, LIGHT] = [48, 208];
+  const [DARK, LIGHT] = [50, 205];
   /** Size of the picture that is compared: cells of 8 × 9, so that edges and what coding does to them weigh little. */
   const [SEEN_WIDTH, SEEN_HEIGHT] = [64, 36];
   const BLOCK = 4;
   const BAR_STEPS = 24;
 
-  const gray = (text) => `rgb(${text} ${text} ${text})`;
+  /** All of it changes a little from picture to picture: encoders take a short cut where little does, and miss cells. */
+  const WAVER = 12;
+  const gray = (level, number) => {
+    const wavering = level + WAVER * Math.sin(number / 2);
+    return `rgb(${wavering} ${wavering} ${wavering})`;
+  };
 
   function draw(context, width, height, number) {
     const code = number ^ (number >> 1);
-    context.fillStyle = gray(DARK);
+    context.fillStyle = gray(DARK, number);
     context.fillRect(0, 0, width, height);
     const [across, down] = [width / 2 / CELLS, height / CELLS];
-    context.fillStyle = gray(LIGHT);
+    context.fillStyle = gray(LIGHT, number);
     for (let bit = 0; bit < BITS; bit += 1) {
       if ((code >> bit) & 1) context.fillRect((bit % CELLS) * across, Math.floor(bit / CELLS) * down, across, down);
     }
