@@ -64,6 +64,8 @@ pub struct Downlink {
     probe: Option<RunningProbe>,
     next_twcc: u16,
     epoch: Instant,
+    /// The time stamped last: packets of one turn have the same.
+    stamped: (Instant, AbsSendTime),
 }
 
 impl Downlink {
@@ -78,6 +80,7 @@ impl Downlink {
             probe: None,
             next_twcc: 0,
             epoch: now,
+            stamped: (now, AbsSendTime(0)),
         }
     }
 
@@ -85,9 +88,12 @@ impl Downlink {
     pub fn stamp(&mut self, now: Instant) -> (u16, AbsSendTime) {
         let twcc = self.next_twcc;
         self.next_twcc = twcc.wrapping_add(1);
-        let elapsed = now.saturating_duration_since(self.epoch);
-        let ntp = (elapsed.as_secs() << 32) | ((u64::from(elapsed.subsec_nanos()) << 32) / 1_000_000_000);
-        (twcc, AbsSendTime::from_ntp(ntp))
+        if self.stamped.0 != now {
+            let elapsed = now.saturating_duration_since(self.epoch);
+            let ntp = (elapsed.as_secs() << 32) | ((u64::from(elapsed.subsec_nanos()) << 32) / 1_000_000_000);
+            self.stamped = (now, AbsSendTime::from_ntp(ntp));
+        }
+        (twcc, self.stamped.1)
     }
 
     /// A datagram left under that number.

@@ -98,7 +98,8 @@ impl Egress {
         }
         let with_headers = |bps: u64| bps * (100 + OVERHEAD_PERCENT) / 100 + audio_bps;
         let sent_bps = with_headers(layers.allocator.allocated_bps());
-        let wanted_bps = with_headers(layers.allocator.wanted_bps());
+        // What the line has to carry so that all of it fits beside what is kept.
+        let wanted_bps = with_headers(layers.allocator.wanted_bps() * 100 / (100 - RESERVE_PERCENT));
         if let Some(downlink) = &mut self.downlink {
             downlink.estimator.set_wanted(now, sent_bps, wanted_bps);
         }
