@@ -297,8 +297,7 @@ impl Load {
         }
         let listener = &mut self.listeners[at as usize];
         if !listener.missed.is_empty() {
-            let bytes =
-                rtcp(listener, |out, listener| write_nack(out, Ssrc(1), SENT[0], listener.missed.drain(..)));
+            let bytes = rtcp(listener, |out, listener| write_nack(out, Ssrc(1), SENT[0], listener.missed.drain(..)));
             self.hear(index, &mut bytes.expect("room"));
         }
         let listener = &mut self.listeners[at as usize];
@@ -339,10 +338,7 @@ fn transport_feedback(out: &mut [u8], listener: &mut Listener, now_ms: u64) -> O
     write_twcc(out, &header, &statuses)
 }
 
-fn rtcp(
-    listener: &mut Listener,
-    write: impl FnOnce(&mut [u8], &mut Listener) -> Option<usize>,
-) -> Option<Vec<u8>> {
+fn rtcp(listener: &mut Listener, write: impl FnOnce(&mut [u8], &mut Listener) -> Option<usize>) -> Option<Vec<u8>> {
     let mut out = vec![0; 1500];
     let len = write(&mut out, listener)?;
     let len = listener.sender.protect_rtcp(&mut out, len).expect("keys");

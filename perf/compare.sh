@@ -211,6 +211,7 @@ floor_of() {
 	case $1 in
 		burst10*) load "$1" | sed 's/one-to-many/floor --train 10/' ;;
 		burst1) load "$1" | sed 's/one-to-many/floor --train 1/' ;;
+		meeting) echo floor --meeting -n 10 --train 10 ;;
 		audio-room) echo floor -n "$subscribers" -k 5 -r 50 -b 1 --packet-bytes 100 --train 1 ;;
 	esac
 }

@@ -7,10 +7,15 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::{Client, OFFER, Server, gryt};
-use tramline::base::ids::{SessionKey, TrackKey, WorkerId};
+use tramline::base::frame::Layer;
+use tramline::base::ids::{SessionKey, Ssrc, TrackKey, WorkerId};
 use tramline::config::Config;
 use tramline::crypto::srtp::SrtpSuite;
-use tramline::worker::command::Event;
+use tramline::forward::allocate::Allocation;
+use tramline::forward::why::Why;
+use tramline::proto::bwe::BweNumbers;
+use tramline::session::stats::{DownlinkReport, EgressReport};
+use tramline::worker::command::{Event, SessionReport, Unheard, WorkerReport};
 
 const WORKER: WorkerId = WorkerId(0);
 
@@ -185,4 +190,69 @@ async fn quality_is_told_to_who_asks_for_it() {
     // What did not change is not said again.
     ben.send(json!({"event": "no-such-event"})).await;
     assert_eq!(ben.hear().await["event"], "error");
+}
+
+#[tokio::test]
+async fn what_a_worker_says_is_the_reason_of_what_it_sends() {
+    let server = Server::start().await;
+    let (_ann, mut ben) = call(&server).await;
+    ben.send(json!({"event": "quality", "data": {"on": true}})).await;
+    ben.send(json!({"event": "no-such-event"})).await;
+    ben.hear_named("error").await;
+    let (voice, picture) = (TrackKey { index: 0, epoch: 0 }, TrackKey { index: 1, epoch: 0 });
+    let (_, _, tracks) = server.http("/debug/tracks", "").await;
+    let tracks: Value = serde_json::from_str(&tracks).unwrap();
+    let of_ben = |at: usize| tracks[at]["subscribers"].as_array().unwrap().iter().find(|one| one["userId"] == "ben");
+    let mline = |at| of_ben(at).unwrap()["mline"].as_u64().unwrap() as u16;
+    let layer = Layer { encoding: 1, spatial: 0, temporal: u8::MAX };
+    let reason = Why::Bandwidth { estimate_bps: 480_000, allocated_bps: 150_000, needed_bps: 1_250_000 };
+    let wanted = Some(Layer { encoding: 2, ..layer });
+    let allocation =
+        Allocation { id: mline(1), target: Some(layer), bps: 150_000, wanted, wanted_bps: 1_250_000, why: reason };
+    let egress = |mline, track, layer, allocation, waits| EgressReport {
+        mline,
+        track: Some(track),
+        ssrc: Ssrc(1 + u32::from(mline)),
+        packets: 1,
+        bytes: 1,
+        retransmissions: 0,
+        fraction_lost: 0.0,
+        round_trip: None,
+        waits,
+        layer,
+        allocation,
+    };
+    let report = |waits| {
+        let of_voice = egress(mline(0), voice, None, None, None);
+        let of_picture = egress(mline(1), picture, Some(layer), Some(allocation), waits);
+        let estimate = BweNumbers { estimate_bps: 480_000, ..BweNumbers::default() };
+        let session = SessionReport {
+            session: SessionKey { index: 1, epoch: 0 },
+            remote: None,
+            suite: None,
+            has_consent: true,
+            silent: Duration::ZERO,
+            ingress: Vec::new(),
+            egress: vec![of_voice, of_picture],
+            downlink: Some(DownlinkReport { estimate, waiting: (3, Duration::from_millis(20)) }),
+        };
+        let unheard = vec![Unheard { track: voice, except: Vec::new() }];
+        Box::new(WorkerReport { voices_heard: 4, unheard, sessions: vec![session], ..WorkerReport::default() })
+    };
+    server.state.control.handle_event(WORKER, Event::Report(report(None)));
+    let (_, told) = why(&server, "?from=ann&to=ben").await;
+    assert_eq!((&told[0]["reason"], &told[0]["numbers"]), (&json!("not_loudest"), &json!({"heard": 4})));
+    assert_eq!((&told[1]["reason"], &told[1]["numbers"]["neededBps"]), (&json!("bandwidth"), &json!(1_250_000)));
+    let shown = json!({"encoding": 1, "spatial": 0, "temporal": null});
+    assert_eq!((&told[1]["layer"], &told[1]["target"]), (&shown, &shown));
+    let quality = ben.hear_named("quality").await["data"]["tracks"][0].clone();
+    assert_eq!((&quality["reason"], &quality["layer"]), (&json!("bandwidth"), &shown));
+    let (_, _, peers) = server.http("/debug/peers", "").await;
+    let peers: Value = serde_json::from_str(&peers).unwrap();
+    let line = &peers.as_array().unwrap().iter().find(|peer| peer["userId"] == "ben").unwrap()["downlink"];
+    assert_eq!((&line["estimateBps"], &line["waitingPackets"]), (&json!(480_000), &json!(3)));
+    // Before a keyframe no layer matters.
+    server.state.control.handle_event(WORKER, Event::Report(report(Some(Duration::from_millis(300)))));
+    let (_, told) = why(&server, "?from=ann&to=ben").await;
+    assert_eq!((&told[1]["reason"], &told[1]["numbers"]), (&json!("no_keyframe_yet"), &json!({"waitedMs": 300})));
 }

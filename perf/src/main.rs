@@ -8,7 +8,7 @@
 //! | nouns | `stamp` (what a packet carries), `course` (the run and its window), `flow` (shapes of traffic), `suite` |
 //! | the system | `net` (sockets), `cpu`, `process`, `server` (a Tramline of our own) |
 //! | counting | `stream` (one source at one receiver), `tally`, `report` |
-//! | protocols | `sdp`, `peer` (ICE, DTLS, SRTP), `source` (what is sent), `receiver` (what is heard, and feedback) |
+//! | protocols | `sdp`, `peer` (ICE, DTLS, SRTP), `source` and `sent` (what is sent), `receiver` (what is heard, and feedback) |
 //! | doors | `whip`, `join` (all of them), `entry` (socket, offer, answer), `plan` (who connects for what) |
 //! | threads | `shared`, `member` (one peer), `herd` (many in one thread), `load` (rounds), `site` (all of a run), `crowd` |
 //! | scenarios | one file each |
@@ -37,6 +37,7 @@ mod report;
 mod saved;
 mod scenarios;
 mod sdp;
+mod sent;
 mod server;
 mod shared;
 mod site;

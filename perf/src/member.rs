@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use tramline::crypto::srtp::{SrtpError, SrtpReceiver};
+use tramline::crypto::srtp::{SrtpError, SrtpReceiver, SrtpSender};
 use tramline::runtime::clock;
 use tramline::wire::class::{Class, classify};
 use tramline::wire::rtcp::{RtcpView, packets};
@@ -17,6 +17,9 @@ use crate::receiver::Receiver;
 use crate::shared::{Shared, lock};
 use crate::source::Source;
 use crate::tally::Tally;
+
+/// Room for the longest packet, its RTX head and any suite's tag.
+const REPAIR_BYTES: usize = 1500;
 
 /// Who receives on a socket.
 pub enum Ear {
@@ -125,7 +128,7 @@ impl Inmate {
     pub fn read_all(&mut self, course: &Course, shared: &Shared, reader: &mut Reader, tally: &mut Tally) {
         loop {
             let now = clock::now();
-            let Member { socket, ear, receiver, sources, .. } = &mut self.member;
+            let Self { member: Member { socket, ear, receiver, sources, .. }, twcc_seq, .. } = self;
             let (_, may_have_more) = reader.read(socket, |mark, bytes| {
                 if classify(bytes) == Class::Rtp && receiver.loses() {
                     tally.counts.withheld += 1;
@@ -146,6 +149,10 @@ impl Inmate {
                     Heard::Rtcp(len) => {
                         let compound = bytes.get(..len).unwrap_or_default();
                         handle_rtcp(now, compound, receiver, sources, (shared, &mut *tally));
+                        if let Some(srtp) = ear.srtp_sender() {
+                            let resent = repair(compound, sources, srtp, twcc_seq, &mut |out| send(socket, out));
+                            tally.counts.resent += resent;
+                        }
                     }
                     Heard::Refused(SrtpError::Replayed | SrtpError::TooOld) => tally.counts.duplicated += 1,
                     Heard::Refused(_) => tally.counts.unauthentic += 1,
@@ -175,12 +182,12 @@ impl Inmate {
         let source = sources.get_mut(nth).filter(|source| source.due == due)?;
         let Ear::Full(peer) = ear else { return None };
         let srtp = peer.srtp_sender().filter(|_| peer.failure().is_none())?;
-        let (sent_ns, _, skipped) = source.play(now, course, srtp, twcc_seq, batch);
+        let played = source.play(now, course, srtp, twcc_seq, batch);
         let sent = batch.flush(socket);
-        if let Some(slice) = course.slice(sent_ns) {
-            tally.count_sent(slice, source.kind(), sent);
+        if let Some(slice) = course.slice(played.sent_ns) {
+            tally.count_sent(slice, source.kind(), sent + played.lost);
         }
-        shared.skipped.fetch_add(skipped, Ordering::Relaxed);
+        shared.skipped.fetch_add(played.skipped, Ordering::Relaxed);
         Some(source.due)
     }
 
@@ -245,6 +252,13 @@ impl Ear {
             Self::Bare(_) => Heard::Nothing,
         }
     }
+
+    fn srtp_sender(&self) -> Option<&SrtpSender> {
+        match self {
+            Self::Full(peer) => peer.srtp_sender(),
+            Self::Bare(_) => None,
+        }
+    }
 }
 
 /// What the server says of our sources and of its own.
@@ -272,6 +286,29 @@ fn handle_rtcp(
             _ => {}
         }
     }
+}
+
+/// Sends again what the server asks for; gives how many packets that were.
+fn repair(
+    compound: &[u8],
+    sources: &mut [Source],
+    srtp: &SrtpSender,
+    twcc_seq: &mut u16,
+    send: &mut impl FnMut(&[u8]),
+) -> u64 {
+    let mut out = [0; REPAIR_BYTES];
+    let mut resent = 0;
+    for packet in packets(compound).flatten() {
+        let RtcpView::Nack(nack) = packet else { continue };
+        let Some(source) = sources.iter_mut().find(|source| source.ssrc == nack.media) else { continue };
+        for seq in nack.seqs() {
+            if let Some(len) = source.repair(seq, srtp, twcc_seq, &mut out) {
+                send(out.get(..len).unwrap_or_default());
+                resent += 1;
+            }
+        }
+    }
+    resent
 }
 
 fn send(socket: &UdpSocket, bytes: &[u8]) {

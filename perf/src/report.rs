@@ -73,6 +73,8 @@ pub struct Round {
     pub twcc_reports: u64,
     /// Sequence numbers the server asked the publishers for.
     pub asked_of_us: u64,
+    /// Packets the publishers sent again.
+    pub resent: u64,
     /// CPU time of the server per delivered packet in nanoseconds, user and system.
     pub cpu_ns_per_packet: f64,
     /// The user part of it, from a clock of 10 ms.
@@ -177,6 +179,7 @@ impl Round {
             repaired: counts.repaired,
             twcc_reports: counts.twcc_reports,
             asked_of_us: counts.asked_of_us,
+            resent: counts.resent,
             cpu_ns_per_packet: per_packet(total_ns),
             user_share: ratio(server.user_s, server.user_s + server.system_s),
             cpu_ns_by_thread: shares.map(|(name, ns)| (name.clone(), per_packet(*ns))).collect(),
@@ -238,12 +241,13 @@ impl Report {
             let _ = write!(out, "; publisher refused/late: {}/{}", self.unsent.0, self.unsent.1);
         }
         for (round, nth) in self.rounds.iter().zip(1..) {
-            let Round { withheld, asked, repaired, asked_of_us, dropped_here, twcc_reports, .. } = round;
+            let Round { withheld, asked, repaired, asked_of_us, resent, dropped_here, twcc_reports, .. } = round;
             if [withheld, asked, asked_of_us, dropped_here].into_iter().any(|&count| count > 0) {
                 let _ = write!(
                     out,
                     "\nround {nth}: {withheld} withheld, {asked} asked for, {repaired} repaired, {twcc_reports} twcc \
-                     reports; {asked_of_us} asked of publishers; {dropped_here} dropped at this program's own sockets"
+                     reports; {asked_of_us} asked of publishers, {resent} sent again; {dropped_here} dropped at this \
+                     program's own sockets"
                 );
             }
         }

@@ -83,12 +83,7 @@ impl Offer<'_> {
                 MediaKind::Audio => (format!("m=audio 9 UDP/TLS/RTP/SAVPF {AUDIO_PT}"), audio_formats(self.twcc)),
             };
             let (direction, sources) = match section.sends {
-                Some(Ssrc(ssrc)) => (
-                    "sendonly",
-                    format!(
-                        "a=msid:load track-{mid}\r\na=ssrc:{ssrc} cname:load\r\na=ssrc:{ssrc} msid:load track-{mid}\r\n"
-                    ),
-                ),
+                Some(ssrc) => ("sendonly", sources(section.kind, ssrc, mid)),
                 None => ("recvonly", String::new()),
             };
             let twcc =
@@ -104,6 +99,19 @@ impl Offer<'_> {
         }
         out
     }
+}
+
+/// The source by which a video source's retransmissions go.
+pub fn repair_ssrc(media: Ssrc) -> Ssrc {
+    Ssrc(media.0.wrapping_add(1))
+}
+
+fn sources(kind: MediaKind, media: Ssrc, mid: &str) -> String {
+    let repair = Some(repair_ssrc(media)).filter(|_| kind == MediaKind::Video);
+    let group = repair.map_or_else(String::new, |repair| format!("a=ssrc-group:FID {} {}\r\n", media.0, repair.0));
+    let line = |ssrc: Ssrc| format!("a=ssrc:{0} cname:load\r\na=ssrc:{0} msid:load track-{mid}\r\n", ssrc.0);
+    let lines: String = [Some(media), repair].into_iter().flatten().map(line).collect();
+    format!("a=msid:load track-{mid}\r\n{group}{lines}")
 }
 
 fn video_formats(twcc: bool) -> String {

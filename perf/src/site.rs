@@ -70,6 +70,9 @@ pub struct SiteArgs {
     /// Receivers throw away this share of their packets, in percent, and ask for them again by NACK
     #[arg(long, default_value_t = 0.0, value_name = "PERCENT")]
     pub loss: f64,
+    /// This share of what publishers send is lost on the way, in percent, until the server asks for it
+    #[arg(long, default_value_t = 0.0, value_name = "PERCENT")]
+    pub publisher_loss: f64,
     /// The run fails if the server chooses another SRTP suite
     #[arg(long, value_enum)]
     pub expect_suite: Option<Suite>,
@@ -107,8 +110,8 @@ pub struct Guest {
 impl Site {
     /// Starts the server, or finds it, and the threads. `seats` is how many peers there will be at once.
     pub fn open(args: &SiteArgs, seats: usize) -> Result<Self> {
-        if !(0.0..100.0).contains(&args.loss) {
-            bail!("--loss is a percentage below 100");
+        if [args.loss, args.publisher_loss].iter().any(|loss| !(0.0..100.0).contains(loss)) {
+            bail!("--loss and --publisher-loss are percentages below 100");
         }
         let own = match &args.server {
             Some(_) => None,
@@ -181,7 +184,7 @@ impl Site {
         let mut begun = Vec::with_capacity(sources.len());
         for ((track, ssrc), agreed) in connection.sends.iter().zip(sources).zip(&agreed) {
             let agreed = agreed.with_context(|| format!("{} may not send", connection.user))?;
-            begun.push(Source::new(now, *track, ssrc, agreed));
+            begun.push(Source::new(now, *track, ssrc, agreed, self.args.publisher_loss / 100.0));
         }
         let heard: Vec<_> = agreed.iter().skip(begun.len()).flatten().copied().collect();
         if heard.len() < connection.receives.len() {

@@ -1,7 +1,8 @@
 //! One published track: frames in time, packets in clear, numbers.
 //!
 //! Promises: a frame's packets are sent back to back, the last one marked; keyframes come by the flow's plan and when
-//! the server asks. Forbids: sockets and keys: it hands packets to whoever protects them.
+//! the server asks; what it asks for again within a second is sent again, by RTX where that was agreed (RFC 4588), else
+//! the same datagram. Forbids: sockets and keys: it hands packets to whoever protects them.
 
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
@@ -10,13 +11,14 @@ use tramline::base::ids::Ssrc;
 use tramline::crypto::srtp::SrtpSender;
 use tramline::runtime::clock;
 use tramline::wire::rtcp::{SenderInfo, write_sender_report};
-use tramline::wire::rtp::{Fixed, write_header};
+use tramline::wire::rtp::{FIXED_HEADER_BYTES, Fixed, RtpView, write_header};
 use tramline::wire::rtp_ext::ExtWriter;
 
 use crate::course::Course;
 use crate::flow::Flow;
 use crate::net::Batch;
-use crate::sdp::Agreed;
+use crate::sdp::{Agreed, repair_ssrc};
+use crate::sent::Sent;
 use crate::stamp::{self, Frame, Stamp};
 
 /// A source this late does not catch up: it would send one huge burst.
@@ -56,6 +58,25 @@ pub struct Source {
     wants_key: bool,
     report_at: Instant,
     sizes: Vec<usize>,
+    /// Share of its packets that are lost on their way, in 0..1.
+    loss: f64,
+    /// Video only: nobody asks for sound again.
+    sent: Option<Sent>,
+    /// Packets sent again by RTX, which has numbers of its own.
+    repairs: u64,
+}
+
+/// What became of a frame that was due.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Played {
+    /// When it was sent, in nanoseconds of the course.
+    pub sent_ns: u64,
+    /// Its packets.
+    pub packets: u64,
+    /// How many of them are lost on their way: they are not in the batch.
+    pub lost: u64,
+    /// Packets left out before it because nobody came in time.
+    pub skipped: u64,
 }
 
 /// Writes one packet in clear; the sequence number is the number's low half. Gives header length and whole length.
@@ -73,7 +94,8 @@ pub fn write_packet(
 
 impl Source {
     /// A source that begins when [`Source::start`] says so.
-    pub fn new(now: Instant, track: Track, ssrc: Ssrc, agreed: Agreed) -> Self {
+    /// Of its packets the share `loss`, in 0..1, does not get through.
+    pub fn new(now: Instant, track: Track, ssrc: Ssrc, agreed: Agreed, loss: f64) -> Self {
         Self {
             ssrc,
             due: now,
@@ -85,6 +107,9 @@ impl Source {
             wants_key: true,
             report_at: now,
             sizes: Vec::new(),
+            loss,
+            sent: (agreed.kind == MediaKind::Video).then(Sent::default),
+            repairs: 0,
         }
     }
 
@@ -112,8 +137,7 @@ impl Source {
         self.track.flow.kind()
     }
 
-    /// Puts the frame that is due into the batch, protected. Gives when it was sent, in nanoseconds of the course, how
-    /// many packets it has, and how many were left out because nobody came in time.
+    /// Puts the frame that is due into the batch, protected.
     pub fn play(
         &mut self,
         now: Instant,
@@ -121,13 +145,13 @@ impl Source {
         srtp: &SrtpSender,
         twcc_seq: &mut u16,
         batch: &mut Batch,
-    ) -> (u64, u64, u64) {
+    ) -> Played {
         let is_steady = matches!(self.track.flow, Flow::Steady(_));
         let pace = if is_steady { course.pace() } else { 1.0 };
         // The first frame is always sent: without it there is no track.
         if pace <= 0.0 && self.frame > 0 {
             self.due = now + REST;
-            return (course.ns(now), 0, 0);
+            return Played { sent_ns: course.ns(now), ..Played::default() };
         }
         let pace = if pace > 0.0 { pace } else { 1.0 };
         let interval = self.track.flow.interval().div_f64(pace).max(Duration::from_nanos(1));
@@ -139,8 +163,32 @@ impl Source {
         }
         self.due += interval;
         let sent_ns = course.ns(clock::now());
-        let packets = self.push_frame(sent_ns, srtp, twcc_seq, batch);
-        (sent_ns, packets, skipped)
+        let (packets, lost) = self.push_frame(now, sent_ns, srtp, twcc_seq, batch);
+        Played { sent_ns, packets, lost, skipped }
+    }
+
+    /// Writes the packet that went by this sequence number once more, protected. Gives its length; `None` when it is no
+    /// longer there.
+    pub fn repair(&mut self, seq: u16, srtp: &SrtpSender, twcc_seq: &mut u16, out: &mut [u8]) -> Option<usize> {
+        let kept = self.sent.as_ref()?.find(seq)?;
+        let Some(pt) = self.agreed.rtx_pt else {
+            // The same bytes under the same index: the very datagram of the first time.
+            out.get_mut(..kept.plain.len())?.copy_from_slice(&kept.plain);
+            return srtp.protect_rtp(out, kept.header_len, kept.plain.len(), kept.number).ok();
+        };
+        let view = RtpView::parse(&kept.plain).ok()?;
+        let (index, ssrc) = (self.repairs, repair_ssrc(self.ssrc));
+        let fixed = Fixed { marker: view.marker(), pt, seq: index as u16, timestamp: view.timestamp(), ssrc };
+        let mut block = [0; 4];
+        let profile = write_twcc(&mut block, self.agreed.twcc_id, twcc_seq);
+        let header_len = write_header(out, &fixed, &[], profile.map(|profile| (profile, &block[..])))?;
+        // RFC 4588 §4: the original sequence number, then the original payload.
+        let (osn, payload) = out.get_mut(header_len..)?.split_first_chunk_mut::<2>()?;
+        *osn = seq.to_be_bytes();
+        payload.get_mut(..kept.payload().len())?.copy_from_slice(kept.payload());
+        let len = header_len + osn.len() + kept.payload().len();
+        self.repairs += 1;
+        srtp.protect_rtp(out, header_len, len, index).ok()
     }
 
     /// A sender report, when one is due. Gives its length.
@@ -161,12 +209,21 @@ impl Source {
         write_sender_report(out, &info, &[])
     }
 
-    fn push_frame(&mut self, sent_ns: u64, srtp: &SrtpSender, twcc_seq: &mut u16, batch: &mut Batch) -> u64 {
+    /// Gives how many packets the frame has, and how many of them are lost.
+    fn push_frame(
+        &mut self,
+        now: Instant,
+        sent_ns: u64,
+        srtp: &SrtpSender,
+        twcc_seq: &mut u16,
+        batch: &mut Batch,
+    ) -> (u64, u64) {
         let is_video = self.kind() == MediaKind::Video;
         let is_key = is_video && (std::mem::take(&mut self.wants_key) || self.track.flow.is_key(self.frame));
         let is_bare = self.track.flow.is_bare();
         let mut sizes = std::mem::take(&mut self.sizes);
         self.track.flow.sizes(is_key, &mut rand::random, &mut sizes);
+        let mut lost = 0;
         for (at, &size) in sizes.iter().enumerate() {
             let number = self.number;
             let fixed = Fixed {
@@ -180,17 +237,18 @@ impl Source {
             let stamp = Stamp { source: self.track.id, number, sent_ns };
             let frame = is_video.then_some(Frame { number: self.frame, is_start: at == 0, is_key, is_bare });
             let mut block = [0; 4];
-            let ext = self.agreed.twcc_id.map(|id| {
-                let mut writer = ExtWriter::one_byte(&mut block);
-                writer.push(id, &twcc_seq.to_be_bytes());
-                *twcc_seq = twcc_seq.wrapping_add(1);
-                writer.finish().0
-            });
-            let ext = ext.map(|profile| (profile, &block[..]));
+            let profile = write_twcc(&mut block, self.agreed.twcc_id, twcc_seq);
+            let ext = profile.map(|profile| (profile, &block[..]));
+            let is_lost = self.loss > 0.0 && rand::random::<f64>() < self.loss;
+            lost += u64::from(is_lost);
+            let sent = &mut self.sent;
             batch.push(None, 1, size + OVERHEAD_ROOM, |out| {
-                let payload_len = size - tramline::wire::rtp::FIXED_HEADER_BYTES;
+                let payload_len = size - FIXED_HEADER_BYTES;
                 let (header_len, len) = write_packet(out, &fixed, ext, (stamp, frame), payload_len)?;
-                srtp.protect_rtp(out, header_len, len, number).ok()
+                if let Some(sent) = sent {
+                    sent.keep(now, number, header_len, out.get(..len)?);
+                }
+                if is_lost { None } else { srtp.protect_rtp(out, header_len, len, number).ok() }
             });
             self.number += 1;
             self.octets += size as u64;
@@ -198,7 +256,7 @@ impl Source {
         self.frame += 1;
         let packets = sizes.len() as u64;
         self.sizes = sizes;
-        packets
+        (packets, lost)
     }
 
     fn timestamp(&self) -> u32 {
@@ -206,12 +264,19 @@ impl Source {
     }
 }
 
+/// Puts the next transport-wide number into the block, where that was agreed; gives the block's profile.
+fn write_twcc(block: &mut [u8; 4], id: Option<u8>, twcc_seq: &mut u16) -> Option<u16> {
+    let mut writer = ExtWriter::one_byte(block);
+    writer.push(id?, &twcc_seq.to_be_bytes());
+    *twcc_seq = twcc_seq.wrapping_add(1);
+    Some(writer.finish().0)
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::{IpAddr, UdpSocket};
 
     use tramline::crypto::srtp::{SrtpReceiver, SrtpSuite};
-    use tramline::wire::rtp::RtpView;
     use tramline::wire::rtp_ext;
 
     use super::*;
@@ -263,7 +328,7 @@ mod tests {
 
     fn source(flow: Flow, twcc_id: Option<u8>) -> Source {
         let track = Track { flow, id: 3, phase: Some(0.0) };
-        Source::new(clock::now(), track, Ssrc(5), Agreed { kind: flow.kind(), pt: 120, rtx_pt: None, twcc_id })
+        Source::new(clock::now(), track, Ssrc(5), Agreed { kind: flow.kind(), pt: 120, rtx_pt: None, twcc_id }, 0.0)
     }
 
     #[test]
@@ -326,8 +391,8 @@ mod tests {
         bench.course.set_pace(2.0);
         let late = source.due + Duration::from_millis(200);
         let mut batch = Batch::new(1 << 14);
-        let (_, packets, skipped) = source.play(late, &bench.course, &bench.sender, &mut 0, &mut batch);
-        assert_eq!((packets, skipped, source.due), (10, 400, late + Duration::from_millis(5)));
+        let played = source.play(late, &bench.course, &bench.sender, &mut 0, &mut batch);
+        assert_eq!((played.packets, played.skipped, source.due), (10, 400, late + Duration::from_millis(5)));
     }
 
     #[test]
@@ -340,5 +405,41 @@ mod tests {
         assert_eq!(source.due, course.epoch() + Duration::from_millis(45));
         source.start(course.epoch() + Duration::from_millis(46), &course);
         assert_eq!(source.due, course.epoch() + Duration::from_millis(65));
+    }
+
+    #[test]
+    fn what_got_lost_is_sent_again_by_rtx_or_as_the_same_datagram() {
+        let flow =
+            Flow::Steady(Steady { rate: 100, burst: 2, packet_bytes: 200, keyframe_every: 100, bare_vp8: false });
+        for rtx_pt in [None, Some(121)] {
+            let mut bench = Bench::new();
+            let agreed = Agreed { kind: MediaKind::Video, pt: 120, rtx_pt, twcc_id: Some(5) };
+            let track = Track { flow, id: 3, phase: Some(0.0) };
+            let mut source = Source::new(clock::now(), track, Ssrc(5), agreed, 1.0);
+            assert!(bench.play(&mut source).is_empty(), "everything is lost");
+            assert_eq!(bench.twcc_seq, 1, "and has its number");
+            let mut out = [0; 400];
+            for (times, seq) in [(0_u16, 1_u16), (1, 0), (2, 0)] {
+                let len = source.repair(seq, &bench.sender, &mut bench.twcc_seq, &mut out).unwrap();
+                let unprotected = bench.receiver.unprotect_rtp(&mut out[..len]);
+                if rtx_pt.is_none() && times == 2 {
+                    assert!(unprotected.is_err(), "the same datagram is a replay");
+                    continue;
+                }
+                let view = RtpView::parse(&out[..unprotected.unwrap().plain_len]).unwrap();
+                let (number, payload) = match rtx_pt {
+                    None => ((120, Ssrc(5), seq), view.payload()),
+                    Some(pt) => {
+                        let (osn, payload) = view.payload().split_first_chunk::<2>().unwrap();
+                        assert_eq!(u16::from_be_bytes(*osn), seq);
+                        ((pt, Ssrc(6), times), payload)
+                    }
+                };
+                assert_eq!((view.pt(), view.ssrc(), view.seq()), number);
+                assert_eq!(stamp::read(payload).unwrap().number, u64::from(seq));
+                assert_eq!((view.marker(), view.timestamp()), (seq == 1, 0));
+            }
+            assert!(source.repair(2, &bench.sender, &mut bench.twcc_seq, &mut out).is_none());
+        }
     }
 }

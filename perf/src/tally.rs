@@ -67,6 +67,8 @@ pub struct Counts {
     pub twcc_reports: u64,
     /// Sequence numbers that the server asked our sources for.
     pub asked_of_us: u64,
+    /// Packets that our sources sent again.
+    pub resent: u64,
 }
 
 impl Counts {
@@ -86,6 +88,7 @@ impl Counts {
             (&mut self.repaired, other.repaired),
             (&mut self.twcc_reports, other.twcc_reports),
             (&mut self.asked_of_us, other.asked_of_us),
+            (&mut self.resent, other.resent),
         ] {
             *mine += theirs;
         }

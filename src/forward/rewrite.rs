@@ -20,9 +20,12 @@ pub const FIRST_SEQ_MAX: u64 = 1 << 15;
 /// Numbers skipped at once: far below the 2^15 at which a receiver's guess of the roll-over counter fails
 /// (RFC 3711 §3.3.1), far above what retransmission could fill. Beyond it the binding is over.
 const GAP_MAX: u64 = 1 << 12;
+/// Numbers kept for what is missing while nothing goes out: about what is repaired at once. They add up as long as a
+/// picture is withheld, and without a bound they would come to where that guess fails.
+const KEPT_MAX: u64 = 256;
 /// Stretches remembered: every second frame left out at 30 frames a second makes 15 a second, and what is older than
-/// four seconds is asked for by nobody.
-const STRETCHES_MAX: usize = 64;
+/// four seconds is asked for by nobody. A run that is sent to who joins needs one for each picture, 100 at most.
+const STRETCHES_MAX: usize = 128;
 
 /// What is added to a packet's own numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -103,8 +106,8 @@ pub struct Rewriter {
     sent: Window,
     /// Indices from here on may be rebuilt bit by bit: the headers' meaning has not changed since.
     rebuild_from: u64,
-    /// Padding of the latest packets, by index modulo length; empty where nothing is rebuilt.
-    paddings: Box<[u8]>,
+    /// Padding of the latest packets, by index modulo length, once they are written; empty where nothing is rebuilt.
+    paddings: Box<[Option<u8>]>,
     /// Last packet: what goes on from it after a new binding.
     last: Option<(Instant, u32)>,
     first_timestamp: u32,
@@ -160,6 +163,18 @@ impl Rewriter {
         self.next_seq = meta.seq;
     }
 
+    /// Goes on in the present encoding with this picture, at that timestamp; what lies between was never to go out. Numbers of
+    /// pictures and frames stay as far apart as they are, but for picture ids that must have no gaps.
+    pub fn skip_to(&mut self, meta: &PacketMeta, timestamp: u32, closes_picture_gaps: bool) {
+        let Some(present) = self.stretches.back().copied() else { return };
+        let mut shift = Shift { timestamp: timestamp.wrapping_sub(meta.timestamp), ..present.shift };
+        if let Some((id, last)) = meta.marks.picture_id.zip(self.last_picture_out.id).filter(|_| closes_picture_gaps) {
+            shift.picture_id = last.wrapping_add(1).wrapping_sub(id.value);
+        }
+        self.begin(present.encoding, meta.seq, self.next_index, (shift, present.cut));
+        self.next_seq = meta.seq;
+    }
+
     /// What goes out now would have this timestamp.
     pub fn timestamp_now(&self, now: Instant, clock_rate_hz: u32) -> u32 {
         self.last.map_or(self.first_timestamp, |(at, last)| {
@@ -167,8 +182,8 @@ impl Rewriter {
         })
     }
 
-    /// Numbers for a packet never sent here before, whose pictures are cut like this; `None` when it is older than the binding, was withheld, was sent
-    /// already or is too late to know.
+    /// Numbers for a packet never sent here before, whose pictures are cut like this; `None` when it is older than the
+    /// binding, was withheld, was sent already or is too late to know.
     pub fn number(&mut self, now: Instant, meta: &PacketMeta, cut: Cut) -> Option<Numbers> {
         let stretch = self.stretches.back()?;
         let is_next = stretch.encoding == meta.encoding && meta.seq >= self.next_seq;
@@ -197,7 +212,8 @@ impl Rewriter {
                 frame_number: meta.marks.frame_number.map(|own| own.wrapping_add(stretch.shift.frame_number)),
             };
         }
-        self.note_padding(index, 0);
+        // It may have to wait: before it is written nobody knows how it will be.
+        self.note(index, None);
         Some(Numbers { index, shift: stretch.shift, cut: stretch.cut })
     }
 
@@ -226,6 +242,7 @@ impl Rewriter {
         // What is missing before the beginning of a frame may be due to go and keeps its numbers; what is missing within
         // one is not sent either.
         let missing = if meta.marks.is_start { meta.seq - self.next_seq } else { 0 };
+        let missing = missing.min((self.next_index + KEPT_MAX).saturating_sub(last.index));
         if missing > 0 {
             self.go_on(last, stretch.cut);
         }
@@ -286,41 +303,51 @@ impl Rewriter {
     /// Whether a packet follows so closely that the present stretch can number it.
     pub fn is_near(&self, encoding: u8, seq: u64) -> bool {
         self.stretches.back().is_some_and(|stretch| {
-            let index = stretch.first_index.saturating_add(seq.saturating_sub(stretch.from));
-            let skipped = self.withheld.map_or(0, |_| self.next_seq - stretch.from);
-            stretch.encoding == encoding && index < self.next_index + skipped + GAP_MAX
+            let (from, first_index) =
+                self.withheld.map_or((stretch.from, stretch.first_index), |withheld| (self.next_seq, withheld.index));
+            let index = first_index.saturating_add(seq.saturating_sub(from));
+            stretch.encoding == encoding && index < self.next_index + GAP_MAX
         })
+    }
+
+    /// How many of the present encoding are missing right before a packet.
+    pub fn gap_before(&self, meta: &PacketMeta) -> u64 {
+        meta.seq.saturating_sub(self.next_seq)
     }
 
     /// Remembers the padding of so many packets, so that they can be rebuilt. Older ones cannot any more.
     pub fn keep_paddings(&mut self, packets: usize) {
         if self.paddings.len() != packets {
-            self.paddings = vec![0; packets].into_boxed_slice();
+            self.paddings = vec![None; packets].into_boxed_slice();
             self.rebuild_from = self.next_index;
         }
     }
 
     /// The packet of that index goes out with so much padding.
     pub fn note_padding(&mut self, index: u64, padding: u8) {
-        if let Some(noted) = self.padding_mut(index) {
-            *noted = padding;
-        }
+        self.note(index, Some(padding));
     }
 
     /// The padding with which the packet of that index is rebuilt exactly as it was. One that goes out for the first time
-    /// has none, and its index is taken from now on. `None`: nobody knows how it was.
+    /// has none, and its index is taken from now on. `None`: nobody knows how it was, or will be.
     pub fn rebuild(&mut self, index: u64) -> Option<u8> {
         if self.sent.insert(index) {
-            self.note_padding(index, 0);
+            self.note(index, Some(0));
             return Some(0);
         }
         if index < self.rebuild_from {
             return None;
         }
-        self.padding_mut(index).copied()
+        *self.padding_mut(index)?
     }
 
-    fn padding_mut(&mut self, index: u64) -> Option<&mut u8> {
+    fn note(&mut self, index: u64, padding: Option<u8>) {
+        if let Some(noted) = self.padding_mut(index) {
+            *noted = padding;
+        }
+    }
+
+    fn padding_mut(&mut self, index: u64) -> Option<&mut Option<u8>> {
         let kept = self.paddings.len() as u64;
         // A packet that far behind shares its place with a later one.
         if kept == 0 || index + kept < self.next_index {

@@ -152,6 +152,34 @@ fn what_is_withheld_leaves_no_gap_and_what_is_lost_does() {
 }
 
 #[test]
+fn numbers_kept_for_what_is_missing_do_not_add_up_for_ever() {
+    let (now, mut rewriter) = (clock::now(), Rewriter::new(0, 0));
+    let picture = |seq: u64| of_picture(0, seq, seq as u16, true);
+    rewriter.bind(now, &picture(10), None);
+    let first = rewriter.number(now, &picture(10), Cut::NONE).expect("bound");
+    // A paused subscription of hours: of each two packets one is lost.
+    (0..40_000).for_each(|at| rewriter.withhold(&picture(12 + 2 * at), true));
+    let next = picture(12 + 2 * 40_000);
+    assert!(rewriter.is_near(0, next.seq), "it goes on");
+    let next = rewriter.number(now, &next, Cut::NONE).expect("bound");
+    assert!(next.index - first.index < GAP_MAX, "a receiver still guesses the roll-over counter: {}", next.index);
+    assert_eq!(own_number(&rewriter, next.index as u16), Some((12 + 2 * 40_000, next.index)));
+}
+
+#[test]
+fn after_something_was_withheld_far_is_as_far_as_before() {
+    let (now, mut rewriter) = (clock::now(), Rewriter::new(0, 0));
+    let picture = |seq: u64| of_picture(0, seq, seq as u16, true);
+    rewriter.bind(now, &picture(0), None);
+    assert!((0..50_000).all(|seq| rewriter.number(now, &picture(seq), Cut::NONE).is_some()));
+    for is_withheld in [false, true] {
+        assert!(rewriter.is_near(0, 50_000 + GAP_MAX - 1));
+        assert!(!rewriter.is_near(0, 50_000 + GAP_MAX + 1), "{is_withheld}");
+        rewriter.withhold(&picture(50_000), true);
+    }
+}
+
+#[test]
 fn another_encoding_goes_on_with_all_numbers() {
     let (now, mut rewriter) = (clock::now(), Rewriter::new(0, 0));
     rewriter.bind(now, &of_picture(0, 10, 7, true), None);
@@ -165,6 +193,30 @@ fn another_encoding_goes_on_with_all_numbers() {
     assert_eq!(own_number(&rewriter, 0), Some((10, 0)), "what went before is still found");
     assert_eq!(rewriter.find(0).map(|found| found.encoding), Some(0));
     assert!(rewriter.number(now, &of_picture(0, 11, 8, true), Cut::NONE).is_none(), "the old one is over");
+}
+
+#[test]
+fn pictures_of_a_run_keep_their_distance_for_those_that_need_them() {
+    let (now, mut rewriter) = (clock::now(), Rewriter::new(0, 0));
+    let numbered = |seq, id, frame_number| {
+        let mut meta = of_picture(0, seq, id, true);
+        meta.marks.frame_number = Some(frame_number);
+        meta
+    };
+    for closes_gaps in [true, false] {
+        // What was sent before, of another encoding.
+        rewriter.bind(now, &numbered(10, 7, 70), None);
+        let before = rewriter.number(now, &numbered(10, 7, 70), Cut::NONE).expect("bound").shift;
+        rewriter.bind(now, &numbered(500, 90, 900), Some(1000));
+        let first = rewriter.number(now, &numbered(500, 90, 900), Cut::NONE).expect("bound").shift;
+        assert_eq!(first.frame_number.wrapping_add(900), before.frame_number.wrapping_add(71));
+        rewriter.skip_to(&numbered(504, 94, 908), 1010, closes_gaps);
+        let next = rewriter.number(now, &numbered(504, 94, 908), Cut::NONE).expect("bound").shift;
+        assert_eq!(next.frame_number, first.frame_number, "it still finds the frame 8 before it");
+        let skipped = first.picture_id.wrapping_sub(next.picture_id);
+        assert_eq!(skipped, if closes_gaps { 3 } else { 0 });
+        assert_eq!(rewriter.last().map(|(_, timestamp)| timestamp), Some(1010));
+    }
 }
 
 proptest! {

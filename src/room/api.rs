@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::base::format::MediaKind;
+use crate::base::frame::Layer;
 use crate::base::ids::PeerId;
 use crate::session::negotiate::{NegotiateError, Policy};
 
@@ -214,6 +215,8 @@ pub struct TrackQuality {
     pub reason: &'static str,
     /// The same in words.
     pub sentence: String,
+    /// Which layer goes out, once something does.
+    pub layer: Option<Layer>,
 }
 
 /// Something a peer must be told.

@@ -69,7 +69,6 @@ impl Hub {
             offered_at: None,
             ignores_offers: false,
             demands: HashMap::new(),
-            awaiting_keyframe: HashMap::new(),
             watches_quality: false,
             quality: None,
             network: BadNetwork::default(),

@@ -17,3 +17,5 @@ mod views;
 mod voices;
 pub mod why;
 mod wishes;
+
+pub use views::layer_view;

@@ -77,8 +77,6 @@ pub(super) struct Peer {
     pub offered_at: Option<Instant>,
     /// It let an offer of ours go unanswered: it gets no more of them.
     pub ignores_offers: bool,
-    /// Tracks that cannot begin without a keyframe, and since when.
-    pub awaiting_keyframe: HashMap<TrackKey, Instant>,
     /// It asked to be told how what it receives is doing.
     pub watches_quality: bool,
     /// What it was told of that last.
@@ -103,13 +101,6 @@ impl Peer {
             let packets = streams.map(|ingress| ingress.summary.packets).sum();
             if std::mem::replace(&mut track.packets, packets) != packets {
                 track.moved_at = Some(now);
-            }
-        }
-        for egress in &report.egress {
-            match egress.track {
-                Some(track) if egress.awaits_keyframe => drop(self.awaiting_keyframe.entry(track).or_insert(now)),
-                Some(track) => drop(self.awaiting_keyframe.remove(&track)),
-                None => {}
             }
         }
     }

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::api::{MediaState, Notice, RequestError, Source, TrackQuality};
 use super::hub::Hub;
 use super::peer::{Peer, Track};
+use super::views::layer_view;
 use crate::base::format::MediaKind;
 use crate::base::ids::{PeerId, WorkerId};
 use crate::forward::why::Why;
@@ -101,6 +102,8 @@ impl Hub {
             "sentence": verdict.why.to_string(),
             "numbers": numbers(&verdict.why),
             "bps": verdict.bps,
+            "layer": verdict.egress.and_then(|egress| egress.layer).map(layer_view),
+            "target": verdict.egress.and_then(|egress| egress.allocation?.target).map(layer_view),
             "fractionLost": verdict.egress.map(|egress| egress.fraction_lost),
             "roundTripMs": verdict.egress.and_then(|egress| egress.round_trip).map(|time| time.as_secs_f64() * 1e3),
         })
@@ -115,9 +118,16 @@ impl Hub {
             .or_else(|| silent(now, publisher, track))
             .or_else(|| not_wanted(me, track, mline))
             .or_else(|| self.not_negotiated(publisher, me, track, mline).filter(|_| bps == 0))
-            .or_else(|| told_by_worker(now, me, track))
+            .or_else(|| self.unheard(me, track))
+            .or_else(|| egress.and_then(told_by_worker))
             .unwrap_or(Why::Best);
         Verdict { why, bps, egress }
+    }
+
+    /// Others speak louder.
+    fn unheard(&self, me: &Peer, track: &Track) -> Option<Why> {
+        let heard = self.reports.get(usize::from(me.owner?.0))?.voices_heard;
+        self.is_unheard(me, track.key).then_some(Why::NotLoudest { heard: heard.try_into().unwrap_or(u8::MAX) })
     }
 
     fn not_negotiated(&self, publisher: &Peer, me: &Peer, track: &Track, mline: Option<u16>) -> Option<Why> {
@@ -160,6 +170,7 @@ impl Hub {
                 state: verdict.state(),
                 reason: verdict.why.name(),
                 sentence: verdict.why.to_string(),
+                layer: verdict.egress.and_then(|egress| egress.layer),
             })
         });
         tracks.collect()
@@ -212,9 +223,9 @@ fn not_wanted(me: &Peer, track: &Track, mline: Option<u16>) -> Option<Why> {
 }
 
 /// What the subscriber's worker says.
-fn told_by_worker(now: Instant, me: &Peer, track: &Track) -> Option<Why> {
-    let since = me.awaiting_keyframe.get(&track.key)?;
-    Some(Why::NoKeyframeYet { waited: now.saturating_duration_since(*since) })
+fn told_by_worker(egress: &EgressReport) -> Option<Why> {
+    let waits = egress.waits.map(|waited| Why::NoKeyframeYet { waited });
+    waits.or_else(|| Some(egress.allocation?.why))
 }
 
 /// The numbers of a reason, for programs.

@@ -75,7 +75,6 @@ impl Hub {
         for id in self.room_ids(room) {
             if let Some(peer) = self.peers.get_mut(&id) {
                 peer.demands.remove(&key);
-                peer.awaiting_keyframe.remove(&key);
             }
         }
     }

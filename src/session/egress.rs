@@ -97,7 +97,7 @@ impl Egress {
         self.slots.resize_with(streams.mlines.len(), || None);
         for (index, mline) in streams.mlines.iter().enumerate() {
             let old = self.slots[index].take();
-            let before = old.as_ref().and_then(|slot| slot.track);
+            let before = old.as_ref().map(|slot| (slot.ssrc, slot.track));
             let is_sending = mline.as_ref().is_some_and(|mline| mline.egress.is_some());
             self.slots[index] = match mline {
                 Some(mline) if is_sending => Slot::new(rng, mline, streams.ext_mixed, old),
@@ -105,7 +105,7 @@ impl Egress {
             };
             if let Some(downlink) = &mut self.downlink
                 && before.is_some()
-                && self.slots[index].as_ref().and_then(|slot| slot.track) != before
+                && self.slots[index].as_ref().map(|slot| (slot.ssrc, slot.track)) != before
             {
                 downlink.forget(index as u16);
             }
@@ -156,15 +156,8 @@ impl Egress {
         slot.rewriter.resume(seq)
     }
 
-    /// Remembers the padding that an admitted packet is going to have, for the case that it is asked for again. Without it
-    /// there is none.
-    pub fn note_padding(&mut self, admitted: &Admitted, padding: u8) {
-        if let Some(slot) = slot_mut(&mut self.slots, admitted.mline) {
-            slot.rewriter.note_padding(admitted.numbers.index, padding);
-        }
-    }
-
-    /// Writes an admitted packet with its padding. `packet` is the one that was admitted.
+    /// Writes an admitted packet with its padding, which is remembered for the case that it is asked for again. `packet`
+    /// is the one that was admitted.
     pub fn write(
         &mut self,
         now: Instant,
@@ -179,6 +172,7 @@ impl Egress {
         let way = Way { now, outlet, downlink: self.downlink.as_deref_mut() };
         let around = Around { prefix: &[], padding };
         way.send(slot, &header, around, packet, admitted.numbers, Sending::Media, tx)?;
+        slot.rewriter.note_padding(admitted.numbers.index, padding);
         slot.stats.handle_sent(packet.payload.len());
         Ok(())
     }
@@ -231,11 +225,11 @@ impl Egress {
         self.downlink.as_mut().is_some_and(|downlink| downlink.is_padding_due(now))
     }
 
-    /// Nothing is sent again now, and nothing only to find out what the line carries.
-    pub fn give_up_extras(&mut self) {
-        if let Some(downlink) = &mut self.downlink {
-            downlink.give_up_extras();
-        }
+    /// Nothing that waits is sent, and nothing only to find out what the line carries; video goes on with a keyframe. How
+    /// much was given up of what is new.
+    pub fn give_up_waiting(&mut self, now: Instant) -> usize {
+        let (Some(downlink), slots) = (&mut self.downlink, &mut self.slots) else { return 0 };
+        downlink.give_up_waiting(now, |mline| slot_mut(slots, mline).into_iter().for_each(Slot::restart))
     }
 
     /// What waits, and its time has come.
@@ -249,7 +243,7 @@ impl Egress {
         self.fillers += 1;
         let fits = |slot: &&mut Slot| slot.exts.has_twcc() && slot.rtx_pt().is_some();
         let Some(slot) = self.slots.iter_mut().flatten().filter(fits).max_by_key(|slot| slot.stats.octets()) else {
-            self.downlink.iter_mut().for_each(|downlink| downlink.give_up_probe());
+            self.downlink.iter_mut().for_each(|downlink| downlink.give_up_probe(now));
             return false;
         };
         let filler = slot.rewriter.latest(self.fillers % FILLERS);
@@ -287,6 +281,9 @@ impl Egress {
     pub fn handle_report_block(&mut self, now: Instant, block: &ReportBlock) {
         if let Some(slot) = self.slots.iter_mut().flatten().find(|slot| slot.ssrc == block.ssrc) {
             slot.stats.handle_report_block(now, block);
+            if let Some(downlink) = &mut self.downlink {
+                downlink.handle_report(now, slot.stats.fraction_lost(), slot.stats.rtt());
+            }
         }
     }
 
@@ -320,7 +317,6 @@ impl Egress {
             retransmissions: slot.retransmissions,
             fraction_lost: slot.stats.fraction_lost(),
             round_trip: slot.stats.rtt(),
-            awaits_keyframe: slot.track.is_some() && slot.kind == MediaKind::Video && !slot.has_started(),
             waits: slot.awaits_since.map(|since| now.saturating_duration_since(since)),
             layer: slot.layer(),
             allocation: slot.allocation,
@@ -331,11 +327,13 @@ impl Egress {
         self.slots.iter().enumerate().filter_map(|(mline, slot)| Some((mline as u16, slot.as_ref()?)))
     }
 
-    /// Round trip to the peer, as far as its feedback about what we send tells.
+    /// Round trip to the peer, as far as its feedback about what we send tells. The least of what is known: transport-wide
+    /// feedback lies at the peer for a while before it leaves.
     pub fn round_trip(&self) -> Option<Duration> {
         let measured = self.downlink.as_ref().and_then(|downlink| downlink.estimator.rtt());
-        let reported = || self.slots.iter().flatten().find_map(|slot| slot.stats.rtt());
-        measured.or_else(reported)
+        let active = self.slots.iter().flatten().filter(|slot| slot.track.is_some());
+        let reported = active.filter_map(|slot| slot.stats.rtt());
+        reported.chain(measured).min()
     }
 
     fn rtt(&self) -> Duration {
@@ -408,12 +406,16 @@ impl Way<'_> {
         if !tx.has_room() {
             return Err(Discard::TxFull);
         }
+        // A number that is not written would be missed as a packet lost.
+        let has_twcc = slot.exts.has_twcc();
         let (twcc, send_time) = match &mut self.downlink {
-            Some(downlink) => downlink.stamp(self.now),
+            Some(downlink) => (if has_twcc { downlink.take_twcc() } else { 0 }, downlink.send_time(self.now)),
             None => (0, AbsSendTime(0)),
         };
         let len = slot.send(header, around, packet, numbers, (twcc, send_time), self.outlet, tx)?;
-        if let Some(downlink) = self.downlink {
+        if let Some(downlink) = self.downlink
+            && has_twcc
+        {
             downlink.handle_sent(self.now, twcc, len, what);
         }
         Ok(len)

@@ -21,6 +21,9 @@ use crate::proto::dtls::{Dtls, DtlsFailure, DtlsOutput, DtlsRole};
 use crate::proto::ice::IceLite;
 use crate::wire::rtcp::{self, RtcpView};
 
+/// Packets that the transport-wide feedback in one datagram may tell of: seconds of the fastest line. A few bytes can name
+/// 65,535, and each costs a look.
+const TOLD_PACKETS_MAX: usize = 8192;
 /// How often a subscriber without a picture asks for a keyframe again.
 const KEYFRAME_REPEAT: Duration = Duration::from_millis(100);
 
@@ -262,9 +265,13 @@ impl Session {
         }
         let srtp = self.srtp.as_mut().ok_or(Discard::SrtpTooEarly)?;
         let len = srtp.receiver.unprotect_rtcp(bytes).map_err(discard_of)?;
-        let mut is_malformed = false;
+        let (mut is_malformed, mut told_packets) = (false, 0);
         for packet in rtcp::packets(bytes.get(..len).ok_or(Discard::RtcpMalformed)?) {
+            if let Ok(RtcpView::Twcc(feedback)) = &packet {
+                told_packets += usize::from(feedback.header.status_count);
+            }
             match packet {
+                Ok(_) if told_packets > TOLD_PACKETS_MAX => is_malformed = true,
                 Ok(packet) => self.handle_rtcp_packet(now, &packet, tracks, effects, tx),
                 Err(_) => is_malformed = true,
             }
@@ -316,7 +323,7 @@ impl Session {
     /// News of the peer's line: it may be divided otherwise now, and what comes of that may need a keyframe.
     fn handle_estimate(&mut self, now: Instant, tracks: &Tracks) {
         self.egress.divide(now, tracks);
-        if self.egress.awaiting_keyframe().next().is_some() {
+        if self.egress.is_awaiting() {
             self.keyframe_repeat_at.get_or_insert(now);
         }
     }
@@ -390,6 +397,8 @@ impl Session {
             }
         }
         if self.ice.is_expired(now) && !std::mem::replace(&mut self.is_lost, true) {
+            // When the peer is back, it is the past.
+            self.egress.give_up_waiting(now);
             return Some(SessionEvent::Lost);
         }
         if self.srtp.is_some() && !self.is_lost {
@@ -405,10 +414,8 @@ impl Session {
             if let Some((srtp, path)) = self.srtp.as_ref().zip(self.sending_path()) {
                 self.egress.replay(now, tracks, &Outlet { srtp: &srtp.sender, path });
             }
-            let before = effects.keyframes_wanted.len();
-            effects.keyframes_wanted.extend(self.egress.awaiting_keyframe());
-            let is_waiting = effects.keyframes_wanted.len() > before;
-            self.keyframe_repeat_at = is_waiting.then_some(now + KEYFRAME_REPEAT);
+            effects.keyframes_wanted.extend(self.egress.awaiting_keyframe(now));
+            self.keyframe_repeat_at = self.egress.is_awaiting().then_some(now + KEYFRAME_REPEAT);
         }
         if now >= self.feedback.report_at() {
             // A subscriber whose picture stopped for a change of source asks from here.

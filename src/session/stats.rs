@@ -49,9 +49,7 @@ pub struct EgressReport {
     pub fraction_lost: f32,
     /// Round trip by its reports.
     pub round_trip: Option<Duration>,
-    /// Nothing passes before a keyframe.
-    pub awaits_keyframe: bool,
-    /// How long it waits for one.
+    /// How long it waits for a keyframe, before which nothing passes.
     pub waits: Option<Duration>,
     /// The layer that is sent; bounds above what there is mean all of it.
     pub layer: Option<Layer>,

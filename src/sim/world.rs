@@ -22,7 +22,7 @@ use crate::crypto::cert::Certificate;
 use crate::crypto::srtp::SrtpKeys;
 use crate::proto::dtls::DtlsConfig;
 use crate::proto::link::{Link, LinkConfig};
-use crate::room::api::{JoinError, JoinRequest, Listening, Notice, PeerControl, RequestError};
+use crate::room::api::{JoinError, JoinRequest, Listening, Notice, PeerControl, RequestError, TrackName, Wish};
 use crate::room::hub::{Hub, HubConfig};
 use crate::room::impair::{BadNetwork, ImpairError};
 use crate::worker::command::{Command, Event, WorkerReport};
@@ -39,6 +39,8 @@ pub use config::WorldConfig;
 pub const PORT: u16 = 3478;
 /// How often the hub looks at its deadlines.
 const HUB_TICK: Duration = Duration::from_millis(500);
+/// What a worker takes upon itself at most.
+const TEN_MILLISECONDS: Duration = Duration::from_millis(10);
 /// Datagrams of peers kept to be mutated.
 const TAPPED_MAX: usize = 256;
 
@@ -172,6 +174,9 @@ impl World {
             let (id, seed) = (WorkerId(index as u8), rng.random());
             let mut core = WorkerCore::new(id, StdRng::seed_from_u64(seed), Arc::clone(&dtls), hub.table(), lanes);
             core.set_train_limits(config.trains);
+            if !config.send_cost.is_zero() {
+                core.set_sends_due_max((TEN_MILLISECONDS.as_nanos() / config.send_cost.as_nanos()) as usize);
+            }
             core.set_voices_heard(config.audio_loudest);
             Worker {
                 core,
@@ -270,6 +275,19 @@ impl World {
     /// The peer says whom it wants to hear.
     pub fn listen(&mut self, peer: PeerNo, listening: Listening) {
         let _ = self.hub.listen(self.now, self.seats[peer.0].id, listening);
+        self.dispatch();
+    }
+
+    /// The peer says how much of another's pictures it wants.
+    pub fn demand_of(&mut self, peer: PeerNo, of: PeerNo, wish: Wish) {
+        let Some(name) = self.hub.wire_id_of(self.seats[of.0].id) else { return };
+        let name = TrackName::Stream(name.to_owned());
+        self.demand(peer, &[(name, wish)]);
+    }
+
+    /// The peer says how much it wants of what another one sends.
+    pub fn demand(&mut self, peer: PeerNo, wishes: &[(TrackName, Wish)]) {
+        let _ = self.hub.demand(self.seats[peer.0].id, wishes);
         self.dispatch();
     }
 

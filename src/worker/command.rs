@@ -208,6 +208,8 @@ pub struct WorkerReport {
     pub trains: TrainNumbers,
     /// Discards by name.
     pub discards: Vec<(&'static str, u64)>,
+    /// Voices of a room that are heard at once; 0: all.
+    pub voices_heard: usize,
     /// Voices that are withheld here as they are not among the loudest of their room.
     pub unheard: Vec<Unheard>,
     /// The sessions living here.

@@ -3,8 +3,8 @@
 //! Owns: the sessions and tracks that live on this core. Promises: the same input at the same times gives the same
 //! output; no input stops it. Forbids: sockets and clocks; the simulator drives the very same core.
 //!
-//! Its methods lie beside this file: `forward` (fresh packets), `stun` (checks, questions), `report` (for people), `shim`
-//! (bad networks on purpose).
+//! Its methods lie beside this file: `demux` (datagrams), `forward` (fresh packets), `stun` (checks, questions), `report`
+//! (for people), `shim` (bad networks on purpose).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -23,8 +23,7 @@ use super::shim::Shim;
 use super::stun::Questions;
 use super::timers::Timers;
 use super::voices::Voices;
-use crate::base::batch::{Path, RxDatagram, TxBatch};
-use crate::base::format::MediaKind;
+use crate::base::batch::TxBatch;
 use crate::base::ids::{SessionKey, TrackKey, WorkerId};
 use crate::base::train::TrainLimits;
 use crate::forward::plan::SharedTable;
@@ -33,7 +32,6 @@ use crate::proto::ice::IceLite;
 use crate::session::discard::{Discard, Discards};
 use crate::session::peer::{FeedbackCounters, RtcpEffects, Session, SessionEvent};
 use crate::session::track::{SenderClock, Tracks};
-use crate::wire::class::{Class, classify};
 
 /// How often it is told how active voices are: the interval of decisions of the paper that [`crate::forward::speaker`]
 /// follows.
@@ -64,6 +62,7 @@ pub struct WorkerCore {
     pub(super) jobs: Jobs,
     /// Datagrams that forwarding all that came will send, about.
     pub(super) due_sends: usize,
+    sends_due_max: usize,
     /// Who is loud enough to be heard.
     pub(super) voices: Voices,
     /// What one subscriber gets, on its way out.
@@ -71,10 +70,10 @@ pub struct WorkerCore {
     /// What leaves later than it came, as its line carries no more.
     paced: Departure,
     pub(super) hold: Hold,
-    backlog: Backlog,
+    pub(super) backlog: Backlog,
     /// Tracks and their streams whose wish for a keyframe waits.
     pub(super) keyframes: Vec<(TrackKey, u8)>,
-    effects: RtcpEffects,
+    pub(super) effects: RtcpEffects,
     pub(super) questions: Questions,
     pub(super) events: VecDeque<Event>,
     pub(super) discards: Discards,
@@ -104,6 +103,7 @@ impl WorkerCore {
             dirty: Vec::new(),
             jobs: Jobs::default(),
             due_sends: 0,
+            sends_due_max: SENDS_DUE_MAX,
             voices: Voices::default(),
             departure: Departure::default(),
             paced: Departure::default(),
@@ -122,6 +122,12 @@ impl WorkerCore {
             shim: None,
             is_stopped: false,
         }
+    }
+
+    /// What ten milliseconds of work are on a machine that the simulator made slow.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn set_sends_due_max(&mut self, sends: usize) {
+        self.sends_due_max = sends;
     }
 
     /// Sets what trains may cost.
@@ -199,143 +205,7 @@ impl WorkerCore {
 
     /// Whether there is as much to forward as may be; what else came waits where it is.
     pub fn has_enough_work(&self) -> bool {
-        self.due_sends >= SENDS_DUE_MAX
-    }
-
-    /// One UDP datagram from a socket.
-    pub fn handle_datagram(&mut self, now: Instant, datagram: RxDatagram<'_>, tx: &mut TxBatch) {
-        self.backlog.handle_datagram(now, datagram.waited);
-        if self.shim.is_none() || !self.impair_received(now, &datagram) {
-            self.demux_counted(now, datagram, tx);
-        }
-    }
-
-    /// The same, behind the impaired links.
-    pub(super) fn demux_counted(&mut self, now: Instant, datagram: RxDatagram<'_>, tx: &mut TxBatch) {
-        if let Err(discard) = self.demux(now, datagram, false, tx) {
-            self.discards.count(discard);
-        }
-    }
-
-    /// A datagram that another worker handed on, as it takes us for the session's owner.
-    pub(super) fn handle_handed_on(&mut self, now: Instant, datagram: RxDatagram<'_>, tx: &mut TxBatch) {
-        if let Err(discard) = self.demux(now, datagram, true, tx) {
-            self.discards.count(discard);
-        }
-    }
-
-    /// RFC 7983 §7, with RTP first as by far the most common.
-    fn demux(
-        &mut self,
-        now: Instant,
-        datagram: RxDatagram<'_>,
-        is_handed_on: bool,
-        tx: &mut TxBatch,
-    ) -> Result<(), Discard> {
-        let RxDatagram { path, bytes, waited } = datagram;
-        let class = classify(bytes);
-        match class {
-            Class::Stun => return self.handle_stun(now, path, bytes, tx),
-            Class::Other => return Err(Discard::NotWebRtc),
-            Class::Rtp | Class::Rtcp | Class::Dtls => {}
-        }
-        let key = self.seats.by_remote(path.remote).ok_or(Discard::UnknownSource)?;
-        let seat = self.seats.seat_mut(key).ok_or(Discard::UnknownSource)?;
-        if let Some(owner) = seat.ticket.owner()
-            && owner != self.id
-        {
-            // Two sessions may have validated one address: workers that disagree on it must not play ball for ever.
-            if is_handed_on {
-                return Err(Discard::UnknownSource);
-            }
-            return self.lanes.send_datagram(owner, path, bytes).map_err(|_| Discard::LaneFull);
-        }
-        match class {
-            Class::Rtp => self.handle_rtp(now, key, RxDatagram { path, bytes, waited }),
-            Class::Rtcp => self.handle_rtcp(now, key, path, bytes, tx),
-            _ => self.handle_dtls(now, key, path, bytes, tx),
-        }
-    }
-
-    fn handle_rtp(
-        &mut self,
-        now: Instant,
-        key: SessionKey,
-        RxDatagram { path, bytes, waited }: RxDatagram<'_>,
-    ) -> Result<(), Discard> {
-        let session = self.seats.session_mut(key).ok_or(Discard::SrtpTooEarly)?;
-        let media = match session.handle_rtp(now, path, bytes) {
-            Ok(media) => media,
-            Err(discard) => {
-                // What goes no further may be due in feedback all the same: probes are padding only.
-                self.schedule(key);
-                return Err(discard);
-            }
-        };
-        let track = self.tracks.ensure(media.track, media.kind);
-        track.home = Some((key, media.mline));
-        if media.is_first {
-            self.events.push_back(Event::TrackLive { track: media.track });
-        }
-        let mut packet = media.packet;
-        if media.kind == MediaKind::Video {
-            track.refine(&mut packet);
-        }
-        let too_late = self.backlog.is_too_late(now, waited, media.kind);
-        let admitted = track.admit(now, too_late, &packet.meta);
-        let (key_of_track, is_video) = (media.track, media.kind == MediaKind::Video);
-        let encoding = packet.meta.encoding;
-        let is_first_to_wait = track.waiting() == 0;
-        let is_kept = admitted.is_ok() && track.insert(now, packet);
-        self.due_sends += if is_kept { track.fanout } else { 0 };
-        if is_kept && is_first_to_wait {
-            self.dirty.push(key_of_track);
-        }
-        if admitted.is_err() && is_video {
-            self.want_keyframe(key_of_track, encoding);
-        }
-        self.schedule(key);
-        admitted?;
-        if is_kept { Ok(()) } else { Err(Discard::TooOld) }
-    }
-
-    fn handle_rtcp(
-        &mut self,
-        now: Instant,
-        key: SessionKey,
-        path: Path,
-        bytes: &mut [u8],
-        tx: &mut TxBatch,
-    ) -> Result<(), Discard> {
-        let session = self.seats.session_mut(key).ok_or(Discard::SrtpTooEarly)?;
-        self.effects.clear();
-        let result = session.handle_rtcp(now, path, bytes, &self.tracks, &mut self.effects, tx);
-        self.handle_effects();
-        self.flush_keyframes(now, tx);
-        self.schedule(key);
-        result
-    }
-
-    fn handle_dtls(
-        &mut self,
-        now: Instant,
-        key: SessionKey,
-        path: Path,
-        bytes: &[u8],
-        tx: &mut TxBatch,
-    ) -> Result<(), Discard> {
-        let Some(seat) = self.seats.seat_mut(key) else { return Err(Discard::UnknownSource) };
-        if matches!(seat.state, State::Waiting(_)) {
-            if !seat.ice().handle_dtls_from(now, path) {
-                return Err(Discard::UnknownSource);
-            }
-            self.claim(now, key)?;
-        }
-        let session = self.seats.session_mut(key).ok_or(Discard::UnknownSource)?;
-        let event = session.handle_dtls(now, path, bytes, tx)?;
-        self.handle_session_event(key, event);
-        self.schedule(key);
-        Ok(())
+        self.due_sends >= self.sends_due_max
     }
 
     /// Makes this worker the session's home. The peer chose it by sending here.
@@ -393,11 +263,9 @@ impl WorkerCore {
             if self.departure.session() != Some(key)
                 && let Ok((egress, outlet)) = session.departures()
             {
-                if self.backlog.is_behind(now) {
-                    egress.give_up_extras();
-                }
                 let ways = (egress, &outlet);
-                let resent = self.paced.drain(now, &self.tracks, ways, &mut self.discards, tx);
+                let resent =
+                    self.paced.drain(now, self.backlog.is_behind(now), &self.tracks, ways, &mut self.discards, tx);
                 session.counters.retransmissions += resent;
             }
             self.handle_session_event(key, event);
@@ -418,7 +286,7 @@ impl WorkerCore {
         }
     }
 
-    fn handle_effects(&mut self) {
+    pub(super) fn handle_effects(&mut self) {
         let mut effects = std::mem::take(&mut self.effects);
         effects.keyframes_wanted.drain(..).for_each(|(track, encoding)| self.want_keyframe(track, encoding));
         effects.clocks.drain(..).for_each(|(track, encoding, clock)| self.handle_clock(track, encoding, clock));

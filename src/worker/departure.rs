@@ -1,8 +1,8 @@
 //! One subscriber's packets of a turn on their way out: admitted, put in order, written.
 //!
 //! Owns: what waits between the first step and the last, in memory that is used again; counts of what left.
-//! Promises: a full batch stops it anywhere, and it goes on exactly there; numbers are noted before the first byte is
-//! written. Forbids: choosing who gets what.
+//! Promises: a full batch stops it anywhere, and it goes on exactly there; what is not written yet is not sent again.
+//! Forbids: choosing who gets what.
 //!
 //! What a subscriber's line does not carry yet leaves by [`Departure::drain`] when its time comes.
 
@@ -90,29 +90,30 @@ impl Departure {
         self.order(egress);
     }
 
-    fn order(&mut self, egress: &mut Egress) {
+    fn order(&mut self, egress: &Egress) {
         let rules = Rules {
             padding_percent_max: self.limits.padding_percent_max,
             ahead_of_audio_bytes_max: egress.ahead_of_audio_bytes_max(),
         };
         self.arranger.arrange(&self.due, rules);
-        for place in self.arranger.places().iter().filter(|place| place.padding > 0) {
-            egress.note_padding(&self.admitted[usize::from(place.at)], place.padding);
-        }
         self.arranger.train_lengths().for_each(|length| self.trains.count(length));
     }
 
     /// Writes what waited for the subscriber's line and may leave now: what was missed, then what is new, then what only
-    /// shows how much the line carries. As much as the batch has room for; the rest keeps waiting. How much was sent
-    /// again.
+    /// shows how much the line carries. As much as the batch has room for; the rest keeps waiting. A worker that is behind
+    /// sends none of it, as it leaves video out. How much was sent again.
     pub fn drain(
         &mut self,
         now: Instant,
+        is_behind: bool,
         tracks: &Tracks,
         (egress, outlet): (&mut Egress, &Outlet<'_>),
         discards: &mut Discards,
         tx: &mut TxBatch,
     ) -> u64 {
+        if is_behind {
+            (0..egress.give_up_waiting(now)).for_each(|_| discards.count(Discard::Overload));
+        }
         let mut resent = 0;
         while tx.has_room()
             && let Some(resend) = egress.next_resend(now)
@@ -135,7 +136,9 @@ impl Departure {
         self.due.extend(self.scratch.iter().map(|(_, due)| *due));
         self.order(egress);
         self.write(now, tracks, (egress, outlet), discards, tx);
-        while tx.has_room() && egress.is_padding_due(now) && egress.write_padding(now, tracks, outlet, tx) {}
+        while !is_behind && tx.has_room() && egress.is_padding_due(now) && egress.write_padding(now, tracks, outlet, tx)
+        {
+        }
         resent
     }
 

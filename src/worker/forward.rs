@@ -283,7 +283,7 @@ fn resume(egress: &mut Egress, mline: u16, track: &Track, preroll: u8) -> usize 
     let planned = track.planned();
     let Some(first) = planned.iter().map(|fresh| fresh.seq).min() else { return 0 };
     let Some(had) = egress.resume(mline, track.key, first) else { return 0 };
-    planned[..usize::from(preroll)].partition_point(|fresh| fresh.seq <= had)
+    planned.get(..usize::from(preroll)).unwrap_or(planned).partition_point(|fresh| fresh.seq <= had)
 }
 
 #[cfg(test)]

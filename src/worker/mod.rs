@@ -3,6 +3,7 @@
 mod backlog;
 pub mod command;
 pub mod core;
+mod demux;
 pub mod departure;
 mod forward;
 pub mod hold;

@@ -23,6 +23,7 @@ impl WorkerCore {
             packets_forwarded: self.departure.packets,
             trains: self.departure.trains,
             discards: self.discards.iter().collect(),
+            voices_heard: self.voices.heard,
             unheard: self.unheard(),
             sessions: self.seats.sessions().map(|session| session_report(now, session)).collect(),
         }

@@ -40,7 +40,7 @@ struct Voice {
 #[derive(Debug, Default)]
 pub(super) struct Voices {
     /// Voices of a room that are heard; 0: all, which is what a worker does that was told nothing.
-    heard: usize,
+    pub(super) heard: usize,
     /// By the track's index.
     voices: Vec<Option<Box<Voice>>>,
     /// By the room's index.

@@ -24,6 +24,7 @@ try {
   for (const person of PEOPLE) tabs.push(await enter(person));
   for (const tab of tabs.slice(2)) await tab.click('#mic');
   const [ana] = tabs;
+  await eventually('somebody speaks', () => ana.evaluate(() => document.querySelector('.tile.dominant figcaption:has(svg.gone)') !== null));
   await eventually('everybody is seen', () => ana.evaluate(() => document.querySelectorAll('.tile.has-video').length === 3));
   await sleep(7000); // messages about who joined fade, pictures sharpen
   mkdirSync(docs, { recursive: true });

@@ -10,7 +10,9 @@ use tramline::base::format::{Format, MediaKind};
 use tramline::base::ids::{Mid, PeerId, SessionKey, Ssrc, TrackKey};
 use tramline::crypto::srtp::{SrtpKeys, SrtpReceiver, SrtpSender, SrtpSuite};
 use tramline::proto::ice::LocalCredentials;
-use tramline::session::streams::{Demand, EgressConfig, EncodingConfig, IngressConfig, MlineConfig, Payload, StreamsConfig};
+use tramline::session::streams::{
+    Demand, EgressConfig, EncodingConfig, IngressConfig, MlineConfig, Payload, StreamsConfig,
+};
 use tramline::wire::class::{Class, classify};
 use tramline::wire::rtcp::{TwccHeader, write_nack, write_twcc};
 use tramline::wire::rtp::{self, Fixed, RtpHeader};

@@ -1,7 +1,8 @@
 //! The floor: what the kernel and AES-GCM alone cost for the same packets to the same receivers.
 //!
 //! One thread copies each packet for each receiver, writes its numbers, encrypts it and sends it: as single datagrams,
-//! or as trains with `--train`. There is no reading, no choosing and no feedback. Its CPU time is the yardstick.
+//! or as trains with `--train`. There is no reading, no choosing and no feedback. Its CPU time is the yardstick. Of a
+//! meeting it sends each person the packets of all others, in the sizes and at the moments of the scenario's.
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
@@ -18,7 +19,7 @@ use tramline::wire::rtp::{FIXED_HEADER_BYTES, Fixed};
 
 use crate::course::Course;
 use crate::cpu::CpuReading;
-use crate::flow::{Flow, Steady};
+use crate::flow::{Camera, Flow, Steady, Voice};
 use crate::herd::Herd;
 use crate::load::{Ears, Meter, Rounds};
 use crate::member::{Badge, Ear, Member};
@@ -39,8 +40,8 @@ const FLUSH_MESSAGES: usize = 64;
 const FLUSH_PACKETS: usize = 128;
 /// As a source of a server's publisher: what is later is left out.
 const LATE_MAX: Duration = Duration::from_millis(100);
-/// Payload type of all packets.
-const PT: u8 = 96;
+const VIDEO_PT: u8 = 96;
+const AUDIO_PT: u8 = 111;
 
 /// Settings of the floor.
 #[derive(clap::Args, Clone, Debug)]
@@ -56,6 +57,16 @@ pub struct Floor {
     together: bool,
     #[command(flatten)]
     steady: Steady,
+    /// The receivers are people, each hearing and seeing all others, as `meeting` has it; in place of sources and bursts
+    #[arg(long)]
+    meeting: bool,
+    #[command(flatten)]
+    camera: Camera,
+    #[command(flatten)]
+    voice: Voice,
+    /// Of the meeting: video without audio
+    #[arg(long)]
+    no_audio: bool,
     #[command(flatten)]
     rounds: Rounds,
     #[command(flatten)]
@@ -76,7 +87,11 @@ impl Floor {
 
     /// Runs it.
     pub fn run(&self) -> Result<Report> {
-        Flow::Steady(self.steady).check()?;
+        let turns = self.turns(clock::now());
+        turns.iter().try_for_each(|turn| turn.flow.check())?;
+        if self.meeting && self.subscribers < 2 {
+            bail!("a meeting has two people or more");
+        }
         if !(1..=TRAIN_SEGMENTS_MAX).contains(&self.train) || self.sources == 0 || self.subscribers == 0 {
             bail!("a train has 1 to {TRAIN_SEGMENTS_MAX} packets; sources and subscribers are not 0");
         }
@@ -105,7 +120,7 @@ impl Floor {
         let meter = Meter {
             course: &course,
             herds: &herds,
-            receivers: self.subscribers,
+            receivers: self.receivers(),
             read_cpu: &read_cpu,
             also: Some(&shared.tally),
         };
@@ -119,19 +134,42 @@ impl Floor {
         Ok(Report { condition, join_seconds: None, keyframe_requests: 0, unsent, figures: Vec::new(), rounds })
     }
 
+    /// Everything that is sent, from its first moment on.
+    fn turns(&self, epoch: Instant) -> Vec<Turn> {
+        let turn = |flow: Flow, owner, phase| Turn {
+            flow,
+            owner,
+            due: epoch + flow.interval().mul_f64(phase),
+            frame: 0,
+            number: 0,
+            sizes: Vec::new(),
+        };
+        if !self.meeting {
+            let flow = Flow::Steady(self.steady);
+            let phase = |at| phase(at, self.sources, self.together);
+            return (0..self.sources).map(|at| turn(flow, None, phase(at))).collect();
+        }
+        let flows = [Some(Flow::Camera(self.camera)), (!self.no_audio).then_some(Flow::Voice(self.voice))];
+        let of_one = |person| flows.into_iter().flatten().map(move |flow| (flow, Some(person)));
+        (0..self.subscribers).flat_map(of_one).map(|(flow, owner)| turn(flow, owner, rand::random())).collect()
+    }
+
+    /// Receivers of each packet.
+    fn receivers(&self) -> usize {
+        self.subscribers - usize::from(self.meeting)
+    }
+
     fn sender(&self, course: &Arc<Course>, shared: &Arc<Shared>, targets: Vec<Target>, socket: UdpSocket) -> Sender {
-        let interval = Flow::Steady(self.steady).interval();
-        let turn = |at| course.epoch() + interval.mul_f64(phase(at, self.sources, self.together));
         Sender {
             course: Arc::clone(course),
             shared: Arc::clone(shared),
-            steady: self.steady,
             train: self.train,
-            turns: (0..self.sources).map(|at| Turn { due: turn(at), number: 0 }).collect(),
+            turns: self.turns(course.epoch()),
             targets,
             socket,
             batch: Batch::new(FLUSH_PACKETS * (self.steady.packet_bytes + OVERHEAD_ROOM) * 2),
             plain: Vec::new(),
+            fresh: 0,
         }
     }
 
@@ -144,8 +182,10 @@ impl Floor {
         socket.connect(sender)?;
         self.ears.prepare(&socket)?;
         let SocketAddr::V4(address) = socket.local_addr()? else { bail!("an IPv6 socket") };
-        let agreed = vec![Agreed { kind: MediaKind::Video, pt: PT, rtx_pt: None, twcc_id: None }];
-        let hearing = Hearing { streams: self.sources, agreed, ..Hearing::default() };
+        let agreed = |kind| Agreed { kind, pt: pt_of(kind), rtx_pt: None, twcc_id: None };
+        let agreed = vec![agreed(MediaKind::Video), agreed(MediaKind::Audio)];
+        let streams = if self.meeting { (2 - usize::from(self.no_audio)) * self.receivers() } else { self.sources };
+        let hearing = Hearing { streams, agreed, ..Hearing::default() };
         let member = Member {
             socket,
             ear: Ear::Bare(Box::new(SrtpReceiver::new(suite, key, salt)?)),
@@ -162,17 +202,26 @@ impl Floor {
     fn condition(&self) -> Condition {
         let Self { subscribers, sources, together, train, .. } = *self;
         let Steady { rate, burst, packet_bytes, .. } = self.steady;
+        let packets_per_s: f64 = self.turns(clock::now()).iter().map(|turn| turn.flow.packets_per_s()).sum();
         let when = if together { " together" } else { "" };
-        let load = format!(
-            "{sources} to {subscribers}{when}, {packet_bytes} B, {rate}/s each in bursts of {burst}, trains of {train}"
-        );
+        let load = if self.meeting {
+            let Camera { video_kbps, fps, .. } = self.camera;
+            let audio = if self.no_audio { "" } else { ", audio" };
+            format!(
+                "{subscribers} x {subscribers}, video {video_kbps} kbit/s at {fps} frames/s{audio}, trains of {train}"
+            )
+        } else {
+            format!(
+                "{sources} to {subscribers}{when}, {packet_bytes} B, {rate}/s each in bursts of {burst}, trains of {train}"
+            )
+        };
         Condition {
             suite: self.suite.srtp().name().to_owned(),
-            burst,
-            packet_bytes,
+            burst: if self.meeting { 0 } else { burst },
+            packet_bytes: if self.meeting { 0 } else { packet_bytes },
             train: Some(train),
             gro: self.ears.gro,
-            ..condition("floor", load, subscribers, f64::from(rate) * sources as f64)
+            ..condition("floor", load, self.receivers(), packets_per_s)
         }
     }
 }
@@ -193,15 +242,25 @@ struct Target {
     first_index: u64,
 }
 
-/// One source's next burst.
+fn pt_of(kind: MediaKind) -> u8 {
+    if kind == MediaKind::Audio { AUDIO_PT } else { VIDEO_PT }
+}
+
+/// One source's next frame.
 struct Turn {
+    flow: Flow,
+    /// Who does not get it, being the one who sends it.
+    owner: Option<usize>,
     due: Instant,
+    frame: u64,
     number: u64,
+    sizes: Vec<usize>,
 }
 
 /// A packet in clear, before it is anybody's.
 struct Plain {
     source: usize,
+    owner: Option<usize>,
     number: u64,
     bytes: Vec<u8>,
 }
@@ -209,14 +268,15 @@ struct Plain {
 struct Sender {
     course: Arc<Course>,
     shared: Arc<Shared>,
-    steady: Steady,
     train: usize,
     turns: Vec<Turn>,
     targets: Vec<Target>,
     socket: UdpSocket,
     batch: Batch,
-    /// The packets of this moment; kept, so that nothing is allocated twice.
+    /// Room for packets; kept, so that nothing is allocated twice.
     plain: Vec<Plain>,
+    /// How many of them are of this moment.
+    fresh: usize,
 }
 
 impl Sender {
@@ -233,57 +293,56 @@ impl Sender {
                 continue;
             }
             let sent_ns = self.course.ns(now);
-            let packets = self.write(now, sent_ns);
+            let (video, audio) = self.write(now, sent_ns);
             self.send();
             if let Some(slice) = self.course.slice(sent_ns) {
-                lock(&self.shared.tally).count_sent(slice, MediaKind::Video, packets);
+                let mut tally = lock(&self.shared.tally);
+                tally.count_sent(slice, MediaKind::Video, video);
+                tally.count_sent(slice, MediaKind::Audio, audio);
             }
         }
         self.shared.refused.store(self.batch.refused, Ordering::Relaxed);
     }
 
-    /// Writes the bursts of all sources that are due; gives their packets.
-    fn write(&mut self, now: Instant, sent_ns: u64) -> u64 {
-        let Self { turns, steady, plain, shared, .. } = self;
-        let flow = Flow::Steady(*steady);
-        let mut count = 0;
+    /// Writes the frames of all sources that are due; gives their packets, of video and of audio.
+    fn write(&mut self, now: Instant, sent_ns: u64) -> (u64, u64) {
+        let Self { turns, plain, shared, .. } = self;
+        let (mut count, mut video) = (0, 0);
         for (source, turn) in turns.iter_mut().enumerate().filter(|(_, turn)| turn.due <= now) {
-            for at in 0..u64::from(steady.burst) {
-                let number = turn.number + at;
+            let first = count;
+            let is_video = turn.flow.kind() == MediaKind::Video;
+            let is_key = is_video && turn.flow.is_key(turn.frame);
+            turn.flow.sizes(is_key, &mut rand::random, &mut turn.sizes);
+            for (at, &size) in turn.sizes.iter().enumerate() {
                 if plain.len() <= count {
-                    plain.push(Plain { source, number, bytes: vec![0; steady.packet_bytes] });
+                    plain.push(Plain { source, owner: None, number: 0, bytes: Vec::new() });
                 }
                 let Some(place) = plain.get_mut(count) else { continue };
-                (place.source, place.number) = (source, number);
-                let frame = number / u64::from(steady.burst);
-                let is_last = at + 1 == u64::from(steady.burst);
-                let timestamp = (frame as f64 * flow.ticks()) as u64 as u32;
-                let fixed = Fixed { marker: is_last, pt: PT, seq: number as u16, timestamp, ssrc: Ssrc(0) };
-                let stamp = Stamp { source: source as u32, number, sent_ns };
-                let frame =
-                    Frame { number: frame, is_start: at == 0, is_key: flow.is_key(frame), is_bare: flow.is_bare() };
-                // Fits: the place is as long as a packet.
-                let payload_len = steady.packet_bytes - FIXED_HEADER_BYTES;
-                let _ = write_packet(&mut place.bytes, &fixed, None, (stamp, Some(frame)), payload_len);
+                (place.source, place.owner, place.number) = (source, turn.owner, turn.number);
+                place.bytes.resize(size, 0);
+                turn.write(source, at, is_key, sent_ns, &mut place.bytes);
+                turn.number += 1;
                 count += 1;
             }
-            turn.number += u64::from(steady.burst);
-            turn.due += flow.interval();
+            video += if is_video { count - first } else { 0 };
+            turn.frame += 1;
+            turn.due += turn.flow.interval();
             if now > turn.due + LATE_MAX {
                 turn.due = now;
-                shared.skipped.fetch_add(u64::from(steady.burst), Ordering::Relaxed);
+                shared.skipped.fetch_add(turn.sizes.len() as u64, Ordering::Relaxed);
             }
         }
-        plain.truncate(count);
-        count as u64
+        self.fresh = count;
+        (video as u64, (count - video) as u64)
     }
 
     /// Subscriber by subscriber, as the server does it: one key and one address at a time.
     fn send(&mut self) {
-        let Self { train, targets, socket, batch, plain, .. } = self;
+        let Self { train, targets, socket, batch, plain, fresh, .. } = self;
+        let plain = plain.get(..*fresh).unwrap_or_default();
         let mut waiting = 0;
-        for target in targets {
-            for packet in plain.iter() {
+        for (nth, target) in targets.iter_mut().enumerate() {
+            for packet in plain.iter().filter(|packet| packet.owner != Some(nth)) {
                 let (index, len) = (target.first_index + packet.number, packet.bytes.len());
                 let ssrc = target.ssrc.wrapping_add(packet.source as u32);
                 batch.push(Some(target.address), *train, len + OVERHEAD_ROOM, |out| {
@@ -300,5 +359,26 @@ impl Sender {
             }
         }
         batch.flush(socket);
+    }
+}
+
+impl Turn {
+    /// Writes packet `at` of the frame in clear, but for what is the receiver's own.
+    fn write(&self, source: usize, at: usize, is_key: bool, sent_ns: u64, out: &mut [u8]) {
+        let kind = self.flow.kind();
+        let is_last = at + 1 == self.sizes.len();
+        let fixed = Fixed {
+            marker: if kind == MediaKind::Video { is_last } else { self.number == 0 },
+            pt: pt_of(kind),
+            seq: self.number as u16,
+            timestamp: (self.frame as f64 * self.flow.ticks()) as u64 as u32,
+            ssrc: Ssrc(0),
+        };
+        let stamp = Stamp { source: source as u32, number: self.number, sent_ns };
+        let frame = Frame { number: self.frame, is_start: at == 0, is_key, is_bare: self.flow.is_bare() };
+        let frame = (kind == MediaKind::Video).then_some(frame);
+        let payload_len = out.len() - FIXED_HEADER_BYTES;
+        // Fits: the place is as long as a packet.
+        let _ = write_packet(out, &fixed, None, (stamp, frame), payload_len);
     }
 }

@@ -69,7 +69,7 @@ impl ReceiveEstimator {
         let now_us = self.since_epoch_us(now);
         self.received.push(now_us as i64, bytes as u32);
         if let Some(send_time) = send_time {
-            let sent_us = (self.extend(send_time) * 1_000_000) >> SEND_TIME_FRACTION_BITS;
+            let sent_us = microseconds(self.extend(send_time));
             if let Some(delta) = self.groups.push(sent_us, now_us as i64) {
                 self.trendline.push(delta);
                 return self.update(now_us);
@@ -106,7 +106,16 @@ impl ReceiveEstimator {
         let rtt_us = self.rtt.map(|rtt| rtt.as_micros() as u64);
         self.aimd.update(
             now_us,
-            Observed { usage, acked_bps, acked_least_bps: acked_bps, queue_us: 0, rtt_us, is_app_limited: false },
+            Observed {
+                usage,
+                acked_bps,
+                busy_bps: None,
+                loss: 0.0,
+                acked_least_bps: acked_bps,
+                queue_us: 0,
+                rtt_us,
+                is_app_limited: false,
+            },
         );
     }
 
@@ -131,6 +140,13 @@ impl ReceiveEstimator {
     fn since_epoch_us(&self, now: Instant) -> u64 {
         now.saturating_duration_since(self.epoch).as_micros() as u64
     }
+}
+
+/// Ticks of a time of sending in microseconds, whole seconds and the rest apart: a peer that lets its time run ahead must
+/// not come to where the product ends.
+fn microseconds(ticks: u64) -> u64 {
+    let rest = ticks % (1 << SEND_TIME_FRACTION_BITS);
+    (ticks >> SEND_TIME_FRACTION_BITS) * 1_000_000 + ((rest * 1_000_000) >> SEND_TIME_FRACTION_BITS)
 }
 
 #[cfg(test)]
@@ -194,6 +210,16 @@ mod tests {
         assert_eq!(estimator.bps(), before);
         (0..1000).for_each(|_| estimator.handle_loss(f64::INFINITY, None));
         assert_eq!(estimator.bps(), ESTIMATE_MIN_BPS as u64);
+    }
+
+    #[test]
+    fn who_lets_the_time_run_for_days_does_no_harm() {
+        let t0 = crate::runtime::clock::now();
+        let mut estimator = ReceiveEstimator::new(t0);
+        // Half a minute with each packet, and it is there within the hour.
+        estimator.sent_ticks = Some(1 << 45);
+        (0..100).for_each(|at: u32| estimator.handle_packet(t0, Some(at * 0x7f_ffff % (1 << 24)), PACKET_BYTES));
+        assert!(estimator.bps() > 0);
     }
 
     #[test]

@@ -109,8 +109,8 @@ export class Pictures {
     if (!source) return this.#before.clear();
     await Promise.all(source.pictures.map(async ({ key, mid, receiver }) => {
       const report = [...(await receiver.getStats()).values()].find(({ type }) => type === 'inbound-rtp');
-      const facts = report ? this.#facts(mid, report) : [];
       const quality = source.quality.get(mid);
+      const facts = report ? [...this.#facts(mid, report), layerName(quality?.layer)].filter(Boolean) : [];
       const isLess = quality !== undefined && quality.state !== 'flowing';
       this.#grid.tile(key)?.tell({ facts: facts.join(' · '), reason: isLess ? quality.sentence : '', brief: (isLess && BRIEF[quality.reason]) || '' });
     }));
@@ -129,6 +129,13 @@ export class Pictures {
       stat.framesPerSecond ? `${Math.round(stat.framesPerSecond)} fps` : null,
       seconds > 0 ? bits(((now.bytes - before.bytes) * 8) / seconds) : null,
       all > 0 ? `${((lost / all) * 100).toFixed(1)} % lost` : null,
-    ].filter((fact) => fact !== null);
+    ];
   }
+}
+
+/** A layer in few words: which of the streams, and in it which size and rate where these can be chosen. */
+function layerName(layer) {
+  if (!layer) return null;
+  const bounds = [[layer.spatial, 'S'], [layer.temporal, 'T']].filter(([bound]) => bound > 0).map(([bound, letter]) => letter + bound);
+  return ['layer', layer.encoding + 1, ...bounds].join(' ');
 }

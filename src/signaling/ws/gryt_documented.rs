@@ -16,6 +16,7 @@ use crate::room::api::{
     Capabilities, CloseReason, Dialect, JoinRequest, Joined, Listening, MediaState, Notice, PeerInfo, PeerUpdate,
     Source, StreamNames, TrackInfo, TrackQuality,
 };
+use crate::room::layer_view;
 use crate::runtime::clock;
 use crate::session::negotiate::{Policy, Role};
 
@@ -217,6 +218,7 @@ fn quality(track: &TrackQuality) -> Value {
         "state": track.state,
         "reason": track.reason,
         "sentence": track.sentence,
+        "layer": track.layer.map(layer_view),
     })
 }
 
