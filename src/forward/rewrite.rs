@@ -272,6 +272,10 @@ impl Rewriter {
         if self.stretches.len() == STRETCHES_MAX {
             self.stretches.pop_front();
         }
+        // Most streams take a few; who withholds much soon needs all.
+        if self.stretches.len() == self.stretches.capacity() && !self.stretches.is_empty() {
+            self.stretches.reserve_exact(STRETCHES_MAX - self.stretches.len());
+        }
         let stretch = Stretch { encoding, from, until: u64::MAX, first_index, shift, cut };
         self.stretches.push_back(stretch);
         stretch

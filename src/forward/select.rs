@@ -180,6 +180,13 @@ impl Selector {
         let is_newest = seen.is_none_or(|seen| head.seq > seen.seq);
         let is_new_picture = is_newest && seen.is_none_or(|seen| head.timestamp != seen.timestamp);
         let follows_marker = seen.is_some_and(|seen| seen.marker && head.seq == seen.seq + 1);
+        if is_newest {
+            self.seen[usize::from(head.encoding)] =
+                Some(Seen { seq: head.seq, timestamp: head.timestamp, marker: head.marker });
+        }
+        if let Some(cut) = self.steady(head) {
+            return Verdict::Pass(cut);
+        }
         // Where the lowest layer's packets are missing, a picture that is cut here could end without a marker.
         let starts_picture = is_new_picture && (follows_marker || head.marks.is_start && head.marks.spatial == 0);
         // Without a descriptor that could be read nothing is known of targets.
@@ -189,11 +196,16 @@ impl Selector {
         } else {
             self.begin(head, targets, is_new_picture);
         }
-        if is_newest {
-            self.seen[usize::from(head.encoding)] =
-                Some(Seen { seq: head.seq, timestamp: head.timestamp, marker: head.marker });
-        }
         self.judge(head, is_new_picture)
+    }
+
+    /// Most packets by far: what is forwarded is what is wanted, and they belong to it. Whatever they say then, the rule
+    /// stays.
+    fn steady(&self, head: &PacketHead) -> Option<Cut> {
+        let rule = self.rules.newest_ref()?;
+        let is_steady = self.target == Some(rule.layer) && rule.decode_target.is_none() && head.marks.targets == 0;
+        let belongs = rule.layer.encoding == head.encoding && rule.from <= head.seq && rule.passes(&head.marks);
+        (is_steady && belongs && !self.lacks_keyframe).then_some(rule.cut)
     }
 
     /// What is forwarded now; bounds as in the target where no lower ones are in force.
@@ -373,7 +385,11 @@ impl Rules {
     }
 
     fn newest(&self) -> Option<Rule> {
-        self.rules[..self.count].last().copied().flatten()
+        self.newest_ref().copied()
+    }
+
+    fn newest_ref(&self) -> Option<&Rule> {
+        self.rules.get(self.count.checked_sub(1)?)?.as_ref()
     }
 
     /// The rule at a place. What is before the oldest one is not of what is forwarded, or too late.

@@ -17,10 +17,16 @@ const DEBT_TICKS_MAX: f64 = 20.0;
 #[derive(Debug)]
 pub struct Pacer {
     tick: Duration,
-    /// Bytes per second.
-    rate: Option<f64>,
+    rate: Option<Rate>,
     budget_bytes: f64,
     filled_at: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Rate {
+    bytes_per_s: f64,
+    /// Bytes of a tick: the most that a budget can be.
+    tick_bytes: f64,
 }
 
 impl Default for Pacer {
@@ -38,12 +44,16 @@ impl Pacer {
     /// Bits per second from now on; `None`: no limit.
     pub fn set_rate(&mut self, now: Instant, bps: Option<u64>) {
         self.fill(now);
+        let rate = bps.map(|bps| {
+            let bytes_per_s = bps as f64 / 8.0;
+            Rate { bytes_per_s, tick_bytes: bytes_per_s * self.tick.as_secs_f64() }
+        });
         if self.rate.is_none()
-            && let Some(bps) = bps
+            && let Some(rate) = rate
         {
-            self.budget_bytes = bps as f64 / 8.0 * self.tick.as_secs_f64();
+            self.budget_bytes = rate.tick_bytes;
         }
-        self.rate = bps.map(|bps| bps as f64 / 8.0);
+        self.rate = rate;
     }
 
     /// Whether something may leave now: a packet may be larger than what is left of the budget.
@@ -55,25 +65,24 @@ impl Pacer {
     /// So many bytes left, or will in a moment.
     pub fn handle_sent(&mut self, bytes: usize) {
         if let Some(rate) = self.rate {
-            let debt_max = rate * self.tick.as_secs_f64() * DEBT_TICKS_MAX;
-            self.budget_bytes = (self.budget_bytes - bytes as f64).max(-debt_max);
+            self.budget_bytes = (self.budget_bytes - bytes as f64).max(-DEBT_TICKS_MAX * rate.tick_bytes);
         }
     }
 
     /// When there is a new budget for what waits.
     pub fn next_timeout(&self) -> Option<Instant> {
         let (rate, at) = (self.rate?, self.filled_at?);
-        let debt = Duration::try_from_secs_f64(-self.budget_bytes / rate.max(1.0)).unwrap_or_default();
+        let debt = Duration::try_from_secs_f64(-self.budget_bytes / rate.bytes_per_s.max(1.0)).unwrap_or_default();
         Some(at + debt.max(self.tick))
     }
 
     fn fill(&mut self, now: Instant) {
-        let elapsed = now.saturating_duration_since(*self.filled_at.get_or_insert(now));
-        self.filled_at = Some(now);
+        // Packets of one turn are asked about at one time.
+        let Some(filled_at) = self.filled_at.replace(now).filter(|at| *at != now) else { return };
         if let Some(rate) = self.rate {
-            let most = rate * self.tick.as_secs_f64();
+            let elapsed = now.saturating_duration_since(filled_at);
             // What was not used is over: a line that was idle cannot carry two budgets at once.
-            self.budget_bytes = (self.budget_bytes + rate * elapsed.as_secs_f64()).min(most);
+            self.budget_bytes = (self.budget_bytes + rate.bytes_per_s * elapsed.as_secs_f64()).min(rate.tick_bytes);
         }
     }
 }

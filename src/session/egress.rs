@@ -126,8 +126,10 @@ impl Egress {
         let slot =
             slot_mut(&mut self.slots, mline).filter(|slot| slot.track == Some(track.key)).ok_or(Discard::StaleRoute)?;
         // Seen here and not when it is written: others are padded to its length, and its number is taken.
-        let bytes = FIXED_HEADER_BYTES + slot.exts.len(packet.exts, DescriptorChange::MOST) + packet.payload.len();
-        if packet.payload.len() > PAYLOAD_BYTES_MAX || bytes + outlet.srtp.suite().rtp_tag_len() > DATAGRAM_BYTES_MAX {
+        let others = FIXED_HEADER_BYTES + packet.payload.len() + outlet.srtp.suite().rtp_tag_len();
+        let fits = |exts_len| others + exts_len <= DATAGRAM_BYTES_MAX;
+        let is_small = fits(slot.exts.len_max(packet.exts)) || fits(slot.exts.len(packet.exts, DescriptorChange::MOST));
+        if packet.payload.len() > PAYLOAD_BYTES_MAX || !is_small {
             return Err(Discard::TooLarge);
         }
         let payload = slot.payload_for(packet.meta.format).ok_or(Discard::FormatNotNegotiated)?;

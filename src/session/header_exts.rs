@@ -7,12 +7,14 @@ use super::streams::MlineConfig;
 use crate::base::frame::{ActiveTargets, DECODE_TARGETS_MAX};
 use crate::base::ids::Mid;
 use crate::wire::dependency;
-use crate::wire::rtp_ext::{AbsSendTime, Ext, ExtWriter, needs_two_byte};
+use crate::wire::rtp_ext::{AbsSendTime, Ext, ExtWriter, ONE_BYTE_PROFILE, needs_two_byte};
 
 /// Room for the extensions of one packet: those of the publisher, our mid and the stamps.
 const EXT_BLOCK_BYTES_MAX: usize = 320;
 /// Extension kinds that exist; index of the id tables.
 const EXT_KINDS: usize = Ext::ALL.len();
+/// What is ours: mid and two stamps.
+const OWN_KINDS: usize = 3;
 /// Room for what is ours alone: a mid of at most 16 bytes, two bytes and three, each with its head of one, in whole words.
 const OWN_BLOCK_BYTES_MAX: usize = 24;
 /// A dependency descriptor, as long as an extension's value may be, with what we add.
@@ -98,7 +100,7 @@ impl HeaderExts {
             let (profile, len) = self.write_elements(exts, stamp.descriptor, block);
             (profile, &mut block[..len])
         };
-        self.stamp(block, self.takes_two_byte(exts, stamp.descriptor), stamp);
+        self.stamp(block, profile != ONE_BYTE_PROFILE, stamp);
         (!block.is_empty()).then_some((profile, block))
     }
 
@@ -108,7 +110,7 @@ impl HeaderExts {
             self.alone.1
         } else {
             let is_two_byte = self.takes_two_byte(exts, change);
-            let mut room = [0; DESCRIPTOR_BYTES_MAX];
+            let mut room = None;
             let len = |(kind, id, value)| (id, changed((kind, id), value, change, is_two_byte, &mut room).len());
             let lens = self.elements(exts).map(len);
             let said = lens.filter(|(id, len)| is_two_byte || !needs_two_byte(*id, *len));
@@ -117,10 +119,17 @@ impl HeaderExts {
         if len == 0 { 0 } else { EXT_HEADER_BYTES + len.next_multiple_of(4) }
     }
 
+    /// No less than [`len`](Self::len) says, whatever becomes of a descriptor, at a glance.
+    pub fn len_max(&self, exts: &[u8]) -> usize {
+        // A triple has two bytes before its value, which no form exceeds; ours get one more in the longer form.
+        let len = self.alone.1 + OWN_KINDS + exts.len() + dependency::GROWTH_BYTES_MAX;
+        EXT_HEADER_BYTES + len.next_multiple_of(4)
+    }
+
     fn write_elements(&self, exts: &[u8], change: DescriptorChange, block: &mut [u8]) -> (u16, usize) {
         let is_two_byte = self.takes_two_byte(exts, change);
         let mut writer = if is_two_byte { ExtWriter::two_byte(block) } else { ExtWriter::one_byte(block) };
-        let mut room = [0; DESCRIPTOR_BYTES_MAX];
+        let mut room = None;
         for (kind, id, value) in self.elements(exts) {
             // Not taken where it fits neither form: an extension is an extra, the media goes on without.
             writer.push(id, changed((kind, id), value, change, is_two_byte, &mut room));
@@ -154,7 +163,7 @@ impl HeaderExts {
     }
 
     fn elements<'a>(&'a self, exts: &'a [u8]) -> impl Iterator<Item = (usize, u8, &'a [u8])> {
-        let own: [(Ext, &[u8]); 3] =
+        let own: [(Ext, &[u8]); OWN_KINDS] =
             [(Ext::Mid, self.mid.as_bytes()), (Ext::TransportCc, &[0; 2]), (Ext::AbsSendTime, &[0; 3])];
         let own = own.into_iter().map(|(ext, value)| (ext as usize, self.ids[ext as usize], value));
         let own = own.filter(|(_, id, _)| *id != 0);
@@ -188,12 +197,13 @@ fn changed<'a>(
     value: &'a [u8],
     change: DescriptorChange,
     is_two_byte: bool,
-    room: &'a mut [u8; DESCRIPTOR_BYTES_MAX],
+    room: &'a mut Option<[u8; DESCRIPTOR_BYTES_MAX]>,
 ) -> &'a [u8] {
     let is_changed = change.frame_number_shift != 0 || change.active.is_some();
     if kind != Ext::DependencyDescriptor as usize || !is_changed {
         return value;
     }
+    let room = room.get_or_insert([0; DESCRIPTOR_BYTES_MAX]);
     let number_shift = change.frame_number_shift;
     let len = match dependency::write(room, value, number_shift, change.active) {
         Some(len) if !is_two_byte && needs_two_byte(id, len) => dependency::write(room, value, number_shift, None),
@@ -209,7 +219,7 @@ fn changed<'a>(
 mod tests {
     use super::*;
     use crate::base::format::MediaKind;
-    use crate::wire::rtp_ext::{ONE_BYTE_PROFILE, find};
+    use crate::wire::rtp_ext::find;
     use proptest::prelude::*;
 
     proptest! {
@@ -234,6 +244,7 @@ mod tests {
             let mut room = ExtRoom::default();
             let block = header.write(&exts, &stamp, &mut room);
             prop_assert_eq!(header.len(&exts, stamp.descriptor), block.map_or(0, |(_, block)| EXT_HEADER_BYTES + block.len()));
+            prop_assert!(header.len(&exts, DescriptorChange::MOST) <= header.len_max(&exts));
             let (profile, block) = block.unwrap_or((ONE_BYTE_PROFILE, &[]));
             for (ext, value) in [(Ext::TransportCc, &[0x12, 0x34][..]), (Ext::AbsSendTime, &[0x56, 0x78, 0x9a])] {
                 let id = header.ids[ext as usize];

@@ -202,7 +202,9 @@ impl Slot {
                 self.selector.begin_blind();
             }
         }
-        match self.selector.handle_packet(&head(meta), track.targets(meta.encoding)) {
+        // Without a descriptor nothing is known of targets.
+        let targets = if meta.marks.targets == 0 { None } else { track.targets(meta.encoding) };
+        match self.selector.handle_packet(&head(meta), targets) {
             Verdict::Pass(cut) => Ok(cut),
             Verdict::Withhold { skips_picture } => {
                 self.rewriter.withhold(meta, skips_picture && payload::closes_picture_gaps(meta.format));

@@ -1,5 +1,7 @@
-//! A call on worker cores as shipped: one publisher with audio and video, subscribers who report, ask again and ask for
-//! keyframes, packets that come late or not at all; every call into a core is watched for what it does to the heap.
+//! A call on worker cores as shipped: one publisher with audio and video in two encodings of two temporal layers each,
+//! subscribers who want all of it, the lower temporal layers or the smaller encoding, who report, tell of every packet, ask
+//! for what they miss and for keyframes; packets that come late or not at all; lines that get worse. Every call into a
+//! core is watched for what it does to the heap.
 //!
 //! Owns: the cores, their peers, the virtual time. Promises: a tick is a millisecond, with one turn of every core.
 
@@ -18,18 +20,25 @@ use tramline::forward::table::{Route, Subscriber};
 use tramline::proto::dtls::{DtlsConfig, DtlsRole};
 use tramline::proto::ice::LocalCredentials;
 use tramline::session::negotiate::RemoteTransport;
-use tramline::wire::rtcp::{
-    ReportBlock, SenderInfo, write_nack, write_pli, write_receiver_report, write_sender_report,
-};
+use tramline::session::streams::Demand;
+use tramline::wire::rtcp::{ReportBlock, SenderInfo, write_pli, write_receiver_report, write_sender_report};
 use tramline::worker::command::{Command, Event};
 use tramline::worker::core::WorkerCore;
 use tramline::worker::lane::Lanes;
 
 use super::Heap;
-use super::peer::{AUDIO, Peer, SENT, SOURCES, TRACKS, VIDEO, streams};
+use super::peer::{AUDIO, Peer, SENT, SMALL, SOURCES, TRACKS, VIDEO, streams_wanted};
 
-/// Payload bytes of an audio and of a video packet.
-const PAYLOAD_BYTES: [usize; 2] = [160, 1150];
+/// Payload bytes of a packet of each source.
+const PAYLOAD_BYTES: [usize; 3] = [160, 1150, 600];
+/// From the server to a subscriber; every third one's line is worse for a second of five.
+const DELAY_MS: u64 = 20;
+/// What subscribers want, in turn.
+const DEMANDS: [Demand; 3] = [
+    Demand { size: None, fps: None, temporal_max: None },
+    Demand { size: None, fps: None, temporal_max: Some(0) },
+    Demand { size: Some((320, 180)), fps: None, temporal_max: None },
+];
 /// A video packet of so many comes behind the next three.
 const LATE_EVERY: u64 = 97;
 /// One of so many does not come; it is sent again 60 ms later.
@@ -48,7 +57,7 @@ pub struct Call {
     later: VecDeque<(u64, Vec<u8>)>,
     /// Allocations of the cores' calls, but those that tell numbers to people.
     pub allocations: u64,
-    /// Calls that told numbers to people (`Event::Report`, `Event::Voices`).
+    /// Calls that told numbers to people (`Event::Report`, `Event::Levels`).
     pub tellings: u64,
     _plan: Plan,
 }
@@ -107,7 +116,7 @@ impl Call {
             fingerprint: certificate.fingerprint_sha256(),
             dtls_role: DtlsRole::Server,
         });
-        let streams = Arc::new(streams(peer == 0));
+        let streams = Arc::new(streams_wanted(peer == 0, DEMANDS[peer % DEMANDS.len()]));
         let (home, now) = (self.home(peer), self.now);
         for core in &mut self.cores {
             let Peer { ticket, credentials, key, .. } = &self.peers[peer];
@@ -146,10 +155,14 @@ impl Call {
             let audio = self.peers[0].media(AUDIO, PAYLOAD_BYTES[AUDIO], false);
             self.hear(0, 0, audio);
         }
+        if ms.is_multiple_of(4) {
+            let small = self.peers[0].media(SMALL, PAYLOAD_BYTES[SMALL], ms % 3000 == 4);
+            self.hear(0, 0, small);
+        }
         let seq = self.peers[0].next_seq(VIDEO);
         let video = self.peers[0].media(VIDEO, PAYLOAD_BYTES[VIDEO], ms % 3000 == 1);
         if ms.is_multiple_of(LOST_EVERY) {
-            let again = self.peers[0].retransmission(seq, PAYLOAD_BYTES[VIDEO]);
+            let again = self.peers[0].retransmission(seq);
             self.later.push_back((ms + RESENT_AFTER_MS, again));
         } else if ms.is_multiple_of(LATE_EVERY) {
             self.later.push_back((ms + 3, video));
@@ -182,18 +195,12 @@ impl Call {
             let report = self.peers[peer].rtcp(|out| receiver_report(out, newest));
             self.hear(ear, peer, report);
         }
-        let mut out = [0; 1400];
-        while let Some(len) = self.peers[peer].arrivals.poll_feedback(self.now, Ssrc(1), SENT[VIDEO], &mut out) {
-            let feedback = self.peers[peer].rtcp(|room| {
-                room[..len].copy_from_slice(&out[..len]);
-                Some(len)
-            });
-            self.hear(ear, peer, feedback);
-        }
         if ms % 50 == 20 {
-            let missing = [1, 2, 5].map(|back| newest[VIDEO].wrapping_sub(back));
-            let nack = self.peers[peer].rtcp(|out| write_nack(out, Ssrc(1), SENT[VIDEO], missing));
-            self.hear(ear, peer, nack);
+            let now_ms = self.ms;
+            let feedback = self.peers[peer].transport_feedback(now_ms);
+            feedback.into_iter().for_each(|feedback| self.hear(ear, peer, feedback));
+            let nack = self.peers[peer].nack();
+            nack.into_iter().for_each(|nack| self.hear(ear, peer, nack));
         }
         if ms % 4000 == 1500 {
             let pli = self.peers[peer].rtcp(|out| write_pli(out, Ssrc(1), SENT[VIDEO]));
@@ -236,23 +243,25 @@ impl Call {
         }
         self.allocations += allocations;
         for entry in self.tx.entries() {
-            deliver(self.now, &mut self.peers, entry.path, self.tx.bytes(entry));
+            deliver(&mut self.peers, self.ms, entry.path, self.tx.bytes(entry));
         }
         self.tx.clear();
         result
     }
 }
 
-fn deliver(now: Instant, peers: &mut [Peer], path: Path, bytes: &[u8]) {
-    if let Some(peer) = peers.iter_mut().find(|peer| peer.path == path) {
-        peer.handle_datagram(now, bytes);
+fn deliver(peers: &mut [Peer], ms: u64, path: Path, bytes: &[u8]) {
+    if let Some((index, peer)) = peers.iter_mut().enumerate().find(|(_, peer)| peer.path == path) {
+        // The queue grows for half a second and falls again.
+        let queue_ms = if index % 3 == 0 { (ms % 5000).min(1000 - (ms % 5000).min(1000)) / 4 } else { 0 };
+        peer.handle_datagram(bytes, ms + DELAY_MS + queue_ms);
     }
 }
 
 /// Sender reports of the publisher's sources, `ms` after the start of its clock.
 fn sender_reports(out: &mut [u8], ms: u64) -> Option<usize> {
     let mut used = 0;
-    for (ssrc, rate) in SOURCES.into_iter().zip([48, 90]) {
+    for (ssrc, rate) in SOURCES.into_iter().zip([48, 90, 90]) {
         let info = SenderInfo { ssrc, ntp: ms << 22, rtp_ts: (ms * rate) as u32, packets: 1, octets: 1 };
         used += write_sender_report(&mut out[used..], &info, &[])?;
     }

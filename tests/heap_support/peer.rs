@@ -4,18 +4,19 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
 
 use tramline::base::batch::Path;
 use tramline::base::format::{Format, MediaKind};
 use tramline::base::ids::{Mid, PeerId, SessionKey, Ssrc, TrackKey};
 use tramline::crypto::srtp::{SrtpKeys, SrtpReceiver, SrtpSender, SrtpSuite};
 use tramline::proto::ice::LocalCredentials;
-use tramline::proto::twcc::TwccRegister;
-use tramline::session::streams::{Demand, EgressConfig, IngressConfig, MlineConfig, Payload, StreamsConfig};
+use tramline::session::streams::{
+    Demand, EgressConfig, EncodingConfig, IngressConfig, MlineConfig, Payload, StreamsConfig,
+};
 use tramline::wire::class::{Class, classify};
-use tramline::wire::rtp::{self, Fixed, RtpView};
-use tramline::wire::rtp_ext::{self, Ext, ExtWriter};
+use tramline::wire::rtcp::{TwccHeader, write_nack, write_twcc};
+use tramline::wire::rtp::{self, Fixed, RtpHeader};
+use tramline::wire::rtp_ext::{Ext, ExtWriter, find, parse_transport_cc};
 use tramline::wire::stun::BindingRequest;
 use tramline::worker::command::Ticket;
 
@@ -23,15 +24,25 @@ use tramline::worker::command::Ticket;
 pub const AUDIO: usize = 0;
 /// The same of the video.
 pub const VIDEO: usize = 1;
+/// Index of the source of the video's second, smaller encoding.
+pub const SMALL: usize = 2;
+/// Index of the source of retransmissions.
+const RTX: usize = 3;
 /// Payload type by m-line.
 const PTS: [u8; 2] = [111, 96];
 const RTX_PT: u8 = 97;
-const TWCC_ID: u8 = 3;
 /// What is published, by m-line.
 pub const TRACKS: [TrackKey; 2] = [TrackKey { index: 0, epoch: 0 }, TrackKey { index: 1, epoch: 0 }];
-/// The publisher's sources by m-line.
-pub const SOURCES: [Ssrc; 2] = [Ssrc(0x1111_1111), Ssrc(0x2222_2222)];
-const RTX_SOURCE: Ssrc = Ssrc(0x3333_3333);
+/// The publisher's sources: audio, video, its smaller encoding, retransmissions of the larger one.
+pub const SOURCES: [Ssrc; 4] = [Ssrc(0x1111_1111), Ssrc(0x2222_2222), Ssrc(0x7777_7777), Ssrc(0x3333_3333)];
+/// Timestamps from one packet of a source to the next.
+const TICKS: [u32; 3] = [960, 90, 360];
+/// Width and height of the encodings.
+const SIZES: [(u16, u16); 2] = [(1280, 720), (320, 180)];
+/// A packet of so many gets lost on its way to a subscriber.
+const LOST_EVERY: u16 = 100;
+/// Id of the transport-wide sequence number.
+const TWCC_ID: u8 = 3;
 /// The server's sources by m-line, the same for every subscriber.
 pub const SENT: [Ssrc; 2] = [Ssrc(0x4444_4444), Ssrc(0x5555_5555)];
 const SENT_RTX: Ssrc = Ssrc(0x6666_6666);
@@ -45,10 +56,17 @@ pub struct Peer {
     pub keys: SrtpKeys,
     sender: SrtpSender,
     receiver: SrtpReceiver,
-    /// Next number of each source: audio, video, retransmissions.
-    next: [u64; 3],
-    timestamps: [u32; 2],
+    /// Next number of each source.
+    next: [u64; 4],
+    timestamps: [u32; 3],
     next_twcc: u16,
+    /// Payload of the larger encoding sent last.
+    last_picture: Vec<u8>,
+    /// Transport-wide numbers since the last feedback, when they came, if they did.
+    came: Vec<(u16, u64, bool)>,
+    feedback_count: u8,
+    /// Numbers of the video that got lost since the last NACK.
+    missed: Vec<u16>,
     /// Media packets that came.
     pub received: u64,
     /// Retransmissions that came.
@@ -57,8 +75,6 @@ pub struct Peer {
     pub reports: u64,
     /// Newest number of each of the server's sources.
     pub newest: [u16; 2],
-    /// What came of the server's transport-wide numbers, and when.
-    pub arrivals: TwccRegister,
 }
 
 /// How a payload type is negotiated on an m-line.
@@ -78,11 +94,18 @@ fn payload(mline: usize) -> Payload {
 
 /// What the publisher, or a subscriber, negotiated.
 pub fn streams(is_publisher: bool) -> StreamsConfig {
+    streams_wanted(is_publisher, Demand::default())
+}
+
+/// The same of a subscriber who wants so much of the video.
+pub fn streams_wanted(is_publisher: bool, demand: Demand) -> StreamsConfig {
     let mline = |at: usize| {
-        let rtx = (at == VIDEO).then_some(RTX_SOURCE);
-        let ingress = IngressConfig::single(TRACKS[at], vec![(SOURCES[at], rtx)]);
-        let egress =
-            EgressConfig { ssrc: SENT[at], rtx_ssrc: SENT_RTX, track: Some(TRACKS[at]), demand: Demand::default() };
+        let rtx = (at == VIDEO).then_some(SOURCES[RTX]);
+        let mut ingress = IngressConfig::single(TRACKS[at], vec![(SOURCES[at], rtx)]);
+        if at == VIDEO {
+            ingress.encodings.push(EncodingConfig { rid: None, ssrcs: vec![(SOURCES[SMALL], None)] });
+        }
+        let egress = EgressConfig { ssrc: SENT[at], rtx_ssrc: SENT_RTX, track: Some(TRACKS[at]), demand };
         Some(MlineConfig {
             mid: Mid::new(&[b'0' + at as u8]).unwrap(),
             kind: if at == AUDIO { MediaKind::Audio } else { MediaKind::Video },
@@ -110,14 +133,17 @@ impl Peer {
             keys,
             sender,
             receiver,
-            next: [1, 1, 1],
-            timestamps: [0; 2],
+            next: [1; 4],
+            timestamps: [0; 3],
             next_twcc: 0,
+            last_picture: Vec::new(),
+            came: Vec::new(),
+            feedback_count: 0,
+            missed: Vec::new(),
             received: 0,
             retransmitted: 0,
             reports: 0,
             newest: [0; 2],
-            arrivals: TwccRegister::new(),
         }
     }
 
@@ -138,25 +164,34 @@ impl Peer {
         out
     }
 
-    /// The next media packet of an m-line.
-    pub fn media(&mut self, mline: usize, payload_len: usize, is_keyframe: bool) -> Vec<u8> {
-        self.timestamps[mline] = self.timestamps[mline].wrapping_add([960, 90][mline]);
+    /// The next media packet of a source; of video it is a picture.
+    pub fn media(&mut self, at: usize, payload_len: usize, is_keyframe: bool) -> Vec<u8> {
+        self.timestamps[at] = self.timestamps[at].wrapping_add(TICKS[at]);
         let mut payload = vec![0; payload_len];
-        // VP8 payload descriptor with S=1, then the P bit: 0 is a keyframe (RFC 7741 §4.2, §4.3).
-        payload[0] = 0x10;
-        payload[1] = u8::from(!is_keyframe);
-        // RFC 6386 §9.1: the start code of a key frame.
-        payload[4..7].copy_from_slice(&[0x9d, 0x01, 0x2a]);
-        self.packet(mline, PTS[mline], SOURCES[mline], self.timestamps[mline], &payload)
+        if at != AUDIO {
+            let number = self.next[at] as u16;
+            // Every second picture is of the upper temporal layer, but for keyframes.
+            let temporal = if is_keyframe { 0 } else { number as u8 % 2 };
+            let (width, height) = SIZES[at - VIDEO];
+            // RFC 7741 §4.2: X, S; I, L and T; a picture id of 15 bits, TL0PICIDX, TID and Y.
+            let [high, low] = (number / 2 | 0x8000).to_be_bytes();
+            payload[..6].copy_from_slice(&[0x90, 0xe0, high, low, (number / 2) as u8, temporal << 6 | 0x20]);
+            // RFC 6386 §9.1: P, which is 0 in a key frame, start code and size.
+            payload[6..12].copy_from_slice(&[u8::from(!is_keyframe), 0, 0, 0x9d, 0x01, 0x2a]);
+            payload[12..14].copy_from_slice(&width.to_le_bytes());
+            payload[14..16].copy_from_slice(&height.to_le_bytes());
+        }
+        let packet = self.packet(at, PTS[at.min(VIDEO)], self.timestamps[at], &payload);
+        if at == VIDEO {
+            self.last_picture = payload;
+        }
+        packet
     }
 
-    /// The last media packet of the video, sent again (RFC 4588 §4).
-    pub fn retransmission(&mut self, original: u16, payload_len: usize) -> Vec<u8> {
-        let mut payload = vec![0; payload_len + 2];
-        payload[..2].copy_from_slice(&original.to_be_bytes());
-        payload[2] = 0x10;
-        payload[3] = 1;
-        self.packet(2, RTX_PT, RTX_SOURCE, self.timestamps[VIDEO], &payload)
+    /// The last media packet of the larger encoding, sent again (RFC 4588 §4).
+    pub fn retransmission(&mut self, original: u16) -> Vec<u8> {
+        let payload = [&original.to_be_bytes()[..], &self.last_picture].concat();
+        self.packet(RTX, RTX_PT, self.timestamps[VIDEO], &payload)
     }
 
     /// The number of the media packet that comes next on an m-line.
@@ -164,11 +199,11 @@ impl Peer {
         self.next[mline] as u16
     }
 
-    fn packet(&mut self, at: usize, pt: u8, ssrc: Ssrc, timestamp: u32, payload: &[u8]) -> Vec<u8> {
+    fn packet(&mut self, at: usize, pt: u8, timestamp: u32, payload: &[u8]) -> Vec<u8> {
         let index = self.next[at];
         self.next[at] += 1;
         self.next_twcc = self.next_twcc.wrapping_add(1);
-        let fixed = Fixed { marker: false, pt, seq: index as u16, timestamp, ssrc };
+        let fixed = Fixed { marker: at != AUDIO, pt, seq: index as u16, timestamp, ssrc: SOURCES[at] };
         let mut block = [0; 32];
         let mut exts = ExtWriter::one_byte(&mut block);
         exts.push(1, &[20]);
@@ -191,18 +226,49 @@ impl Peer {
         out
     }
 
-    /// A datagram of the server.
-    pub fn handle_datagram(&mut self, now: Instant, bytes: &[u8]) {
+    /// Transport-wide feedback on all that came until `ms` (draft-holmer-rmcat-transport-wide-cc-extensions-01).
+    pub fn transport_feedback(&mut self, ms: u64) -> Option<Vec<u8>> {
+        let told = self.came.iter().take_while(|(_, at_ms, _)| *at_ms <= ms).count();
+        let (base_seq, at_ms, _) = *self.came.first().filter(|_| told > 0)?;
+        let header = TwccHeader {
+            sender: Ssrc(1),
+            media: SENT[VIDEO],
+            base_seq,
+            status_count: told as u16,
+            reference_time: (at_ms / 64) as u32,
+            feedback_count: self.feedback_count,
+        };
+        self.feedback_count = self.feedback_count.wrapping_add(1);
+        let mut before_ms = at_ms / 64 * 64;
+        let status = |(_, at_ms, is_received): (u16, u64, bool)| {
+            // In units of 250 us.
+            let delta = (at_ms as i64 - before_ms as i64) * 4;
+            before_ms = if is_received { at_ms } else { before_ms };
+            is_received.then_some(delta as i16)
+        };
+        let statuses: Vec<_> = self.came.drain(..told).map(status).collect();
+        Some(self.rtcp(|out| write_twcc(out, &header, &statuses)))
+    }
+
+    /// Asks for what got lost since the last time (RFC 4585 §6.2.1).
+    pub fn nack(&mut self) -> Option<Vec<u8>> {
+        let missed = std::mem::take(&mut self.missed);
+        (!missed.is_empty()).then(|| self.rtcp(|out| write_nack(out, Ssrc(1), SENT[VIDEO], missed)))
+    }
+
+    /// A datagram of the server, which is there at `ms`.
+    pub fn handle_datagram(&mut self, bytes: &[u8], ms: u64) {
         let mut bytes = bytes.to_vec();
         match classify(&bytes) {
             Class::Rtp => {
                 let plain = self.receiver.unprotect_rtp(&mut bytes).expect("authentic");
-                let view = RtpView::parse(&bytes[..plain.plain_len]).unwrap();
-                let twcc = view.ext().and_then(|(profile, block)| rtp_ext::find(profile, block, TWCC_ID));
-                if let Some(seq) = twcc.and_then(rtp_ext::parse_transport_cc) {
-                    self.arrivals.handle_packet(now, seq);
-                }
-                match SENT.iter().position(|sent| *sent == view.ssrc()) {
+                let header = RtpHeader::parse(&bytes).expect("RTP");
+                let profile = header.ext_profile.expect("extensions");
+                let twcc = find(profile, &bytes[header.ext_range()], TWCC_ID).and_then(parse_transport_cc);
+                let is_lost = header.ssrc == SENT[VIDEO] && header.seq % LOST_EVERY == 0;
+                self.came.extend(twcc.map(|twcc| (twcc, ms, !is_lost)));
+                match SENT.iter().position(|sent| *sent == header.ssrc) {
+                    Some(_) if is_lost => self.missed.push(header.seq),
                     Some(mline) => {
                         self.received += 1;
                         self.newest[mline] = plain.index as u16;

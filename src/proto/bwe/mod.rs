@@ -10,7 +10,8 @@
 //! in steps; the rate stays low until a queue has emptied and then returns to what was measured; loss is explained by
 //! bandwidth and inherent loss in a smaller model (`loss`); probes only ever raise the rate.
 //!
-//! Owns: one subscriber's downlink. Promises: sans-IO and deterministic; memory (about 20 KiB) with the first packet sent, none later;
+//! Owns: one subscriber's downlink. Promises: sans-IO and deterministic; a few KiB with the first packet
+//! sent, 16 more as more is under way, none in steady state;
 //! whatever a peer reports, an estimate within [`ESTIMATE_MIN_BPS`] and [`ESTIMATE_MAX_BPS`], and no panic.
 //! Forbids: choosing layers (`forward::allocate`) and delaying packets (the pacer).
 
@@ -107,8 +108,9 @@ pub struct BweNumbers {
 #[derive(Debug)]
 pub struct Estimator {
     epoch: Instant,
-    /// The last moment that we were told.
+    /// The last moment that we were told, and how long it is after the epoch.
     now: Instant,
+    now_us: u64,
     start_bps: u64,
     wanted_bps: u64,
     wanted_max_bps: u64,
@@ -122,15 +124,20 @@ impl Estimator {
     pub fn new(now: Instant, start_bps: u64) -> Self {
         let start_bps = start_bps.clamp(ESTIMATE_MIN_BPS as u64, ESTIMATE_MAX_BPS as u64);
         let fallback = Fallback::default();
-        Self { epoch: now, now, start_bps, wanted_bps: 0, wanted_max_bps: 0, fallback, control: None }
+        Self { epoch: now, now, now_us: 0, start_bps, wanted_bps: 0, wanted_max_bps: 0, fallback, control: None }
     }
 
     /// A packet left; `bytes` are those of the datagram. Only for packets that carry a transport-wide number.
     pub fn handle_sent(&mut self, now: Instant, twcc_seq: u16, bytes: usize, what: Sending, probe: Option<u32>) {
         let now_us = self.tell(now);
-        let (start_bps, wanted_max_bps) = (self.start_bps as f64, self.wanted_max_bps as f64);
-        let control = self.control.get_or_insert_with(|| Box::new(Control::new(now_us, start_bps, wanted_max_bps)));
-        control.handle_sent(now_us, twcc_seq, bytes, what, probe);
+        if self.control.is_none() {
+            let (start_bps, wanted_max_bps) = (self.start_bps as f64, self.wanted_max_bps as f64);
+            self.control = Some(Box::new(Control::new(now_us, start_bps, wanted_max_bps)));
+            self.cap();
+        }
+        if let Some(control) = &mut self.control {
+            control.handle_sent(now_us, twcc_seq, bytes, what, probe);
+        }
     }
 
     /// Transport-wide feedback came.
@@ -145,6 +152,7 @@ impl Estimator {
     pub fn handle_remb(&mut self, now: Instant, bps: u64) {
         self.fallback.handle_remb(now, bps);
         self.tell(now);
+        self.cap();
     }
 
     /// A receiver report came. It moves the estimate where there is neither transport-wide feedback nor REMB.
@@ -244,12 +252,19 @@ impl Estimator {
         numbers
     }
 
-    /// Takes the time, and what it makes of the cap.
+    /// Takes the time, and what it makes of the cap. Packets of one turn are told of at one time.
     fn tell(&mut self, now: Instant) -> u64 {
-        self.now = self.now.max(now);
+        if now > self.now {
+            self.now = now;
+            self.now_us = now.saturating_duration_since(self.epoch).as_micros() as u64;
+            self.cap();
+        }
+        self.now_us
+    }
+
+    fn cap(&mut self) {
         if let Some(control) = &mut self.control {
             control.set_remb(self.fallback.remb_bps(self.now));
         }
-        self.now.saturating_duration_since(self.epoch).as_micros() as u64
     }
 }

@@ -1,7 +1,8 @@
 //! What was sent, until feedback tells of it.
 //!
-//! Owns: the last [`RING_PACKETS`] packets by transport-wide sequence number.
-//! Promises: 16 KiB, taken once; each packet is told as received once, and as lost once at most.
+//! Owns: up to the last [`RING_PACKETS`] packets by transport-wide sequence number.
+//! Promises: as much memory as what is under way takes, 16 KiB at most; it only grows, so that a steady stream takes it
+//! once; each packet is told as received once, and as lost once at most.
 //! Forbids: judging what the news mean.
 
 use crate::base::seq::extend_u16;
@@ -9,6 +10,10 @@ use crate::base::seq::extend_u16;
 /// Packets remembered: 2 s at 10 Mbit/s, 1 s at 20, half a second at the highest estimate; feedback that is later than
 /// this speaks of nothing we know.
 pub const RING_PACKETS: u64 = 2048;
+/// Packets remembered at first: a second of sound. Most peers of a large room get little.
+const FIRST_PACKETS: u64 = 64;
+/// What nobody told of for so long is not waited for any more, if there is no room.
+const AGE_US_MAX: u32 = 2_000_000;
 
 /// One packet in 8 bytes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -51,9 +56,9 @@ pub struct SentLog {
 }
 
 impl SentLog {
-    /// An empty log with all of its memory.
+    /// An empty log.
     pub fn new() -> Self {
-        Self { slots: vec![Slot::default(); RING_PACKETS as usize].into_boxed_slice(), highest: None }
+        Self { slots: vec![Slot::default(); FIRST_PACKETS as usize].into_boxed_slice(), highest: None }
     }
 
     /// Notes a packet; numbers go up, and a number left out was not sent.
@@ -61,10 +66,14 @@ impl SentLog {
         // One lap up, so that no number lies below zero.
         let highest = self.highest.unwrap_or(u64::from(twcc_seq) + 0xffff);
         let seq = extend_u16(highest, twcc_seq);
-        if seq + RING_PACKETS <= highest {
+        while self.is_short(now_us as u32, highest, seq) {
+            self.grow(highest);
+        }
+        let len = self.len();
+        if seq + len <= highest {
             return;
         }
-        let first_new = (highest + 1).max((seq + 1).saturating_sub(RING_PACKETS));
+        let first_new = (highest + 1).max((seq + 1).saturating_sub(len));
         for skipped in first_new..seq {
             *self.slot(skipped) = Slot::default();
         }
@@ -77,7 +86,7 @@ impl SentLog {
     pub fn handle_feedback(&mut self, now_us: u64, twcc_seq: u16, is_received: bool) -> Option<SentPacket> {
         let highest = self.highest?;
         let seq = extend_u16(highest, twcc_seq);
-        if seq > highest || highest - seq >= RING_PACKETS {
+        if seq > highest || highest - seq >= self.len() {
             return None;
         }
         let slot = self.slot(seq);
@@ -92,8 +101,32 @@ impl SentLog {
         Some(SentPacket { sent_us, bytes: u32::from(slot.bytes), probe: slot.probe, was_lost })
     }
 
+    fn len(&self) -> u64 {
+        self.slots.len() as u64
+    }
+
+    /// Whether `seq` would push out what may still be told of.
+    fn is_short(&mut self, now_us: u32, highest: u64, seq: u64) -> bool {
+        if seq <= highest || self.len() >= RING_PACKETS {
+            return false;
+        }
+        let oldest = *self.slot(seq);
+        let is_young = now_us.wrapping_sub(oldest.sent_us) < AGE_US_MAX;
+        is_young && matches!(oldest.fate, Fate::UnderWay | Fate::Lost)
+    }
+
+    fn grow(&mut self, highest: u64) {
+        let len = self.len();
+        let mut slots = vec![Slot::default(); 2 * len as usize].into_boxed_slice();
+        for seq in highest + 1 - len..=highest {
+            slots[(seq % (2 * len)) as usize] = *self.slot(seq);
+        }
+        self.slots = slots;
+    }
+
     fn slot(&mut self, seq: u64) -> &mut Slot {
-        &mut self.slots[(seq % RING_PACKETS) as usize]
+        let len = self.len();
+        &mut self.slots[(seq % len) as usize]
     }
 }
 
@@ -134,6 +167,26 @@ mod tests {
         log.insert(0, 20_000, 100, 0);
         assert_eq!(log.handle_feedback(0, 15, true), None);
         assert!(log.handle_feedback(0, 20_000, true).is_some());
+    }
+
+    #[test]
+    fn memory_is_taken_for_what_is_under_way() {
+        let mut log = SentLog::new();
+        for seq in 0..10_000u16 {
+            log.insert(u64::from(seq) * 1000, seq, 100, 0);
+            if seq >= 50 {
+                assert!(log.handle_feedback(u64::from(seq) * 1000, seq - 50, true).is_some(), "{seq}");
+            }
+        }
+        assert_eq!(log.len(), FIRST_PACKETS);
+        for seq in 10_000..11_000u16 {
+            log.insert(10_000_000, seq, 100, 0);
+        }
+        assert_eq!(log.len(), 2048, "fifty more than a thousand");
+        assert!((9951..11_000).all(|seq| log.handle_feedback(10_000_000, seq, true).is_some()));
+        let mut log = SentLog::new();
+        (0..1000u16).for_each(|seq| log.insert(u64::from(seq) * 100_000, seq, 100, 0));
+        assert_eq!(log.len(), FIRST_PACKETS, "nobody tells of old ones");
     }
 
     #[test]
