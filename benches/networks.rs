@@ -4,6 +4,8 @@
 //!   cargo bench --features sim --bench networks                    # prints the tables
 //!   cargo bench --features sim --bench networks -- --write         # puts them into perf/results/networks.md
 //!   cargo bench --features sim --bench networks -- bandwidth       # some of: loss bandwidth start crowd
+//!
+//! `--write` with names leaves the other tables as they are.
 
 #![allow(missing_docs)]
 
@@ -12,7 +14,7 @@ use std::time::Duration;
 
 use tramline::proto::link::Loss;
 use tramline::sim::trials::bandwidth::{self, Sender};
-use tramline::sim::trials::loss::{LossTrial, Side, bursty};
+use tramline::sim::trials::loss::{BPS, LossTrial, SLOW_BPS, Side, bursty};
 use tramline::sim::trials::{joins, table};
 
 /// Of every trial's network.
@@ -41,11 +43,27 @@ fn main() {
     }
 }
 
+/// Puts each table into its place in the file; those that were not made stay as they are.
 fn write(tables: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(FILE);
     let old = std::fs::read_to_string(&path).expect("the file is there");
-    let (head, _) = old.split_once(MARK).expect("the file has its mark");
-    std::fs::write(&path, format!("{head}{MARK}\n{}\n", tables.trim_end())).expect("the file can be written");
+    let (head, kept) = old.split_once(MARK).expect("the file has its mark");
+    let mut sections = sections(kept);
+    for made in self::sections(tables) {
+        let title = |section: &str| section.lines().next().map(str::to_owned);
+        match sections.iter_mut().find(|section| title(section) == title(&made)) {
+            Some(section) => *section = made,
+            None => sections.push(made),
+        }
+    }
+    std::fs::write(&path, format!("{head}{MARK}\n{}\n", sections.join("\n\n"))).expect("the file can be written");
+}
+
+/// Each begins with its title.
+fn sections(tables: &str) -> Vec<String> {
+    let sections = tables.trim().split("\n## ");
+    let whole = sections.map(|section| format!("## {}", section.trim_start_matches("## ").trim_end()));
+    whole.filter(|section| section.lines().count() > 1).collect()
 }
 
 fn loss() -> String {
@@ -53,9 +71,9 @@ fn loss() -> String {
     let losses = [0.01, 0.05, 0.1, 0.2].map(Loss::Uniform).into_iter().chain([bursty(0.05), bursty(0.1)]);
     for loss in losses {
         for side in [Side::Up, Side::Down] {
-            for round_trip in [20, 100, 300].map(Duration::from_millis) {
-                let duration = Duration::from_secs(30);
-                let trial = LossTrial { loss, side, round_trip, duration, seed: SEED };
+            for (round_trip_ms, bps) in [(20, BPS), (100, BPS), (300, BPS), (300, SLOW_BPS)] {
+                let (round_trip, duration) = (Duration::from_millis(round_trip_ms), Duration::from_secs(30));
+                let trial = LossTrial { loss, bps, side, round_trip, duration, seed: SEED };
                 table += &table::loss_row(&trial, &trial.play());
             }
         }

@@ -205,9 +205,10 @@ async fn what_a_worker_says_is_the_reason_of_what_it_sends() {
     let of_ben = |at: usize| tracks[at]["subscribers"].as_array().unwrap().iter().find(|one| one["userId"] == "ben");
     let mline = |at| of_ben(at).unwrap()["mline"].as_u64().unwrap() as u16;
     let layer = Layer { encoding: 1, spatial: 0, temporal: u8::MAX };
-    let why = Why::Bandwidth { estimate_bps: 480_000, allocated_bps: 150_000, needed_bps: 1_250_000 };
+    let reason = Why::Bandwidth { estimate_bps: 480_000, allocated_bps: 150_000, needed_bps: 1_250_000 };
     let wanted = Some(Layer { encoding: 2, ..layer });
-    let allocation = Allocation { id: mline(1), target: Some(layer), bps: 150_000, wanted, wanted_bps: 1_250_000, why };
+    let allocation =
+        Allocation { id: mline(1), target: Some(layer), bps: 150_000, wanted, wanted_bps: 1_250_000, why: reason };
     let egress = |mline, track, layer, allocation, waits| EgressReport {
         mline,
         track: Some(track),

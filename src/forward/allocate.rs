@@ -21,8 +21,10 @@ use crate::base::frame::Layer;
 
 /// What must be left over after a step up, in percent of the cost: rates and estimates err by about so much.
 pub const MARGIN_PERCENT: u64 = 15;
+/// The same where all that is wanted fits: nobody goes looking for more than that, so there may be no more to find.
+pub const MARGIN_BEST_PERCENT: u64 = 5;
 /// What may be too much for [`OVERSHOOT_TIME`], in percent: the pacer and the queues on the way carry it so long.
-pub const OVERSHOOT_PERCENT: u64 = 5;
+pub const OVERSHOOT_PERCENT: u64 = 10;
 /// See above.
 pub const OVERSHOOT_TIME: Duration = Duration::from_secs(1);
 
@@ -185,7 +187,7 @@ impl Allocator {
             let goal_bps = self.link.lower(now, kept_bps, budget_bps);
             self.fill(|member| (0, member.kept), goal_bps);
         } else {
-            self.raise(now, share(low_bps, 100, 100 + MARGIN_PERCENT));
+            self.raise(now, self.goal_bps(low_bps));
         }
         self.conclude(now, budget_bps);
         &self.allocations
@@ -218,6 +220,13 @@ impl Allocator {
                 self.queue.extend(member.claim(&self.steps, claim.member));
             }
         }
+    }
+
+    /// What may be spent, so that enough is left over.
+    fn goal_bps(&self, budget_bps: u64) -> u64 {
+        let best_bps = self.members.iter().map(|member| member.cost(&self.steps, member.top())).sum();
+        let goal_bps = share(budget_bps, 100, 100 + MARGIN_BEST_PERCENT);
+        if best_bps <= goal_bps { goal_bps } else { share(budget_bps, 100, 100 + MARGIN_PERCENT) }
     }
 
     /// What the present levels cost.
@@ -277,6 +286,7 @@ impl Allocator {
     fn conclude(&mut self, now: Instant, budget_bps: u64) {
         let allocated_bps = self.allocated();
         let wait = self.link.wait(now);
+        let goal_bps = self.goal_bps(budget_bps);
         self.allocations.clear();
         for member in &mut self.members {
             let steps = &self.steps[member.from..member.from + member.len];
@@ -294,7 +304,7 @@ impl Allocator {
                 (Some(next), _) => {
                     let needed_bps = allocated_bps - member.bps + next.bps;
                     let estimate_bps = budget_bps;
-                    match share(needed_bps, 100 + MARGIN_PERCENT, 100) <= budget_bps {
+                    match needed_bps <= goal_bps {
                         true => Why::Settling { estimate_bps, needed_bps, wait },
                         false => Why::Bandwidth { estimate_bps, allocated_bps, needed_bps },
                     }

@@ -24,8 +24,8 @@ const GAP_MAX: u64 = 1 << 12;
 /// picture is withheld, and without a bound they would come to where that guess fails.
 const KEPT_MAX: u64 = 256;
 /// Stretches remembered: every second frame left out at 30 frames a second makes 15 a second, and what is older than
-/// four seconds is asked for by nobody.
-const STRETCHES_MAX: usize = 64;
+/// four seconds is asked for by nobody. A run that is sent to who joins needs one for each picture, 100 at most.
+const STRETCHES_MAX: usize = 128;
 
 /// What is added to a packet's own numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -160,6 +160,18 @@ impl Rewriter {
             self.withheld.take().map(|withheld| withheld.index).max(self.stretches.back().map(|last| last.first_index));
         let first_index = reserved.map_or(self.next_index, |reserved| reserved.max(self.next_index));
         self.begin(meta.encoding, meta.seq, first_index, (shift, Cut::NONE));
+        self.next_seq = meta.seq;
+    }
+
+    /// Goes on in the present encoding with this picture, at that timestamp; what lies between was never to go out. Numbers of
+    /// pictures and frames stay as far apart as they are, but for picture ids that must have no gaps.
+    pub fn skip_to(&mut self, meta: &PacketMeta, timestamp: u32, closes_picture_gaps: bool) {
+        let Some(present) = self.stretches.back().copied() else { return };
+        let mut shift = Shift { timestamp: timestamp.wrapping_sub(meta.timestamp), ..present.shift };
+        if let Some((id, last)) = meta.marks.picture_id.zip(self.last_picture_out.id).filter(|_| closes_picture_gaps) {
+            shift.picture_id = last.wrapping_add(1).wrapping_sub(id.value);
+        }
+        self.begin(present.encoding, meta.seq, self.next_index, (shift, present.cut));
         self.next_seq = meta.seq;
     }
 

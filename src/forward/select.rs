@@ -125,6 +125,8 @@ pub struct Selector {
     seen: [Option<Seen>; ENCODINGS_MAX],
     /// The target's spatial layer needs a keyframe of the encoding that is forwarded.
     lacks_keyframe: bool,
+    /// Bounds of an encoding that is forwarded only until the target's can be.
+    interim: Option<Layer>,
 }
 
 impl Selector {
@@ -151,10 +153,21 @@ impl Selector {
     }
 
     /// Begins with the keyframe of a run that is kept for joins: of what followed it, temporal layer 0 is sent on. `head` is the
-    /// keyframe's first packet.
+    /// keyframe's first packet. Of another encoding than the target's all layers go out then, until the target's begins.
     pub fn begin_run(&mut self, head: &PacketHead, targets: Option<&DecodeTargets>) {
-        if let Some(target) = self.target.filter(|target| target.encoding == head.encoding) {
-            self.start(first_rule(head, Layer { temporal: 0, ..target }, targets));
+        let Some(target) = self.target else { return };
+        let interim = Layer { encoding: head.encoding, spatial: u8::MAX, temporal: u8::MAX };
+        let bounds = if target.encoding == head.encoding { target } else { interim };
+        self.start(first_rule(head, Layer { temporal: 0, ..bounds }, targets));
+        self.interim = (target.encoding != head.encoding).then_some(interim);
+    }
+
+    /// A packet was dealt with elsewhere, in order: what follows it does not begin its picture.
+    pub fn pass_over(&mut self, head: &PacketHead) {
+        if let Some(seen) = self.seen.get_mut(usize::from(head.encoding))
+            && seen.is_none_or(|seen| head.seq > seen.seq)
+        {
+            *seen = Some(Seen { seq: head.seq, timestamp: head.timestamp, marker: head.marker });
         }
     }
 
@@ -217,6 +230,7 @@ impl Selector {
     fn start(&mut self, rule: Rule) {
         self.is_blind = false;
         self.lacks_keyframe = false;
+        self.interim = None;
         self.rules.clear();
         self.rules.push(rule);
     }
@@ -230,7 +244,12 @@ impl Selector {
             }
             return;
         };
-        if target.encoding != head.encoding || !(starts_picture || head.marks.is_start) {
+        // Until an encoding can be left for another it stays as it is.
+        let Some(target) = [Some(target), self.interim].into_iter().flatten().find(|it| it.encoding == head.encoding)
+        else {
+            return;
+        };
+        if !(starts_picture || head.marks.is_start) {
             return;
         }
         let next = match (targets, rule.decode_target) {

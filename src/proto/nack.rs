@@ -30,8 +30,11 @@ pub const ASKS_MAX: u8 = 10;
 /// Shortest time between two asks, so that a low or unknown round trip makes no storm.
 const ASK_INTERVAL_MIN: Duration = Duration::from_millis(40);
 
-/// Longest time between two asks; a picture that waited longer is not worth the repair.
+/// Asks in vain are not further apart than this, unless the round trip itself is longer.
 const ASK_INTERVAL_MAX: Duration = Duration::from_millis(500);
+
+/// Longest round trip that is waited for: twice that of a geostationary satellite.
+const ROUND_TRIP_MAX: Duration = Duration::from_millis(1200);
 
 /// What a packet's arrival means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -248,11 +251,11 @@ fn position(seq: u64) -> (usize, u64) {
     ((slot / 64) as usize, slot % 64)
 }
 
-/// One round trip until an answer can be here, a quarter more for the path's jitter; doubled after every second ask in
+/// One round trip until an answer can be here, an eighth more for the path's jitter; doubled after every second ask in
 /// vain.
 fn ask_interval(rtt: Duration, asks_before: u8) -> Duration {
-    let first = rtt.saturating_mul(5).clamp(ASK_INTERVAL_MIN * 4, ASK_INTERVAL_MAX * 4) / 4;
-    (first * (1 << (asks_before / 2).min(4))).min(ASK_INTERVAL_MAX)
+    let first = (rtt.min(ROUND_TRIP_MAX) * 9 / 8).max(ASK_INTERVAL_MIN);
+    (first * (1 << (asks_before / 2).min(4))).min(ASK_INTERVAL_MAX.max(first))
 }
 
 #[cfg(test)]
@@ -321,7 +324,7 @@ mod tests {
                 times.push((now - t0).as_millis());
             }
         }
-        assert_eq!(times, [0, 62, 125, 250, 375, 625, 875, 1375, 1875, 2375]);
+        assert_eq!(times, [0, 56, 112, 225, 337, 562, 787, 1237, 1687, 2187]);
         assert_eq!(register.counters(), NackCounters { asked: 10, recovered: 0, given_up: 1 });
         // It is still good when it comes at last.
         assert_eq!(register.handle_packet(t0 + ms(3000), 2), Arrival::Late);
@@ -430,6 +433,8 @@ mod tests {
     #[test]
     fn the_interval_stays_within_its_bounds() {
         assert_eq!(ask_interval(Duration::ZERO, 0), ASK_INTERVAL_MIN);
-        assert_eq!(ask_interval(Duration::MAX, 255), ASK_INTERVAL_MAX);
+        assert_eq!(ask_interval(ms(100), 255), ASK_INTERVAL_MAX);
+        assert_eq!(ask_interval(ms(600), 3), ms(675), "no answer can be here sooner");
+        assert_eq!(ask_interval(Duration::MAX, 255), ROUND_TRIP_MAX * 9 / 8);
     }
 }

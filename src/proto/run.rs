@@ -119,6 +119,11 @@ impl Replay<'_> {
         self.pictures
     }
 
+    /// The keyframe's first packet.
+    pub fn first(&self) -> u64 {
+        self.next
+    }
+
     /// Live packets follow from this number on.
     pub fn live_from(&self) -> u64 {
         self.last + 1

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::base::frame::Layer;
 use crate::base::format::MediaKind;
+use crate::base::frame::Layer;
 use crate::base::ids::PeerId;
 use crate::session::negotiate::{NegotiateError, Policy};
 

@@ -153,6 +153,12 @@ impl Hub {
         self.peers.get(&id).map(|peer| peer.session)
     }
 
+    /// What a peer's streams are called; for the simulator, whose peers do not read their lists of tracks.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn wire_id_of(&self, id: PeerId) -> Option<&str> {
+        self.peers.get(&id).map(|peer| peer.info.wire_id.as_str())
+    }
+
     /// What is to be done now: notices in their order, then what opens sessions, then all other commands. The fanout plan is published before a
     /// command that depends on it is handed out: a track has no route any more when workers are told to free it, and
     /// has one when a subscriber asks for its keyframe. As the plan is published at a pace, `None` may also mean not

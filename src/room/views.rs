@@ -100,7 +100,8 @@ impl Hub {
 
     fn track_view(&self, publisher: &Peer, track: &Track) -> Value {
         let ingress = self.ingress_report(publisher, track);
-        let encodings = self.ingress_reports(publisher, track).map(encoding_view);
+        let encodings: Vec<_> = self.ingress_reports(publisher, track).collect();
+        let sum = |of: fn(&IngressReport) -> i64| encodings.iter().map(|ingress| of(ingress)).sum::<i64>();
         let subscribers = self.room_peers(&publisher.room).flat_map(|peer| {
             let mlines = peer.bound.iter().filter(|(key, _)| *key == track.key);
             mlines.map(move |(_, mline)| self.subscriber_view(peer, *mline))
@@ -115,13 +116,27 @@ impl Hub {
             "live": track.is_live,
             "codec": ingress.and_then(|ingress| ingress.format).map(|format| format.name()),
             "ssrc": ingress.map(|ingress| ingress.ssrc.0),
-            "packets": ingress.map_or(0, |ingress| ingress.summary.packets),
-            "bytes": ingress.map_or(0, |ingress| ingress.summary.bytes),
-            "lost": ingress.map_or(0, |ingress| ingress.summary.lost),
+            "packets": sum(|ingress| ingress.summary.packets as i64),
+            "bytes": sum(|ingress| ingress.summary.bytes as i64),
+            "lost": sum(|ingress| ingress.summary.lost),
             "jitterMs": ingress.map_or(0.0, |ingress| ingress.summary.jitter_ms),
-            "keyframes": ingress.map_or(0, |ingress| ingress.keyframes),
-            "encodings": encodings.collect::<Vec<_>>(),
+            "keyframes": sum(|ingress| ingress.keyframes as i64),
+            "encodings": encodings.iter().map(|ingress| self.encoding_view(publisher, ingress)).collect::<Vec<_>>(),
             "subscribers": subscribers.collect::<Vec<_>>(),
+        })
+    }
+
+    fn encoding_view(&self, publisher: &Peer, ingress: &IngressReport) -> Value {
+        json!({
+            "encoding": ingress.encoding,
+            "rid": ingress.rid.map(|rid| rid.as_str().to_owned()),
+            "ssrc": ingress.ssrc.0,
+            "packets": ingress.summary.packets,
+            "bytes": ingress.summary.bytes,
+            "bitsPerSecond": self.ingress_bps(publisher, ingress),
+            "lost": ingress.summary.lost,
+            "jitterMs": ingress.summary.jitter_ms,
+            "keyframes": ingress.keyframes,
         })
     }
 
@@ -180,7 +195,7 @@ impl Hub {
 
     fn room_row(&self, room: &str) -> RoomRow {
         let tracks = self.room_peers(room).flat_map(|peer| peer.tracks.values().map(move |track| (peer, track)));
-        let reports: Vec<_> = tracks.filter_map(|(peer, track)| self.ingress_report(peer, track)).collect();
+        let reports: Vec<_> = tracks.flat_map(|(peer, track)| self.ingress_reports(peer, track)).collect();
         RoomRow {
             id: room.to_owned(),
             subscribers: self.room_peers(room).filter(|peer| !peer.bound.is_empty()).count() as u64,
@@ -193,10 +208,12 @@ impl Hub {
         session_in(self.reports.get(usize::from(peer.owner?.0))?, peer)
     }
 
+    /// The first stream of a track that lives.
     pub(super) fn ingress_report(&self, publisher: &Peer, track: &Track) -> Option<&IngressReport> {
         self.ingress_reports(publisher, track).next()
     }
 
+    /// All its streams: several where it comes as a simulcast.
     fn ingress_reports(&self, publisher: &Peer, track: &Track) -> impl Iterator<Item = &IngressReport> {
         let of_all = self.session_report(publisher).into_iter().flat_map(|report| &report.ingress);
         let key = track.key;
@@ -209,13 +226,25 @@ impl Hub {
 
     /// What was sent to it on that m-line between the last two reports.
     pub(super) fn egress_bps(&self, peer: &Peer, egress: &EgressReport) -> u64 {
+        self.bps(peer, egress.bytes, |session| {
+            session.egress.iter().find(|before| before.ssrc == egress.ssrc).map(|before| before.bytes)
+        })
+    }
+
+    /// What came of a stream between the last two reports.
+    fn ingress_bps(&self, peer: &Peer, ingress: &IngressReport) -> u64 {
+        self.bps(peer, ingress.summary.bytes, |session| {
+            session.ingress.iter().find(|before| before.ssrc == ingress.ssrc).map(|before| before.summary.bytes)
+        })
+    }
+
+    fn bps(&self, peer: &Peer, bytes: u64, before: impl FnOnce(&SessionReport) -> Option<u64>) -> u64 {
         let Some((earlier, elapsed)) = peer.owner.and_then(|owner| self.earlier.get(usize::from(owner.0))) else {
             return 0;
         };
-        let session = session_in(earlier, peer);
-        let before = session.and_then(|session| session.egress.iter().find(|before| before.ssrc == egress.ssrc));
-        let bytes = egress.bytes.saturating_sub(before.map_or(0, |before| before.bytes));
-        if elapsed.is_zero() { 0 } else { (bytes as f64 * 8.0 / elapsed.as_secs_f64()) as u64 }
+        let before = session_in(earlier, peer).and_then(before).unwrap_or(0);
+        let bits = bytes.saturating_sub(before) as f64 * 8.0;
+        if elapsed.is_zero() { 0 } else { (bits / elapsed.as_secs_f64()) as u64 }
     }
 }
 
@@ -223,18 +252,6 @@ fn session_in<'a>(report: &'a WorkerReport, peer: &Peer) -> Option<&'a SessionRe
     // Workers tell of their sessions in the order of their tables.
     let at = report.sessions.binary_search_by_key(&peer.session.index, |session| session.session.index).ok()?;
     report.sessions.get(at).filter(|session| session.session == peer.session)
-}
-
-fn encoding_view(stream: &IngressReport) -> Value {
-    json!({
-        "encoding": stream.encoding,
-        "rid": stream.rid.map(|rid| rid.as_str().to_owned()),
-        "ssrc": stream.ssrc.0,
-        "packets": stream.summary.packets,
-        "bytes": stream.summary.bytes,
-        "lost": stream.summary.lost,
-        "keyframes": stream.keyframes,
-    })
 }
 
 /// A layer for programs. Bounds above what there can be mean all of it.

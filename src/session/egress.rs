@@ -225,16 +225,9 @@ impl Egress {
 
     /// Nothing that waits is sent, and nothing only to find out what the line carries; video goes on with a keyframe. How
     /// much was given up of what is new.
-    pub fn give_up_waiting(&mut self) -> usize {
+    pub fn give_up_waiting(&mut self, now: Instant) -> usize {
         let (Some(downlink), slots) = (&mut self.downlink, &mut self.slots) else { return 0 };
-        downlink.give_up_waiting(|mline| slot_mut(slots, mline).into_iter().for_each(Slot::restart))
-    }
-
-    /// Gives up all that waits: the peer is away, and when it is back that is the past. Video goes on with a keyframe.
-    pub fn give_up_waiting(&mut self) {
-        let (Some(downlink), slots) = (&mut self.downlink, &mut self.slots) else { return };
-        downlink.give_up_extras();
-        downlink.give_up_waiting(|mline| slot_mut(slots, mline).into_iter().for_each(Slot::restart));
+        downlink.give_up_waiting(now, |mline| slot_mut(slots, mline).into_iter().for_each(Slot::restart))
     }
 
     /// What waits, and its time has come.
@@ -248,7 +241,7 @@ impl Egress {
         self.fillers += 1;
         let fits = |slot: &&mut Slot| slot.exts.has_twcc() && slot.rtx_pt().is_some();
         let Some(slot) = self.slots.iter_mut().flatten().filter(fits).max_by_key(|slot| slot.stats.octets()) else {
-            self.downlink.iter_mut().for_each(|downlink| downlink.give_up_probe());
+            self.downlink.iter_mut().for_each(|downlink| downlink.give_up_probe(now));
             return false;
         };
         let filler = slot.rewriter.latest(self.fillers % FILLERS);
@@ -286,6 +279,9 @@ impl Egress {
     pub fn handle_report_block(&mut self, now: Instant, block: &ReportBlock) {
         if let Some(slot) = self.slots.iter_mut().flatten().find(|slot| slot.ssrc == block.ssrc) {
             slot.stats.handle_report_block(now, block);
+            if let Some(downlink) = &mut self.downlink {
+                downlink.handle_report(now, slot.stats.fraction_lost(), slot.stats.rtt());
+            }
         }
     }
 
@@ -329,11 +325,13 @@ impl Egress {
         self.slots.iter().enumerate().filter_map(|(mline, slot)| Some((mline as u16, slot.as_ref()?)))
     }
 
-    /// Round trip to the peer, as far as its feedback about what we send tells.
+    /// Round trip to the peer, as far as its feedback about what we send tells. The least of what is known: transport-wide
+    /// feedback lies at the peer for a while before it leaves.
     pub fn round_trip(&self) -> Option<Duration> {
         let measured = self.downlink.as_ref().and_then(|downlink| downlink.estimator.rtt());
-        let reported = || self.slots.iter().flatten().find_map(|slot| slot.stats.rtt());
-        measured.or_else(reported)
+        let active = self.slots.iter().flatten().filter(|slot| slot.track.is_some());
+        let reported = active.filter_map(|slot| slot.stats.rtt());
+        reported.chain(measured).min()
     }
 
     fn rtt(&self) -> Duration {
@@ -406,14 +404,16 @@ impl Way<'_> {
         if !tx.has_room() {
             return Err(Discard::TxFull);
         }
-        // A number that is not written would count as lost.
+        // A number that is not written would be missed as a packet lost.
         let has_twcc = slot.exts.has_twcc();
         let (twcc, send_time) = match &mut self.downlink {
-            Some(downlink) => downlink.stamp(self.now, has_twcc),
+            Some(downlink) => (if has_twcc { downlink.take_twcc() } else { 0 }, downlink.send_time(self.now)),
             None => (0, AbsSendTime(0)),
         };
         let len = slot.send(header, around, packet, numbers, (twcc, send_time), self.outlet, tx)?;
-        if let Some(downlink) = self.downlink.filter(|_| has_twcc) {
+        if let Some(downlink) = self.downlink
+            && has_twcc
+        {
             downlink.handle_sent(self.now, twcc, len, what);
         }
         Ok(len)

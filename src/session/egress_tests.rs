@@ -40,6 +40,14 @@ struct Bench {
     tx: TxBatch,
 }
 
+impl Admitted {
+    /// A packet of a track that nobody has.
+    pub(in crate::session) fn example(mline: u16, index: u64) -> Self {
+        let numbers = Numbers { index, shift: Shift::default(), cut: Cut::NONE };
+        Self { track: TrackKey { index: 0, epoch: 0 }, encoding: 0, seq: index, mline, pt: 96, numbers }
+    }
+}
+
 fn payload(pt: u8, format: Format, rtx_pt: Option<u8>) -> Payload {
     Payload { pt, format, rtx_pt, nack: true, pli: true, fir: true, transport_cc: false, remb: false }
 }
@@ -250,7 +258,7 @@ fn what_waited_when_the_peer_went_away_does_not_come_after_all() {
     let packet = track.packet(0, 11).unwrap();
     let (admitted, due) = bench.egress.admit(bench.now, 0, (track, &packet), &Bench::outlet(&bench.srtp)).unwrap();
     bench.egress.downlink().unwrap().wait(bench.now, admitted, due);
-    bench.egress.give_up_waiting();
+    bench.egress.give_up_waiting(bench.now);
     assert!(!bench.egress.has_backlog() && bench.egress.next_waiting(bench.now).is_none());
     bench.keep(12, Format::Vp8, false, &[], b"builds on it");
     assert_eq!(bench.forward(12), Err(Discard::AwaitsKeyframe));
@@ -330,9 +338,9 @@ fn video_begins_with_a_keyframe() {
     let mut bench = Bench::new(&mline(&[payload(96, Format::Vp8, None)], &[]));
     bench.keep(1, Format::Vp8, false, &[], b"x");
     assert_eq!(bench.forward(1), Err(Discard::AwaitsKeyframe));
-    assert_eq!(bench.egress.awaiting_keyframe().collect::<Vec<_>>(), [(TRACK, 0)]);
+    assert_eq!(bench.egress.awaiting_keyframe(bench.now).collect::<Vec<_>>(), [(TRACK, 0)]);
     bench.pass(2, Format::Vp8).unwrap();
-    assert_eq!(bench.egress.awaiting_keyframe().count(), 0);
+    assert_eq!(bench.egress.awaiting_keyframe(bench.now).count(), 0);
 }
 
 #[test]

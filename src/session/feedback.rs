@@ -33,6 +33,9 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 const REMB_FALL: u64 = 97;
 /// ... though not sooner than this.
 const REMB_INTERVAL_MIN: Duration = Duration::from_millis(200);
+/// Our clock begins where Unix time does (RFC 868: seconds since 1900): who reads NTP times as dates cannot send an
+/// earlier one back as it was.
+const CLOCK_START_S: u64 = 2_208_988_800;
 /// Sources that a REMB names.
 const REMB_SSRCS_MAX: usize = 16;
 
@@ -271,8 +274,7 @@ impl Feedback {
     /// Our time, for the peer to send back: RFC 3550 §4 lets it be counted from anywhere.
     fn ntp(&self, now: Instant) -> u64 {
         let since = now.saturating_duration_since(self.epoch);
-        // One second up: zero would say that there is no time.
-        ((since.as_secs() + 1) << 32) | ((u64::from(since.subsec_nanos()) << 32) / 1_000_000_000)
+        ((CLOCK_START_S + since.as_secs()) << 32) | ((u64::from(since.subsec_nanos()) << 32) / 1_000_000_000)
     }
 }
 

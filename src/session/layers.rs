@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use super::egress::{Egress, Outlet, admitted};
 use super::slot::Slot;
-use super::track::Tracks;
+use super::track::{HEADERS_BYTES, Tracks};
 use crate::base::format::MediaKind;
 use crate::base::ids::TrackKey;
-use crate::forward::allocate::{Allocator, Want};
+use crate::forward::allocate::{Allocator, MARGIN_BEST_PERCENT, Want};
 use crate::forward::rewrite::Numbers;
 
 /// The line is divided anew no more often.
@@ -20,12 +20,12 @@ const INTERVAL_MIN: Duration = Duration::from_millis(90);
 const UNKNOWN_BPS: u64 = 1_000_000_000;
 /// A peer that agreed to tell and has not after so long never will.
 const FEEDBACK_WITHIN: Duration = Duration::from_secs(3);
-/// Share of the line that is kept for what is sent again, in percent.
-const RESERVE_PERCENT: u64 = 5;
+/// Of what a line loses by itself so much at most is kept for what is sent again: beyond repair is beyond repair.
+const RESERVE_MAX: f32 = 0.2;
 /// Sound is measured over so long.
 const AUDIO_WINDOW: Duration = Duration::from_secs(1);
-/// Headers of a packet, encrypted, as the line carries them: allocations count payloads.
-const OVERHEAD_PERCENT: u64 = 5;
+/// Who came no longer ago is still being found out about.
+const YOUNG: Duration = Duration::from_millis(1500);
 /// What is replayed to who joins lasts so long on its line at most.
 const RUN_TIME_MAX: Duration = Duration::from_millis(500);
 
@@ -54,13 +54,18 @@ impl Layers {
         }
     }
 
+    /// The peer has just come.
+    fn is_young(&self, now: Instant) -> bool {
+        now < self.began_at + YOUNG
+    }
+
     /// Bits per second of sound, with its headers.
     fn audio_bps(&mut self, now: Instant, slots: &[Option<Slot>]) -> u64 {
         let (at, before) = self.audio;
         let elapsed = now.saturating_duration_since(at);
         if elapsed >= AUDIO_WINDOW {
             let sound = slots.iter().flatten().filter(|slot| slot.kind == MediaKind::Audio);
-            let octets: u64 = sound.map(|slot| slot.stats.octets() + 40 * slot.stats.packets()).sum();
+            let octets: u64 = sound.map(|slot| slot.stats.octets() + HEADERS_BYTES * slot.stats.packets()).sum();
             self.audio_bps = (octets.saturating_sub(before) * 8 * 1000) / (elapsed.as_millis() as u64).max(1);
             self.audio = (now, octets);
         }
@@ -88,7 +93,9 @@ impl Egress {
         let is_mute = now >= layers.began_at + FEEDBACK_WITHIN;
         let known = self.downlink.as_ref().filter(|downlink| downlink.is_measured() || !is_mute);
         let line_bps = known.map_or(UNKNOWN_BPS, |downlink| downlink.estimator.estimate_bps());
-        let budget_bps = line_bps.saturating_sub(audio_bps) * (100 - RESERVE_PERCENT) / (100 + OVERHEAD_PERCENT);
+        let loss = known.map_or(0.0, |downlink| downlink.estimator.state().inherent_loss.clamp(0.0, RESERVE_MAX));
+        let for_media_bps = (line_bps as f64 * f64::from(1.0 - loss)) as u64;
+        let budget_bps = for_media_bps.saturating_sub(audio_bps);
         layers.allocator.begin();
         for (mline, slot) in self.slots.iter().enumerate() {
             let Some(slot) = slot.as_ref().filter(is_video) else { continue };
@@ -100,9 +107,13 @@ impl Egress {
             let Some(slot) = self.slots.get_mut(usize::from(allocation.id)).and_then(Option::as_mut) else { continue };
             slot.obey(*allocation);
         }
-        let with_headers = |bps: u64| bps * (100 + OVERHEAD_PERCENT) / 100 + audio_bps;
-        let sent_bps = with_headers(layers.allocator.allocated_bps());
-        let wanted_bps = with_headers(layers.allocator.wanted_bps());
+        let sent_bps = layers.allocator.allocated_bps() + audio_bps;
+        // As much as makes the allocator give the best, and lets who has just come get there by what is kept.
+        let best_bps = layers.allocator.wanted_bps() * (100 + MARGIN_BEST_PERCENT) / 100 + audio_bps;
+        let runs = self.slots.iter().flatten().filter(|slot| layers.is_young(now) && slot.can_wait());
+        let runs = runs.filter_map(|slot| slot.best_run_bytes(now, tracks.track(slot.track?)?));
+        let run_bps = runs.max().map_or(0, |bytes| bytes as u64 * 8 * 1000 / RUN_TIME_MAX.as_millis() as u64);
+        let wanted_bps = (best_bps.max(run_bps) as f64 / f64::from(1.0 - loss)) as u64;
         if let Some(downlink) = &mut self.downlink {
             downlink.estimator.set_wanted(now, sent_bps, wanted_bps);
         }
@@ -130,8 +141,18 @@ impl Egress {
     }
 
     /// Tracks, and which streams of them, that cannot go where they should without a keyframe.
-    pub fn awaiting_keyframe(&self) -> impl Iterator<Item = (TrackKey, u8)> {
-        self.slots.iter().flatten().filter_map(|slot| Some((slot.track?, slot.wants_keyframe()?)))
+    ///
+    /// Who has just come and sees something is not asked for yet: what its line carries is only being found out, and with
+    /// that what is kept may do.
+    pub fn awaiting_keyframe(&self, now: Instant) -> impl Iterator<Item = (TrackKey, u8)> {
+        let is_young = self.layers.as_ref().is_some_and(|layers| layers.is_young(now));
+        let is_due = move |slot: &&Slot| !(is_young && slot.can_wait());
+        self.slots.iter().flatten().filter(is_due).filter_map(|slot| Some((slot.track?, slot.wants_keyframe()?)))
+    }
+
+    /// Whether anybody cannot go where it should.
+    pub fn is_awaiting(&self) -> bool {
+        self.slots.iter().flatten().any(|slot| slot.track.is_some() && slot.wants_keyframe().is_some())
     }
 }
 
@@ -146,3 +167,7 @@ fn want(mline: u16, slot: &Slot) -> Want {
         ..Want::best(mline)
     }
 }
+
+#[cfg(test)]
+#[path = "layers_tests.rs"]
+mod tests;

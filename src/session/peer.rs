@@ -323,7 +323,7 @@ impl Session {
     /// News of the peer's line: it may be divided otherwise now, and what comes of that may need a keyframe.
     fn handle_estimate(&mut self, now: Instant, tracks: &Tracks) {
         self.egress.divide(now, tracks);
-        if self.egress.awaiting_keyframe().next().is_some() {
+        if self.egress.is_awaiting() {
             self.keyframe_repeat_at.get_or_insert(now);
         }
     }
@@ -397,7 +397,8 @@ impl Session {
             }
         }
         if self.ice.is_expired(now) && !std::mem::replace(&mut self.is_lost, true) {
-            self.egress.give_up_waiting();
+            // When the peer is back, it is the past.
+            self.egress.give_up_waiting(now);
             return Some(SessionEvent::Lost);
         }
         if self.srtp.is_some() && !self.is_lost {
@@ -413,10 +414,8 @@ impl Session {
             if let Some((srtp, path)) = self.srtp.as_ref().zip(self.sending_path()) {
                 self.egress.replay(now, tracks, &Outlet { srtp: &srtp.sender, path });
             }
-            let before = effects.keyframes_wanted.len();
-            effects.keyframes_wanted.extend(self.egress.awaiting_keyframe());
-            let is_waiting = effects.keyframes_wanted.len() > before;
-            self.keyframe_repeat_at = is_waiting.then_some(now + KEYFRAME_REPEAT);
+            effects.keyframes_wanted.extend(self.egress.awaiting_keyframe(now));
+            self.keyframe_repeat_at = self.egress.is_awaiting().then_some(now + KEYFRAME_REPEAT);
         }
         if now >= self.feedback.report_at() {
             // A subscriber whose picture stopped for a change of source asks from here.

@@ -26,6 +26,9 @@ const FRESH_MAX: usize = 1024;
 /// Without a recognisable keyframe for so long, left-out video goes on anyway: end-to-end encryption may hide it.
 const SHED_MAX: Duration = Duration::from_secs(5);
 
+/// What goes around a payload on a subscriber's line: RTP header, extensions, authentication tag.
+pub const HEADERS_BYTES: u64 = 40;
+
 /// What a publisher said about its clock (RFC 3550 §6.4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SenderClock {
@@ -111,7 +114,7 @@ impl Encoding {
 
     fn insert(&mut self, now: Instant, packet: Packet<'_>) -> bool {
         let meta = packet.meta;
-        let bytes = packet.payload.len();
+        let bytes = packet.payload.len() + HEADERS_BYTES as usize;
         let told = self.structure.as_ref().and_then(|structure| structure.sizes());
         let read = || payload::keyframe_sizes(meta.format, packet.payload);
         let sizes = if meta.marks.begins() { told.or_else(read) } else { None };

@@ -22,6 +22,8 @@ pub struct Oracle {
     rtcp: HashMap<(PeerNo, u32, u32), u64>,
     /// Nothing gets lost on the way in: then what leaves has no gaps.
     pub is_continuous: bool,
+    /// Nothing comes late on the way in: then each source's numbers leave in order.
+    pub is_ordered: bool,
     /// RTP datagrams seen.
     pub rtp_datagrams: u64,
     /// RTP datagrams that were seen before, byte for byte.
@@ -86,7 +88,7 @@ impl Oracle {
         };
         let (seq, ssrc) = (u16::from_be_bytes([s0, s1]), u32::from_be_bytes([c0, c1, c2, c3]));
         self.rtp_datagrams += 1;
-        let is_continuous = self.is_continuous;
+        let (is_continuous, is_ordered) = (self.is_continuous, self.is_ordered);
         let sent = self.rtp.entry((peer, ssrc)).or_default();
         let is_first = sent.hashes.is_empty();
         // RFC 3711 §3.3.1: receivers guess a roll-over counter of zero for a new source.
@@ -104,6 +106,9 @@ impl Oracle {
                 self.fault(format!(
                     "ssrc {ssrc:08x} to {peer:?} begins at {seq}: a late joiner may miss the roll-over"
                 ));
+            }
+            None if is_ordered && index < highest => {
+                self.fault(format!("index {index} comes after {highest} of ssrc {ssrc:08x} to {peer:?}"));
             }
             None if is_continuous && !is_first && index != highest + 1 => {
                 self.fault(format!("index {index} follows {highest} of ssrc {ssrc:08x} to {peer:?}"));

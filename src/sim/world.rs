@@ -22,7 +22,7 @@ use crate::crypto::cert::Certificate;
 use crate::crypto::srtp::SrtpKeys;
 use crate::proto::dtls::DtlsConfig;
 use crate::proto::link::{Link, LinkConfig};
-use crate::room::api::{JoinError, JoinRequest, Listening, Notice, PeerControl, RequestError};
+use crate::room::api::{JoinError, JoinRequest, Listening, Notice, PeerControl, RequestError, TrackName, Wish};
 use crate::room::hub::{Hub, HubConfig};
 use crate::room::impair::{BadNetwork, ImpairError};
 use crate::worker::command::{Command, Event, WorkerReport};
@@ -275,6 +275,19 @@ impl World {
     /// The peer says whom it wants to hear.
     pub fn listen(&mut self, peer: PeerNo, listening: Listening) {
         let _ = self.hub.listen(self.now, self.seats[peer.0].id, listening);
+        self.dispatch();
+    }
+
+    /// The peer says how much of another's pictures it wants.
+    pub fn demand_of(&mut self, peer: PeerNo, of: PeerNo, wish: Wish) {
+        let Some(name) = self.hub.wire_id_of(self.seats[of.0].id) else { return };
+        let name = TrackName::Stream(name.to_owned());
+        self.demand(peer, &[(name, wish)]);
+    }
+
+    /// The peer says how much it wants of what another one sends.
+    pub fn demand(&mut self, peer: PeerNo, wishes: &[(TrackName, Wish)]) {
+        let _ = self.hub.demand(self.seats[peer.0].id, wishes);
         self.dispatch();
     }
 

@@ -264,7 +264,8 @@ impl WorkerCore {
                 && let Ok((egress, outlet)) = session.departures()
             {
                 let ways = (egress, &outlet);
-                let resent = self.paced.drain(now, self.backlog.is_behind(now), &self.tracks, ways, &mut self.discards, tx);
+                let resent =
+                    self.paced.drain(now, self.backlog.is_behind(now), &self.tracks, ways, &mut self.discards, tx);
                 session.counters.retransmissions += resent;
             }
             self.handle_session_event(key, event);

@@ -112,7 +112,7 @@ impl Departure {
         tx: &mut TxBatch,
     ) -> u64 {
         if is_behind {
-            (0..egress.give_up_waiting()).for_each(|_| discards.count(Discard::Overload));
+            (0..egress.give_up_waiting(now)).for_each(|_| discards.count(Discard::Overload));
         }
         let mut resent = 0;
         while tx.has_room()
@@ -136,7 +136,9 @@ impl Departure {
         self.due.extend(self.scratch.iter().map(|(_, due)| *due));
         self.order(egress);
         self.write(now, tracks, (egress, outlet), discards, tx);
-        while !is_behind && tx.has_room() && egress.is_padding_due(now) && egress.write_padding(now, tracks, outlet, tx) {}
+        while !is_behind && tx.has_room() && egress.is_padding_due(now) && egress.write_padding(now, tracks, outlet, tx)
+        {
+        }
         resent
     }
 

@@ -12,11 +12,38 @@ use super::{ESTIMATE_MAX_BPS, ESTIMATE_MIN_BPS};
 /// Share of what got through that is sent after overuse (draft §6).
 const BETA: f64 = 0.85;
 
+/// The same of what was measured while the queue stood: that is the path's rate itself.
+const BETA_BUSY: f64 = 0.86;
+
 /// The rate after overuse when a queue has to empty...
 const DRAIN_SHARE_MIN: f64 = 0.35;
 
 /// ... within about this time.
 const DRAIN_US: f64 = 800_000.0;
+
+/// While a queue empties, the rate is lowered further no more often, and not below this share of what the path carried.
+const DRAIN_STEP_US: u64 = 150_000;
+const DRAIN_SHARE_LEAST: f64 = 0.2;
+
+/// Beside a flow that fills the queue until it overflows, the rate follows losses and not the delay: it grows by about half a
+/// packet per round trip and round trip, and falls by this at losses: about what TCP of the classic kind takes (RFC 5348
+/// §1: reasonably fair is who stays within a factor of two of it).
+const COMPETING_PACKETS: f64 = 0.5;
+const COMPETING_SHARE: f64 = 0.75;
+
+/// Losses beyond this share of packets count, and are answered no more often.
+const COMPETING_LOSS: f64 = 0.003;
+const COMPETING_STEP_US: u64 = 1_500_000;
+
+/// In a second the rate grows no faster then, and to so many times what gets through.
+const COMPETING_GROWTH: f64 = 0.25;
+const COMPETING_FACTOR: f64 = 2.5;
+
+/// Shortest round trip believed in beside a full queue.
+const COMPETING_RTT_US_MIN: u64 = 100_000;
+
+/// After this time a queue that never emptied is no queue: the path got longer.
+const COMPETING_US_MAX: u64 = 30_000_000;
 
 /// The rate after overuse is this share at least where the application sends much less than it may.
 const APP_LIMITED_SHARE: f64 = 0.5;
@@ -32,7 +59,7 @@ const NOT_DRAINED_SHARE: f64 = 0.7;
 
 /// A queue that stands for so long is overuse, though the delay rises no more: a full queue has no gradient. One decrease
 /// per this time, so that a flow which fills the queue on purpose does not starve us before it counts as part of the path.
-const QUEUE_STANDS_US: u64 = 70_000;
+const QUEUE_STANDS_US: u64 = 55_000;
 const QUEUE_DECREASE_US: u64 = 1_000_000;
 
 /// Growth per second where the capacity is not known (draft §6: 8 %).
@@ -52,6 +79,9 @@ const ADDITIVE_BPS_MIN: f64 = 4_000.0;
 const ACKED_FACTOR: f64 = 1.5;
 const ACKED_EXTRA_BPS: f64 = 10_000.0;
 
+/// Nor beyond so much of what a queue showed.
+const MEASURED_FACTOR: f64 = 1.02;
+
 /// Round trip until one was measured.
 const RTT_DEFAULT_US: u64 = 200_000;
 
@@ -67,6 +97,10 @@ pub struct Observed {
     pub acked_bps: Option<f64>,
     /// The same, or less where it just fell.
     pub acked_least_bps: Option<f64>,
+    /// What got through while a queue stood.
+    pub busy_bps: Option<f64>,
+    /// Share of packets lost lately.
+    pub loss: f64,
     /// The queue that stands on the path.
     pub queue_us: u64,
     /// Round trip.
@@ -83,6 +117,11 @@ struct Drain {
     since_us: u64,
     /// The longest it was.
     most_us: u64,
+    beta: f64,
+    /// What the path carried when the queue began.
+    first_bps: f64,
+    /// The queue overflowed meanwhile.
+    has_loss: bool,
 }
 
 /// The rate control.
@@ -93,13 +132,25 @@ pub struct Aimd {
     updated_us: u64,
     decreased_us: Option<u64>,
     drain: Option<Drain>,
+    /// Since when others fill the queue.
+    others_since_us: Option<u64>,
+    /// The path's rate, when a queue showed it last.
+    measured_bps: Option<f64>,
 }
 
 impl Aimd {
     /// Begins at this rate.
     pub fn new(now_us: u64, bps: f64) -> Self {
         let link = LinkCapacity::default();
-        Self { bps, link, updated_us: now_us, decreased_us: None, drain: None }
+        Self {
+            bps,
+            link,
+            updated_us: now_us,
+            decreased_us: None,
+            drain: None,
+            others_since_us: None,
+            measured_bps: None,
+        }
     }
 
     /// The rate.
@@ -117,49 +168,93 @@ impl Aimd {
         self.drain.is_some()
     }
 
+    /// Others fill the queue.
+    pub fn is_competing(&self) -> bool {
+        self.others_since_us.is_some()
+    }
+
     /// A better source knows the rate: a probe, or what it was before an outage.
     pub fn set(&mut self, now_us: u64, bps: f64) {
         self.bps = bps.clamp(ESTIMATE_MIN_BPS, ESTIMATE_MAX_BPS);
         self.updated_us = now_us;
         self.drain = None;
+        self.measured_bps = self.measured_bps.filter(|measured| bps <= *measured);
         if bps > self.link.upper_bps() {
             self.link = LinkCapacity::default();
         }
     }
 
-    /// A feedback came. `true`: the queue seen is not ours, so it is no queue.
+    /// A feedback came. `true`: the queue seen is neither ours nor another's, so it is no queue.
     pub fn update(&mut self, now_us: u64, observed: Observed) -> bool {
-        let is_path = observed.usage != Usage::Over && self.follow_drain(now_us, observed.queue_us);
-        match observed.usage {
-            Usage::Over => self.decrease(now_us, observed),
-            _ if self.drain.is_some() || is_path => {}
-            Usage::Normal if self.has_standing_queue(now_us, observed) => self.decrease(now_us, observed),
-            Usage::Under => {}
-            Usage::Normal => self.increase(now_us, observed),
-        }
+        let is_path = self.follow(now_us, observed);
         self.updated_us = now_us;
         self.bps = self.bps.clamp(ESTIMATE_MIN_BPS, ESTIMATE_MAX_BPS);
         is_path
     }
 
+    fn follow(&mut self, now_us: u64, observed: Observed) -> bool {
+        if let Some(since_us) = self.others_since_us {
+            let is_path = now_us - since_us > COMPETING_US_MAX;
+            if observed.queue_us > QUEUE_EMPTY_US && !is_path {
+                self.compete(now_us, observed);
+                return false;
+            }
+            self.others_since_us = None;
+            return is_path;
+        }
+        if let Some(drain) = &mut self.drain {
+            drain.has_loss |= observed.loss > COMPETING_LOSS;
+        }
+        let (has_loss, first_bps) = self.drain.map_or((false, 0.0), |drain| (drain.has_loss, drain.first_bps));
+        if self.follow_drain(now_us, observed.queue_us) {
+            // What was given up to empty it was given up for nothing.
+            self.bps = if has_loss { self.bps.max(first_bps * COMPETING_SHARE) } else { self.bps };
+            // Flows that listen to the delay, as we do, lose nothing.
+            self.others_since_us = has_loss.then_some(now_us);
+            return !has_loss;
+        }
+        match observed.usage {
+            Usage::Over => self.decrease(now_us, observed),
+            _ if self.drain.is_some() => {}
+            Usage::Normal if self.has_standing_queue(now_us, observed) => self.decrease(now_us, observed),
+            Usage::Under => {}
+            Usage::Normal => self.increase(now_us, observed),
+        }
+        false
+    }
+
     fn decrease(&mut self, now_us: u64, observed: Observed) {
         let rtt_us = observed.rtt_us.unwrap_or(RTT_DEFAULT_US);
         let acked = observed.acked_least_bps.unwrap_or(self.bps * 0.5);
-        let is_recent = self.decreased_us.is_some_and(|at| now_us - at < rtt_us.clamp(10_000, 200_000));
+        // Of packets that hardly wait some may have been the first to.
+        let busy = observed.busy_bps.filter(|busy| *busy > acked || observed.queue_us > QUEUE_LONG_US);
+        let pause_us = if self.drain.is_some() { DRAIN_STEP_US } else { rtt_us.clamp(10_000, 200_000) };
+        let is_recent = self.decreased_us.is_some_and(|at| now_us - at < pause_us);
         if is_recent && (acked > self.bps * 0.5 || observed.is_app_limited) {
             return;
         }
         // Once we send less than the path carries, what gets through is our own choice and no measure.
         let measured = self.drain.filter(|_| acked >= self.bps).map(|drain| drain.carried_bps);
-        let carried = measured.unwrap_or(acked);
+        let carried = busy.or(measured).unwrap_or(acked);
+        let beta = if busy.is_some() { BETA_BUSY } else { BETA };
         self.link.handle_overuse(carried);
-        let share = (1.0 - observed.queue_us as f64 / DRAIN_US).clamp(DRAIN_SHARE_MIN, BETA);
-        let target = carried * share;
+        self.measured_bps = busy;
+        let share = (1.0 - observed.queue_us as f64 / DRAIN_US).clamp(DRAIN_SHARE_MIN, beta);
+        let target = (carried * share).max(self.drain.map_or(0.0, |drain| drain.carried_bps * DRAIN_SHARE_LEAST));
         if observed.queue_us > QUEUE_LONG_US {
-            self.drain = Some(Drain { carried_bps: carried, since_us: now_us, most_us: observed.queue_us });
+            let first = Drain {
+                carried_bps: carried,
+                since_us: now_us,
+                most_us: observed.queue_us,
+                beta,
+                first_bps: carried,
+                has_loss: false,
+            };
+            let drain = self.drain.unwrap_or(first);
+            self.drain = Some(Drain { carried_bps: carried, most_us: observed.queue_us, beta, ..drain });
         }
         // Where little is sent, what gets through is no measure either: step by step, for it may have been jitter.
-        let least = if observed.is_app_limited { self.bps * APP_LIMITED_SHARE } else { 0.0 };
+        let least = if observed.is_app_limited && busy.is_none() { self.bps * APP_LIMITED_SHARE } else { 0.0 };
         self.bps = self.bps.min(target.max(least));
         self.decreased_us = Some(now_us);
     }
@@ -183,9 +278,26 @@ impl Aimd {
             (drain.since_us, drain.most_us) = (now_us, queue_us);
             return false;
         }
-        self.bps = self.bps.max(drain.carried_bps * BETA);
+        self.bps = self.bps.max(drain.carried_bps * drain.beta);
         self.drain = None;
         !is_empty
+    }
+
+    /// Beside others who fill the queue.
+    fn compete(&mut self, now_us: u64, observed: Observed) {
+        let is_answered = self.decreased_us.is_some_and(|at| now_us - at < COMPETING_STEP_US);
+        if observed.loss > COMPETING_LOSS {
+            if !is_answered {
+                self.bps *= COMPETING_SHARE;
+                self.decreased_us = Some(now_us);
+            }
+            return;
+        }
+        let step_s = (now_us - self.updated_us).min(STEP_US_MAX) as f64 / 1e6;
+        let rtt_s = observed.rtt_us.unwrap_or(RTT_DEFAULT_US).max(COMPETING_RTT_US_MIN) as f64 / 1e6;
+        let step_bps = (COMPETING_PACKETS * PACKET_BITS / (rtt_s * rtt_s)).min(COMPETING_GROWTH * self.bps) * step_s;
+        let limit = observed.acked_bps.map_or(self.bps, |acked| COMPETING_FACTOR * acked + ACKED_EXTRA_BPS);
+        self.bps = (self.bps + step_bps).min(limit.max(self.bps));
     }
 
     fn increase(&mut self, now_us: u64, observed: Observed) {
@@ -204,6 +316,9 @@ impl Aimd {
             self.bps * GROWTH.powf(step_s)
         };
         let limit = acked.map_or(f64::INFINITY, |acked| ACKED_FACTOR * acked + ACKED_EXTRA_BPS);
+        // Beyond the rate that a queue showed only more that gets through leads, or a probe.
+        self.measured_bps = self.measured_bps.filter(|measured| acked.is_none_or(|acked| acked < *measured));
+        let limit = self.measured_bps.map_or(limit, |measured| limit.min(measured * MEASURED_FACTOR));
         self.bps = grown.min(limit.max(self.bps));
     }
 
@@ -261,7 +376,8 @@ mod tests {
     fn observed(usage: Usage, acked_bps: f64) -> Observed {
         let (queue_us, rtt_us) = (0, Some(50_000));
         let acked_bps = Some(acked_bps);
-        Observed { usage, acked_bps, acked_least_bps: acked_bps, queue_us, rtt_us, is_app_limited: false }
+        let (busy_bps, loss, is_app_limited) = (None, 0.0, false);
+        Observed { usage, acked_bps, acked_least_bps: acked_bps, busy_bps, loss, queue_us, rtt_us, is_app_limited }
     }
 
     fn run(aimd: &mut Aimd, steps: std::ops::Range<u64>, step_us: u64, observed: Observed) {
@@ -332,5 +448,43 @@ mod tests {
         let answers: Vec<bool> = (1..22).map(|step| aimd.update(step * 100_000, long)).collect();
         assert_eq!(answers.iter().position(|is_path| *is_path), Some(20));
         assert_eq!(aimd.bps(), 0.85e6);
+    }
+
+    #[test]
+    fn beside_who_fills_the_queue_losses_count_and_not_the_delay() {
+        let mut aimd = Aimd::new(0, 2e6);
+        let full = Observed { queue_us: 150_000, rtt_us: Some(200_000), ..observed(Usage::Normal, 1e6) };
+        let lossy = Observed { loss: 0.01, ..full };
+        run(&mut aimd, 1..25, 100_000, lossy);
+        assert!(aimd.is_competing());
+        let before = aimd.bps();
+        run(&mut aimd, 25..35, 100_000, Observed { usage: Usage::Over, ..full });
+        assert!((1.1e5..1.3e5).contains(&(aimd.bps() - before)), "{}", aimd.bps() - before);
+        let before = aimd.bps();
+        run(&mut aimd, 35..45, 100_000, lossy);
+        assert_eq!(aimd.bps(), before * COMPETING_SHARE, "once");
+        aimd.update(4_500_000, Observed { queue_us: 5_000, ..full });
+        assert!(!aimd.is_competing(), "they have gone");
+    }
+
+    #[test]
+    fn a_path_that_got_longer_is_found_out_at_last() {
+        let mut aimd = Aimd::new(0, 2e6);
+        let lossy = Observed { queue_us: 150_000, loss: 0.01, ..observed(Usage::Normal, 1e6) };
+        let is_path = (1..400).find(|step| aimd.update(step * 100_000, lossy));
+        assert!(is_path.is_some_and(|step| step > 300) && !aimd.is_competing(), "{is_path:?}");
+    }
+
+    #[test]
+    fn what_a_queue_showed_is_kept_to() {
+        let mut aimd = Aimd::new(0, 2e6);
+        // Little got through before, and still the burst shows the path.
+        let burst = Observed { busy_bps: Some(1.5e6), queue_us: 30_000, ..observed(Usage::Over, 0.4e6) };
+        aimd.update(100_000, burst);
+        assert_eq!(aimd.bps(), 1.5e6 * BETA_BUSY);
+        run(&mut aimd, 2..200, 100_000, observed(Usage::Normal, 1.4e6));
+        assert_eq!(aimd.bps(), 1.5e6 * MEASURED_FACTOR);
+        run(&mut aimd, 200..300, 100_000, observed(Usage::Normal, 1.52e6));
+        assert!(aimd.bps() > 1.6e6, "more gets through");
     }
 }

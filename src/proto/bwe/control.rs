@@ -5,6 +5,7 @@
 
 use super::acked::AckedRate;
 use super::aimd::{Aimd, Observed};
+use super::busy::BusyRate;
 use super::cluster::Clusters;
 use super::groups::Groups;
 use super::limited::AppLimited;
@@ -28,6 +29,8 @@ const OUTAGE_STEP_US: u64 = 1_000_000;
 /// Where the estimate starts again after an outage, as a share of what it was.
 const RETURN_SHARE: f64 = 0.5;
 
+/// After an outage there is no faster pacing for so long: all that waited would fill the path's queue at once.
+const RETURN_US: u64 = 1_000_000;
 /// Two reports of arrival that are so far apart, while we sent without a pause, enclose an outage that we did not notice.
 const ARRIVAL_GAP_US: i64 = 500_000;
 
@@ -66,6 +69,9 @@ pub struct Control {
     trendline: Trendline,
     queue: Queue,
     acked: AckedRate,
+    busy: BusyRate,
+    /// Of the last packet that arrived.
+    arrived_us: i64,
     aimd: Aimd,
     loss: LossBased,
     limited: AppLimited,
@@ -83,6 +89,8 @@ pub struct Control {
     /// The first packet sent after the last feedback.
     unanswered_since_us: Option<u64>,
     outage: Option<Outage>,
+    /// Until when it is regarded as just over.
+    returning_until_us: Option<u64>,
 }
 
 /// Where the reporter's clock and its count of feedbacks stand.
@@ -109,6 +117,8 @@ impl Control {
             trendline: Trendline::new(),
             queue: Queue::default(),
             acked: AckedRate::default(),
+            busy: BusyRate::default(),
+            arrived_us: 0,
             aimd: Aimd::new(now_us, start_bps),
             loss: LossBased::new(),
             limited: AppLimited::default(),
@@ -123,6 +133,7 @@ impl Control {
             clock: None,
             unanswered_since_us: None,
             outage: None,
+            returning_until_us: None,
         }
     }
 
@@ -164,7 +175,8 @@ impl Control {
         self.unanswered_since_us = None;
         let rtt_us = now_us.saturating_sub(newest.sent_us) as f64;
         self.rtt_us = Some(self.rtt_us.map_or(rtt_us, |smoothed| smoothed + RTT_GAIN * (rtt_us - smoothed)));
-        self.queue.update(now_us);
+        self.queue.update(now_us, self.aimd.is_competing());
+        self.probes.set_noise(self.queue.noise_us());
         if is_first {
             self.probes.start(now_us, self.start_bps, self.goal_bps);
         }
@@ -216,6 +228,11 @@ impl Control {
         [self.outage_due_us(), probe_us].into_iter().flatten().min()
     }
 
+    /// The running cluster is not sent to its end.
+    pub fn give_up_probe(&mut self, now_us: u64) {
+        self.probes.give_up(now_us);
+    }
+
     /// The next cluster to send.
     pub fn poll_probe(&mut self, now_us: u64) -> Option<Probe> {
         let probe = self.probes.poll(now_us, self.estimate_bps(), self.goal_bps, self.is_calm())?;
@@ -232,7 +249,7 @@ impl Control {
 
     /// The rate that bursts may leave at; `None` before the first feedback.
     pub fn pacing_bps(&self) -> Option<f64> {
-        let factor = if self.outage.is_some() { 1.0 } else { PACING_FACTOR };
+        let factor = if self.outage.is_some() || self.returning_until_us.is_some() { 1.0 } else { PACING_FACTOR };
         self.is_up().then(|| factor * self.estimate_bps())
     }
 
@@ -259,7 +276,7 @@ impl Control {
         numbers.loss = self.loss.loss() as f32;
         numbers.inherent_loss = self.loss.inherent_loss() as f32;
         numbers.queue_us = self.queue.queue_us();
-        numbers.usage = self.trendline.usage();
+        numbers.usage = self.usage();
         numbers.is_app_limited = self.is_app_limited();
         numbers.is_outage = self.outage.is_some();
         numbers.probes = self.probes.count();
@@ -267,6 +284,9 @@ impl Control {
 
     fn handle_arrival(&mut self, packet: SentPacket, arrival_us: i64) {
         self.acked.push(arrival_us, packet.bytes);
+        self.arrived_us = self.arrived_us.max(arrival_us);
+        let has_waited = self.queue.push(packet.sent_us, arrival_us);
+        self.busy.push(arrival_us, packet.bytes, has_waited);
         if packet.probe != 0 {
             self.clusters.handle_arrival(packet.probe, arrival_us, packet.bytes);
             // A probe makes a queue on purpose; the detector shall not see the step.
@@ -278,7 +298,6 @@ impl Control {
         } else {
             self.loss.push(packet.sent_us, packet.bytes, false, self.aimd.bps());
         }
-        self.queue.push(packet.sent_us, arrival_us);
         let Some(delta) = self.groups.push(packet.sent_us, arrival_us) else { return };
         if delta.arrival_us - delta.send_us as i64 > ARRIVAL_GAP_US {
             self.groups.restart();
@@ -313,6 +332,8 @@ impl Control {
         self.groups.restart();
         self.trendline.restart();
         self.queue.restart();
+        self.busy.forget();
+        self.arrived_us = 0;
         self.acked.restart_window();
     }
 
@@ -322,11 +343,21 @@ impl Control {
         self.acked.restart_window();
         let bps = self.aimd.bps().max(outage.before_bps * RETURN_SHARE).min(outage.before_bps);
         self.aimd.set(now_us, bps);
+        self.returning_until_us = Some(now_us + RETURN_US);
         self.probes.handle_return(now_us, outage.before_bps);
     }
 
+    /// What the delay does, where that is more than the path's noise.
+    fn usage(&self) -> Usage {
+        match self.trendline.usage() {
+            Usage::Over if !self.queue.is_standing(self.is_app_limited()) => Usage::Normal,
+            usage => usage,
+        }
+    }
+
     fn update(&mut self, now_us: u64) {
-        let usage = self.trendline.usage();
+        self.returning_until_us = self.returning_until_us.filter(|until_us| now_us < *until_us);
+        let usage = self.usage();
         while let Some(result) = self.clusters.poll_result(self.probes.running_tag(now_us)) {
             let before_bps = self.aimd.bps();
             // Where media fills the path it may share it: a burst finds the others' part, too.
@@ -346,6 +377,8 @@ impl Control {
             usage,
             acked_bps: self.acked.bps(),
             acked_least_bps: self.acked.least_bps(),
+            busy_bps: self.busy.bps(self.arrived_us),
+            loss: self.loss.loss(),
             queue_us: self.queue.queue_us(),
             rtt_us: self.rtt_us(),
             is_app_limited: self.is_app_limited(),
@@ -377,8 +410,8 @@ impl Control {
     fn is_calm(&self) -> bool {
         self.is_up()
             && self.outage.is_none()
-            && self.trendline.usage() != Usage::Over
-            && self.queue.queue_us() < CALM_QUEUE_US
+            && self.usage() != Usage::Over
+            && (self.queue.queue_us() < CALM_QUEUE_US || self.is_app_limited() && !self.queue.is_standing(true))
             && !self.aimd.is_draining()
             && self.loss.limit_bps().is_none()
     }

@@ -3,7 +3,7 @@
 //! serve peers that do not send it.
 //!
 //! A packet's way: `sent` remembers it; a feedback (`control`) says when it arrived; `groups` and `trendline` see whether
-//! the delay rises, `queue` how much of it stands, `acked` what got through, `loss` whether losses come of our sending;
+//! the delay rises, `queue` how much of it stands, `acked` what got through and `busy` what did while it stood, `loss` whether losses come of our sending;
 //! `aimd` moves the rate, `probes` and `cluster` look for more where `limited` says that sending proves nothing.
 //!
 //! Where this differs from libwebrtc: probes are hidden from the delay detector and may be frequent, since layers come
@@ -16,6 +16,7 @@
 
 mod acked;
 mod aimd;
+mod busy;
 mod cluster;
 mod control;
 mod fallback;
@@ -199,6 +200,14 @@ impl Estimator {
         let by_control = self.control.as_ref().and_then(|control| control.pacing_bps());
         let by_fallback = || Some(self.fallback.estimate_bps(self.now)? * control::PACING_FACTOR);
         by_control.or_else(by_fallback).map(|bps| bps as u64)
+    }
+
+    /// A cluster that was begun is not sent to its end.
+    pub fn give_up_probe(&mut self, now: Instant) {
+        let now_us = self.tell(now);
+        if let Some(control) = &mut self.control {
+            control.give_up_probe(now_us);
+        }
     }
 
     /// The next cluster to send, if it is time. Ask again only when this one was sent to its end. Who has nothing to send

@@ -41,6 +41,10 @@ const WORTH: f64 = 1.1;
 /// One that was not sent to its end within this time never will be.
 const RUNNING_US_MAX: u64 = 500_000;
 
+/// Where jitter is larger than a probe it measures the jitter: it lasts for so many times that then, up to the longest.
+const NOISE_FACTOR: f64 = 3.0;
+const PROBE_S_MAX: f64 = 0.075;
+
 /// The schedule.
 #[derive(Debug, Default)]
 pub struct Probes {
@@ -52,6 +56,7 @@ pub struct Probes {
     pause_us: u64,
     /// The pause after the last decrease, if probes were its cause.
     harm_us: u64,
+    noise_us: f64,
 }
 
 /// The one that is being sent.
@@ -105,11 +110,25 @@ impl Probes {
 
     /// One was measured, or is lost.
     pub fn handle_result(&mut self, now_us: u64, probed_bps: f64, bps: f64, estimate_bps: f64, goal_bps: f64) {
-        if bps >= FURTHER_SHARE * probed_bps && goal_bps > bps * WORTH && self.pending == [None; 2] {
+        let has_found = bps > estimate_bps * WORTH;
+        let may_be_more = bps >= FURTHER_SHARE * probed_bps && goal_bps > bps * WORTH;
+        if has_found && may_be_more && self.pending == [None; 2] {
             self.pending[0] = Some((bps * STEP_FACTOR).min(goal_bps));
         }
-        self.pause_us = if bps > estimate_bps * WORTH { PAUSE_US_MIN } else { (self.pause_us * 2).min(PAUSE_US_MAX) };
+        self.pause_us = if has_found { PAUSE_US_MIN } else { (self.pause_us * 2).min(PAUSE_US_MAX) };
         self.next_us = now_us + self.pause_us;
+    }
+
+    /// The running one is given up: there is nothing to send it of.
+    pub fn give_up(&mut self, now_us: u64) {
+        if self.running.take().is_some() {
+            self.next_us = self.next_us.max(now_us + PAUSE_US_MAX);
+        }
+    }
+
+    /// How much later packets arrive than the fastest, on the average, as long as there is no queue.
+    pub fn set_noise(&mut self, noise_us: f64) {
+        self.noise_us = noise_us;
     }
 
     /// The next cluster to send, if one is due. `is_calm`: there is neither overuse nor a queue.
@@ -165,7 +184,8 @@ impl Probes {
 
     fn begin(&mut self, now_us: u64, bps: f64) -> Probe {
         self.last_id = self.last_id.wrapping_add(1);
-        let bytes = ((bps * PROBE_S / 8.0) as u32).max(PACKETS_MIN * PACKET_BYTES_MIN);
+        let length_s = (self.noise_us / 1e6 * NOISE_FACTOR).clamp(PROBE_S, PROBE_S_MAX);
+        let bytes = ((bps * length_s / 8.0) as u32).max(PACKETS_MIN * PACKET_BYTES_MIN);
         let tag = tag(self.last_id);
         self.running = Some(Running { tag, since_us: now_us, bytes, packets: PACKETS_MIN });
         Probe { id: self.last_id, rate_bps: bps as u64, bytes, packets: PACKETS_MIN }
@@ -232,5 +252,33 @@ mod tests {
             })
             .collect();
         assert_eq!(times, [750, 2250, 4250, 6250, 8250]);
+    }
+
+    #[test]
+    fn who_has_nothing_to_send_is_not_asked_again_at_once() {
+        let mut probes = Probes::default();
+        probes.start(0, 1e6, 2e6);
+        assert!(probes.poll(0, 1e6, 2e6, true).is_some());
+        probes.give_up(1_000);
+        assert_eq!((probes.running_tag(1_000), probes.next_us(1e6, 2e6)), (None, Some(1_000 + PAUSE_US_MAX)));
+    }
+
+    #[test]
+    fn what_finds_no_more_than_is_known_is_not_repeated_at_once() {
+        let mut probes = Probes::default();
+        probes.start(0, 1e6, 1e6);
+        probes.handle_result(0, 2.1e6, 1.8e6, 1.9e6, 2.1e6);
+        assert_eq!(probes.poll(1_000, 1.9e6, 2.2e6, true), None);
+    }
+
+    #[test]
+    fn on_a_noisy_path_probes_last_longer() {
+        let bytes = |noise_us| {
+            let mut probes = Probes::default();
+            probes.start(0, 1e6, 4e6);
+            probes.set_noise(noise_us);
+            probes.poll(0, 1e6, 4e6, true).map(|probe| probe.bytes)
+        };
+        assert_eq!([0.0, 20_000.0, 1e9].map(bytes), [Some(5_625), Some(22_500), Some(28_125)]);
     }
 }

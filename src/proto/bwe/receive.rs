@@ -106,7 +106,16 @@ impl ReceiveEstimator {
         let rtt_us = self.rtt.map(|rtt| rtt.as_micros() as u64);
         self.aimd.update(
             now_us,
-            Observed { usage, acked_bps, acked_least_bps: acked_bps, queue_us: 0, rtt_us, is_app_limited: false },
+            Observed {
+                usage,
+                acked_bps,
+                busy_bps: None,
+                loss: 0.0,
+                acked_least_bps: acked_bps,
+                queue_us: 0,
+                rtt_us,
+                is_app_limited: false,
+            },
         );
     }
 

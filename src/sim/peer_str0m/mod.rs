@@ -170,6 +170,16 @@ impl StrPeer {
         self.script.offers
     }
 
+    /// Its last offer is answered, and there is none to come.
+    pub fn is_settled(&self) -> bool {
+        self.pending.is_none() && !self.wants_to_offer
+    }
+
+    /// Tracks of that kind that it publishes now.
+    pub fn publishes(&self, kind: MediaKind) -> usize {
+        self.sending.iter().filter(|sending| sending.kind == kind).count()
+    }
+
     /// Asks for a picture on every video m-line that receives.
     pub fn ask_for_keyframes(&mut self) {
         let mids: Vec<Mid> = self.last_by_mid.keys().copied().collect();

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::measure::percentile;
 use super::{Stage, near};
+use crate::base::format::MediaKind;
 use crate::proto::link::LinkConfig;
+use crate::room::api::{Notice, TrackName, Wish};
 use crate::sim::camera::CameraConfig;
 use crate::sim::media::PeerNo;
 use crate::sim::peer_str0m::StrPeer;
@@ -45,6 +47,35 @@ fn started(stage: &mut Stage, viewer: PeerNo) -> StartResult {
     StartResult { first: since(first), best: since(best) }
 }
 
+/// What a viewer sees while it says how much it wants: for each wish the lines of the pictures that come once it is obeyed,
+/// and how many; and the keyframes that the publisher is asked for. Half a second after each wish it counts, for two.
+pub fn demands(seed: u64, sizes: &[(u16, u16)]) -> (Vec<(u16, usize)>, Vec<(String, usize)>) {
+    let mut stage = Stage::new(seed, CameraConfig::simulcast());
+    let viewer = stage.view(near());
+    stage.world.run_for(Duration::from_secs(5));
+    let started_at = stage.world.now;
+    let told = stage.world.notices(viewer).iter().rev().find_map(|(_, notice)| match notice {
+        Notice::Tracks(tracks) => tracks.iter().find(|track| track.kind == MediaKind::Video),
+        _ => None,
+    });
+    let name = told.map(|track| TrackName::Track(track.track_id.clone()));
+    let mut seen = Vec::new();
+    for (width, height) in sizes {
+        let wish = Wish::Size { width: *width, height: *height, fps: None };
+        let wishes: Vec<_> = name.iter().map(|name| (name.clone(), wish)).collect();
+        stage.world.demand(viewer, &wishes);
+        stage.world.run_for(Duration::from_millis(500));
+        let since = stage.world.now;
+        stage.world.run_for(Duration::from_secs(2));
+        let shown = stage.screen(viewer, |screen| {
+            let shown: Vec<u16> = screen.shown.iter().filter(|it| it.at >= since).map(|it| it.height).collect();
+            (shown.iter().copied().max().unwrap_or(0), shown.len())
+        });
+        seen.push(shown.unwrap_or_default());
+    }
+    (seen, stage.keyframes_asked(started_at))
+}
+
 /// What came of many joining at once.
 #[derive(Clone, Debug)]
 pub struct CrowdResult {
@@ -56,6 +87,8 @@ pub struct CrowdResult {
     pub first_p50: Duration,
     /// And the 99th percentile.
     pub first_p99: Duration,
+    /// Frames that a decoder would have shown broken.
+    pub broken: u64,
 }
 
 /// Viewers join within a second, one second after a keyframe (`is_fresh`) or a long time after.
@@ -76,11 +109,14 @@ pub fn crowd(seed: u64, viewers: usize, is_fresh: bool) -> CrowdResult {
     }
     stage.world.run_for(Duration::from_secs(3));
     let keyframes = stage.keyframes_asked(since);
+    let broken = |viewer: &PeerNo| stage.screen(*viewer, |screen| screen.broken).unwrap_or_default();
+    let broken = crowd.iter().map(broken).sum();
     let mut firsts: Vec<Duration> = crowd.iter().filter_map(|viewer| started(&mut stage, *viewer).first).collect();
     CrowdResult {
         keyframes,
         seeing: firsts.len(),
         first_p50: percentile(&mut firsts, 50),
         first_p99: percentile(&mut firsts, 99),
+        broken,
     }
 }

@@ -7,8 +7,11 @@ use super::{NEAR, Stage, near};
 use crate::proto::link::{LinkConfig, Loss};
 use crate::sim::camera::CameraConfig;
 
-/// The video's rate: 720 lines as browsers send them, without layers, so that nothing may be left out.
-const BPS: u64 = 1_200_000;
+/// A video of 720 lines as browsers send it, without layers, so that nothing may be left out.
+pub const BPS: u64 = 1_200_000;
+/// One of which a hundred packets last longer than a second: so many back, and no further, does str0m take what it has
+/// asked for.
+pub const SLOW_BPS: u64 = 400_000;
 /// Until everything is there.
 const WARM_UP: Duration = Duration::from_secs(4);
 /// Of frames just made repairs are still under way.
@@ -30,6 +33,8 @@ pub enum Side {
 pub struct LossTrial {
     /// What is lost.
     pub loss: Loss,
+    /// The video's rate.
+    pub bps: u64,
     /// On which side.
     pub side: Side,
     /// From that side's peer to the server and back.
@@ -62,7 +67,7 @@ pub fn bursty(share: f64) -> Loss {
 impl LossTrial {
     /// Plays it.
     pub fn play(&self) -> LossResult {
-        let mut stage = Stage::new(self.seed, CameraConfig::plain(BPS));
+        let mut stage = Stage::new(self.seed, CameraConfig::plain(self.bps));
         let clean = LinkConfig { delay: self.round_trip / 2, ..LinkConfig::default() };
         let lossy = LinkConfig { loss: self.loss, ..clean };
         let viewer = stage.view(if self.side == Side::Down { clean } else { near() });

@@ -11,8 +11,8 @@ use crate::proto::link::Loss;
 
 /// Head of the table of losses.
 pub const LOSS_HEAD: &str = "\
-| loss | where | RTT | packets arrived | frames complete | in time | delay p50 / p95 | sent again / lost | pauses > 0.2 s | > 1 s | broken |
-|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|
+| loss | where | RTT | video | packets arrived | frames complete | in time | delay p50 / p95 | sent again / lost | pauses > 0.2 s | > 1 s | broken |
+|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|
 ";
 /// Head of the table of bandwidths.
 pub const BANDWIDTH_HEAD: &str = "\
@@ -23,8 +23,8 @@ pub const BANDWIDTH_HEAD: &str = "\
 pub const START_HEAD: &str = "| who joins | first picture | 720 lines |\n|---|--:|--:|\n";
 /// Head of the table of crowds.
 pub const CROWD_HEAD: &str = "\
-| joining within 1 s | last keyframe | keyframes asked for | seeing | first picture p50 | p99 |
-|--:|---|--:|--:|--:|--:|
+| joining within 1 s | last keyframe | keyframes asked for | seeing | first picture p50 | p99 | broken |
+|--:|---|--:|--:|--:|--:|--:|
 ";
 
 /// A row.
@@ -36,8 +36,9 @@ pub fn loss_row(trial: &LossTrial, result: &LossResult) -> String {
     let side = if trial.side == Side::Up { "publisher" } else { "viewer" };
     let (delivery, look) = (&result.delivery, &result.look);
     format!(
-        "| {loss} | {side} | {} | {} | {} | {} | {} / {} | {:.2} | {} | {} | {} |\n",
+        "| {loss} | {side} | {} | {} kbit/s | {} | {} | {} | {} / {} | {:.2} | {} | {} | {} |\n",
         ms(trial.round_trip),
+        trial.bps / 1000,
         per_cent(delivery.packets),
         per_cent(delivery.complete),
         per_cent(delivery.in_time),
@@ -90,12 +91,12 @@ pub fn start_row(who: &str, result: &StartResult) -> String {
 
 /// A row.
 pub fn crowd_row(viewers: usize, is_fresh: bool, result: &CrowdResult) -> String {
-    let CrowdResult { keyframes, seeing, first_p50, first_p99 } = result;
+    let CrowdResult { keyframes, seeing, first_p50, first_p99, broken } = result;
     let keyframes: Vec<String> =
         keyframes.iter().map(|(rid, count)| format!("{rid} {count}").trim().to_owned()).collect();
     let keyframes = if keyframes.is_empty() { "0".to_owned() } else { keyframes.join(", ") };
     let when = if is_fresh { "1 s before" } else { "30 s before" };
-    format!("| {viewers} | {when} | {keyframes} | {seeing} | {} | {} |\n", ms(*first_p50), ms(*first_p99))
+    format!("| {viewers} | {when} | {keyframes} | {seeing} | {} | {} | {broken} |\n", ms(*first_p50), ms(*first_p99))
 }
 
 fn per_cent(share: f64) -> String {
