@@ -219,7 +219,7 @@ struct Flags {
     /// Bearer token that opens /debug/*; without it they are open [env: ADMIN_TOKEN]
     #[arg(long, value_name = "TOKEN")]
     admin_token: Option<String>,
-    /// Lets /api/admin/impair put peers behind bad networks, to try things out: true or false [env: TRAMLINE_IMPAIRMENTS] [default: false]
+    /// Lets /api/admin/impair put peers behind bad networks, to try things out; without an admin token everybody may: true or false [env: TRAMLINE_IMPAIRMENTS] [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     impairments: Option<String>,
 }
