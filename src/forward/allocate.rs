@@ -224,7 +224,7 @@ impl Allocator {
 
     /// What may be spent, so that enough is left over.
     fn goal_bps(&self, budget_bps: u64) -> u64 {
-        let best_bps = self.members.iter().map(|member| member.cost(&self.steps, member.top())).sum();
+        let best_bps: u64 = self.members.iter().map(|member| member.cost(&self.steps, member.top())).sum();
         let goal_bps = share(budget_bps, 100, 100 + MARGIN_BEST_PERCENT);
         if best_bps <= goal_bps { goal_bps } else { share(budget_bps, 100, 100 + MARGIN_PERCENT) }
     }
