@@ -71,9 +71,11 @@ fn a_video_follows_its_link() {
     let (course, phases) = bandwidth::steps().play(Sender::Tramline, 1);
     assert_eq!(course.broken, 0);
     for phase in phases {
-        assert!(phase.look.freezes == 0 && phase.look.switches <= 12, "{phase:#?}");
+        // On the way down one layer after the other is tried as long as the queue empties.
+        let switches_max = if phase.goal_bps < 1_000_000 { 6 } else { 2 };
+        assert!(phase.look.freezes == 0 && phase.look.switches <= switches_max, "{phase:#?}");
         assert!(phase.queued_p95 < Duration::from_millis(100), "{phase:#?}");
-        assert!(phase.estimate.is_some_and(|share| share > 0.5), "{phase:#?}");
+        assert!(phase.estimate.is_some_and(|share| share > 0.8), "{phase:#?}");
     }
 }
 
