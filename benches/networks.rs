@@ -4,6 +4,8 @@
 //!   cargo bench --features sim --bench networks                    # prints the tables
 //!   cargo bench --features sim --bench networks -- --write         # puts them into perf/results/networks.md
 //!   cargo bench --features sim --bench networks -- bandwidth       # some of: loss bandwidth start crowd
+//!
+//! `--write` with names leaves the other tables as they are.
 
 #![allow(missing_docs)]
 
@@ -41,11 +43,27 @@ fn main() {
     }
 }
 
+/// Puts each table into its place in the file; those that were not made stay as they are.
 fn write(tables: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(FILE);
     let old = std::fs::read_to_string(&path).expect("the file is there");
-    let (head, _) = old.split_once(MARK).expect("the file has its mark");
-    std::fs::write(&path, format!("{head}{MARK}\n{}\n", tables.trim_end())).expect("the file can be written");
+    let (head, kept) = old.split_once(MARK).expect("the file has its mark");
+    let mut sections = sections(kept);
+    for made in self::sections(tables) {
+        let title = |section: &str| section.lines().next().map(str::to_owned);
+        match sections.iter_mut().find(|section| title(section) == title(&made)) {
+            Some(section) => *section = made,
+            None => sections.push(made),
+        }
+    }
+    std::fs::write(&path, format!("{head}{MARK}\n{}\n", sections.join("\n\n"))).expect("the file can be written");
+}
+
+/// Each begins with its title.
+fn sections(tables: &str) -> Vec<String> {
+    let sections = tables.trim().split("\n## ");
+    let whole = sections.map(|section| format!("## {}", section.trim_start_matches("## ").trim_end()));
+    whole.filter(|section| section.lines().count() > 1).collect()
 }
 
 fn loss() -> String {

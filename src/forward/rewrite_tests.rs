@@ -195,6 +195,30 @@ fn another_encoding_goes_on_with_all_numbers() {
     assert!(rewriter.number(now, &of_picture(0, 11, 8, true), Cut::NONE).is_none(), "the old one is over");
 }
 
+#[test]
+fn pictures_of_a_run_keep_their_distance_for_those_that_need_them() {
+    let (now, mut rewriter) = (clock::now(), Rewriter::new(0, 0));
+    let numbered = |seq, id, frame_number| {
+        let mut meta = of_picture(0, seq, id, true);
+        meta.marks.frame_number = Some(frame_number);
+        meta
+    };
+    for closes_gaps in [true, false] {
+        // What was sent before, of another encoding.
+        rewriter.bind(now, &numbered(10, 7, 70), None);
+        let before = rewriter.number(now, &numbered(10, 7, 70), Cut::NONE).expect("bound").shift;
+        rewriter.bind(now, &numbered(500, 90, 900), Some(1000));
+        let first = rewriter.number(now, &numbered(500, 90, 900), Cut::NONE).expect("bound").shift;
+        assert_eq!(first.frame_number.wrapping_add(900), before.frame_number.wrapping_add(71));
+        rewriter.skip_to(&numbered(504, 94, 908), 1010, closes_gaps);
+        let next = rewriter.number(now, &numbered(504, 94, 908), Cut::NONE).expect("bound").shift;
+        assert_eq!(next.frame_number, first.frame_number, "it still finds the frame 8 before it");
+        let skipped = first.picture_id.wrapping_sub(next.picture_id);
+        assert_eq!(skipped, if closes_gaps { 3 } else { 0 });
+        assert_eq!(rewriter.last().map(|(_, timestamp)| timestamp), Some(1010));
+    }
+}
+
 proptest! {
     /// Pictures of up to three packets in two encodings, some withheld, some packets lost or late.
     #[test]

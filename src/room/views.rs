@@ -99,7 +99,8 @@ impl Hub {
     }
 
     fn track_view(&self, publisher: &Peer, track: &Track) -> Value {
-        let (ingress, encodings) = (self.ingress_report(publisher, track), self.ingress_reports(publisher, track));
+        let ingress = self.ingress_report(publisher, track);
+        let encodings: Vec<_> = self.ingress_reports(publisher, track).collect();
         let sum = |of: fn(&IngressReport) -> i64| encodings.iter().map(|ingress| of(ingress)).sum::<i64>();
         let subscribers = self.room_peers(&publisher.room).flat_map(|peer| {
             let mlines = peer.bound.iter().filter(|(key, _)| *key == track.key);
@@ -128,7 +129,7 @@ impl Hub {
     fn encoding_view(&self, publisher: &Peer, ingress: &IngressReport) -> Value {
         json!({
             "encoding": ingress.encoding,
-            "rid": ingress.rid.map(|rid| rid.to_string()),
+            "rid": ingress.rid.map(|rid| rid.as_str().to_owned()),
             "ssrc": ingress.ssrc.0,
             "packets": ingress.summary.packets,
             "bytes": ingress.summary.bytes,
@@ -209,13 +210,14 @@ impl Hub {
 
     /// The first stream of a track that lives.
     pub(super) fn ingress_report(&self, publisher: &Peer, track: &Track) -> Option<&IngressReport> {
-        self.ingress_reports(publisher, track).into_iter().next()
+        self.ingress_reports(publisher, track).next()
     }
 
     /// All its streams: several where it comes as a simulcast.
-    fn ingress_reports(&self, publisher: &Peer, track: &Track) -> Vec<&IngressReport> {
-        let reports = self.session_report(publisher).into_iter().flat_map(|session| &session.ingress);
-        reports.filter(|ingress| ingress.track == track.key).collect()
+    fn ingress_reports(&self, publisher: &Peer, track: &Track) -> impl Iterator<Item = &IngressReport> {
+        let of_all = self.session_report(publisher).into_iter().flat_map(|report| &report.ingress);
+        let key = track.key;
+        of_all.filter(move |ingress| ingress.track == key)
     }
 
     pub(super) fn egress_report(&self, peer: &Peer, mline: u16) -> Option<&EgressReport> {

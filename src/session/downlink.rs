@@ -109,6 +109,12 @@ impl Downlink {
         self.estimator.handle_sent(now, twcc, bytes, what, probe);
     }
 
+    /// A receiver report came: where nothing else does, losses are heeded.
+    pub fn handle_report(&mut self, now: Instant, fraction_lost: f32, rtt: Option<Duration>) {
+        self.estimator.handle_report(now, fraction_lost, rtt);
+        self.handle_estimate(now);
+    }
+
     /// After news of the line.
     pub fn handle_estimate(&mut self, now: Instant) {
         let has_backlog = self.has_backlog();
@@ -263,5 +269,160 @@ impl Downlink {
     /// A probe may go faster than the pacer does.
     fn may_send(&mut self, now: Instant) -> bool {
         self.probe.as_mut().is_some_and(|probe| probe.pacer.has_room(now)) || self.pacer.has_room(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::ids::Ssrc;
+    use crate::proto::twcc::TwccRegister;
+    use crate::runtime::clock;
+    use crate::wire::rtcp::{RtcpView, packets};
+
+    const MS: Duration = Duration::from_millis(1);
+    const PICTURE: u16 = 1;
+    const BYTES: u16 = 1000;
+
+    /// A line of that rate, by REMB: bursts may leave at 2.5 times of it.
+    fn line(now: Instant, bps: u64) -> Downlink {
+        let mut downlink = Downlink::new(now);
+        downlink.estimator.handle_remb(now, bps);
+        downlink.handle_estimate(now);
+        downlink
+    }
+
+    fn due(is_audio: bool) -> Due {
+        Due { stream: PICTURE, is_audio, bytes: BYTES }
+    }
+
+    /// Gives packets to the line; which of them leave, and how many are left out.
+    fn pace(downlink: &mut Downlink, now: Instant, are_audio: &[bool]) -> (Vec<u64>, usize) {
+        let mut admitted: Vec<_> = (0..are_audio.len()).map(|at| Admitted::example(PICTURE, at as u64)).collect();
+        let mut lengths: Vec<_> = are_audio.iter().map(|is_audio| due(*is_audio)).collect();
+        let mut left_out = 0;
+        downlink.pace(now, &mut admitted, &mut lengths, |_| left_out += 1);
+        assert_eq!(admitted.len(), lengths.len());
+        (admitted.iter().map(Admitted::index).collect(), left_out)
+    }
+
+    fn waiting(downlink: &mut Downlink, now: Instant) -> Vec<u64> {
+        std::iter::from_fn(|| downlink.next_waiting(now)).map(|(admitted, _)| admitted.index()).collect()
+    }
+
+    /// A line whose peer has told of some packets, and whose best layers take 5 Mbit/s.
+    fn measured(now: Instant) -> (Downlink, Instant) {
+        let (mut downlink, mut register) = (Downlink::new(now), TwccRegister::new());
+        for at in 0..10 {
+            let twcc = downlink.take_twcc();
+            downlink.handle_sent(now + 10 * MS * at, twcc, 500, Sending::Media);
+            register.handle_packet(now + 10 * MS * at + 20 * MS, twcc);
+        }
+        let (now, mut out) = (now + 300 * MS, [0; 1200]);
+        let len = register.poll_feedback(now, Ssrc(1), Ssrc(2), &mut out).expect("feedback is due");
+        for packet in packets(&out[..len]).flatten() {
+            let RtcpView::Twcc(feedback) = packet else { panic!("something else") };
+            downlink.estimator.set_wanted(now, 100_000, 5_000_000);
+            downlink.estimator.handle_twcc(now, &feedback);
+        }
+        downlink.handle_estimate(now);
+        (downlink, now)
+    }
+
+    #[test]
+    fn sound_never_waits_and_pictures_keep_their_order() {
+        let now = clock::now();
+        // 25 bytes each ms.
+        let mut downlink = line(now, 80_000);
+        assert_eq!(pace(&mut downlink, now, &[false, false, true, false]).0, [0, 2]);
+        assert!(downlink.has_backlog());
+        assert!(waiting(&mut downlink, now).is_empty());
+        let next = downlink.next_timeout().expect("something waits");
+        assert!(next > now + 70 * MS && next < now + 80 * MS, "{:?}", next - now);
+        assert_eq!(waiting(&mut downlink, next + MS), [1]);
+        assert!(pace(&mut downlink, next + 100 * MS, &[false]).0.is_empty(), "not before those that wait");
+        assert_eq!(waiting(&mut downlink, next + 100 * MS), [3]);
+    }
+
+    #[test]
+    fn who_tells_nothing_is_not_held_back() {
+        let now = clock::now();
+        let mut downlink = Downlink::new(now);
+        assert_eq!(pace(&mut downlink, now, &[false; 300]).0.len(), 300);
+        downlink.handle_report(now, 0.05, None);
+        assert_eq!(pace(&mut downlink, now, &[false; 300]).0.len(), 300);
+        downlink.handle_report(now, 0.2, None);
+        assert!(pace(&mut downlink, now, &[false; 300]).0.len() < 10, "losses are heeded");
+    }
+
+    #[test]
+    fn what_is_missed_goes_first() {
+        let now = clock::now();
+        let mut downlink = line(now, 80_000);
+        let resend = Resend { mline: PICTURE, seq: 7 };
+        assert!(downlink.want_resend(resend));
+        assert_eq!(pace(&mut downlink, now, &[false, true]).0, [1], "though there is room");
+        downlink.handle_extra(BYTES.into());
+        assert_eq!((downlink.next_resend(now), waiting(&mut downlink, now)), (None, vec![]));
+        let later = now + 100 * MS;
+        assert_eq!(downlink.next_resend(later), Some(resend));
+        assert_eq!(waiting(&mut downlink, later), [0]);
+    }
+
+    #[test]
+    fn what_waits_is_bounded() {
+        let now = clock::now();
+        let mut downlink = line(now, 80_000);
+        assert_eq!(pace(&mut downlink, now, &[false; WAITING_MAX + 4]), (vec![0], 3));
+        assert!((0..RESENDS_MAX as u16).all(|seq| downlink.want_resend(Resend { mline: PICTURE, seq })));
+        assert!(!downlink.want_resend(Resend { mline: PICTURE, seq: 0 }));
+        downlink.forget(PICTURE + 1);
+        assert!(downlink.has_backlog());
+        downlink.forget(PICTURE);
+        assert_eq!((downlink.has_backlog(), downlink.waiting_bytes), (false, 0));
+    }
+
+    #[test]
+    fn nothing_waits_longer_than_it_may() {
+        let now = clock::now();
+        let mut downlink = line(now, 30_000);
+        pace(&mut downlink, now, &[false; 100]);
+        assert_eq!(waiting(&mut downlink, now + WAIT_MAX - MS).len(), 1);
+        assert_eq!(waiting(&mut downlink, now + WAIT_MAX).len(), 98);
+        pace(&mut downlink, now + WAIT_MAX, &[false; 100]);
+        downlink.handle_estimate(now + WAIT_MAX);
+        let left: usize = (1..=50).map(|tick| waiting(&mut downlink, now + WAIT_MAX + 10 * MS * tick).len()).sum();
+        assert!(left > 90, "{left} have left: the rate follows what waits");
+    }
+
+    #[test]
+    fn a_probe_ends_when_it_is_sent() {
+        let (mut downlink, now) = measured(clock::now());
+        assert!(downlink.is_padding_due(now));
+        let mut sent = 0;
+        for tick in 0..100 {
+            while downlink.probe.is_some() && downlink.is_padding_due(now + 2 * MS * tick) {
+                let twcc = downlink.take_twcc();
+                downlink.handle_sent(now + 2 * MS * tick, twcc, 300, Sending::Padding);
+                sent += 1;
+            }
+            if downlink.probe.is_none() {
+                break;
+            }
+        }
+        // 15 ms of 3 Mbit/s.
+        assert!(downlink.probe.is_none() && (19..=20).contains(&sent), "{sent}");
+    }
+
+    #[test]
+    fn all_that_waits_is_given_up_together() {
+        let (mut downlink, now) = measured(clock::now());
+        assert!(downlink.is_padding_due(now) && downlink.want_resend(Resend { mline: PICTURE, seq: 1 }));
+        pace(&mut downlink, now, &[false; 3]);
+        let mut left_out = vec![];
+        assert_eq!(downlink.give_up_waiting(now, |mline| left_out.push(mline)), 3);
+        assert_eq!(left_out, [PICTURE; 3]);
+        assert!(downlink.probe.is_none() && !downlink.has_backlog() && downlink.waiting_bytes == 0);
+        assert!(downlink.next_timeout().is_none_or(|at| at > now), "nothing comes at once");
     }
 }

@@ -279,6 +279,9 @@ impl Egress {
     pub fn handle_report_block(&mut self, now: Instant, block: &ReportBlock) {
         if let Some(slot) = self.slots.iter_mut().flatten().find(|slot| slot.ssrc == block.ssrc) {
             slot.stats.handle_report_block(now, block);
+            if let Some(downlink) = &mut self.downlink {
+                downlink.handle_report(now, slot.stats.fraction_lost(), slot.stats.rtt());
+            }
         }
     }
 

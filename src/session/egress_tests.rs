@@ -40,6 +40,14 @@ struct Bench {
     tx: TxBatch,
 }
 
+impl Admitted {
+    /// A packet of a track that nobody has.
+    pub(in crate::session) fn example(mline: u16, index: u64) -> Self {
+        let numbers = Numbers { index, shift: Shift::default(), cut: Cut::NONE };
+        Self { track: TrackKey { index: 0, epoch: 0 }, encoding: 0, seq: index, mline, pt: 96, numbers }
+    }
+}
+
 fn payload(pt: u8, format: Format, rtx_pt: Option<u8>) -> Payload {
     Payload { pt, format, rtx_pt, nack: true, pli: true, fir: true, transport_cc: false, remb: false }
 }

@@ -397,6 +397,7 @@ impl Session {
             }
         }
         if self.ice.is_expired(now) && !std::mem::replace(&mut self.is_lost, true) {
+            // When the peer is back, it is the past.
             self.egress.give_up_waiting(now);
             return Some(SessionEvent::Lost);
         }

@@ -13,7 +13,7 @@ use super::{ESTIMATE_MAX_BPS, ESTIMATE_MIN_BPS};
 const BETA: f64 = 0.85;
 
 /// The same of what was measured while the queue stood: that is the path's rate itself.
-const BETA_BUSY: f64 = 0.88;
+const BETA_BUSY: f64 = 0.86;
 
 /// The rate after overuse when a queue has to empty...
 const DRAIN_SHARE_MIN: f64 = 0.35;
@@ -22,18 +22,17 @@ const DRAIN_SHARE_MIN: f64 = 0.35;
 const DRAIN_US: f64 = 800_000.0;
 
 /// While a queue empties, the rate is lowered further no more often, and not below this share of what the path carried.
-const DRAIN_STEP_US: u64 = 300_000;
-const DRAIN_SHARE_LEAST: f64 = 0.35;
+const DRAIN_STEP_US: u64 = 150_000;
+const DRAIN_SHARE_LEAST: f64 = 0.2;
 
 /// Beside a flow that fills the queue until it overflows, the rate follows losses and not the delay: it grows by about half a
-/// packet per round trip and round trip, and falls by this at losses. That is what TCP of the classic kind takes, too
-/// (RFC 5348 §1 calls it fair; increase and decrease belong together: Floyd, Handley, Padhye, "A comparison of
-/// equation-based and AIMD congestion control").
+/// packet per round trip and round trip, and falls by this at losses: about what TCP of the classic kind takes (RFC 5348
+/// §1: reasonably fair is who stays within a factor of two of it).
 const COMPETING_PACKETS: f64 = 0.5;
 const COMPETING_SHARE: f64 = 0.75;
 
 /// Losses beyond this share of packets count, and are answered no more often.
-const COMPETING_LOSS: f64 = 0.01;
+const COMPETING_LOSS: f64 = 0.003;
 const COMPETING_STEP_US: u64 = 1_500_000;
 
 /// In a second the rate grows no faster then, and to so many times what gets through.
@@ -60,7 +59,7 @@ const NOT_DRAINED_SHARE: f64 = 0.7;
 
 /// A queue that stands for so long is overuse, though the delay rises no more: a full queue has no gradient. One decrease
 /// per this time, so that a flow which fills the queue on purpose does not starve us before it counts as part of the path.
-const QUEUE_STANDS_US: u64 = 65_000;
+const QUEUE_STANDS_US: u64 = 55_000;
 const QUEUE_DECREASE_US: u64 = 1_000_000;
 
 /// Growth per second where the capacity is not known (draft §6: 8 %).
@@ -79,6 +78,9 @@ const ADDITIVE_BPS_MIN: f64 = 4_000.0;
 /// The estimate does not grow beyond so much of what got through, which proves nothing about more.
 const ACKED_FACTOR: f64 = 1.5;
 const ACKED_EXTRA_BPS: f64 = 10_000.0;
+
+/// Nor beyond so much of what a queue showed.
+const MEASURED_FACTOR: f64 = 1.02;
 
 /// Round trip until one was measured.
 const RTT_DEFAULT_US: u64 = 200_000;
@@ -116,6 +118,8 @@ struct Drain {
     /// The longest it was.
     most_us: u64,
     beta: f64,
+    /// What the path carried when the queue began.
+    first_bps: f64,
     /// The queue overflowed meanwhile.
     has_loss: bool,
 }
@@ -130,13 +134,23 @@ pub struct Aimd {
     drain: Option<Drain>,
     /// Since when others fill the queue.
     others_since_us: Option<u64>,
+    /// The path's rate, when a queue showed it last.
+    measured_bps: Option<f64>,
 }
 
 impl Aimd {
     /// Begins at this rate.
     pub fn new(now_us: u64, bps: f64) -> Self {
         let link = LinkCapacity::default();
-        Self { bps, link, updated_us: now_us, decreased_us: None, drain: None, others_since_us: None }
+        Self {
+            bps,
+            link,
+            updated_us: now_us,
+            decreased_us: None,
+            drain: None,
+            others_since_us: None,
+            measured_bps: None,
+        }
     }
 
     /// The rate.
@@ -164,6 +178,7 @@ impl Aimd {
         self.bps = bps.clamp(ESTIMATE_MIN_BPS, ESTIMATE_MAX_BPS);
         self.updated_us = now_us;
         self.drain = None;
+        self.measured_bps = self.measured_bps.filter(|measured| bps <= *measured);
         if bps > self.link.upper_bps() {
             self.link = LinkCapacity::default();
         }
@@ -187,11 +202,13 @@ impl Aimd {
             self.others_since_us = None;
             return is_path;
         }
-        let has_loss = self.drain.as_mut().is_some_and(|drain| {
+        if let Some(drain) = &mut self.drain {
             drain.has_loss |= observed.loss > COMPETING_LOSS;
-            drain.has_loss
-        });
+        }
+        let (has_loss, first_bps) = self.drain.map_or((false, 0.0), |drain| (drain.has_loss, drain.first_bps));
         if self.follow_drain(now_us, observed.queue_us) {
+            // What was given up to empty it was given up for nothing.
+            self.bps = if has_loss { self.bps.max(first_bps * COMPETING_SHARE) } else { self.bps };
             // Flows that listen to the delay, as we do, lose nothing.
             self.others_since_us = has_loss.then_some(now_us);
             return !has_loss;
@@ -209,7 +226,8 @@ impl Aimd {
     fn decrease(&mut self, now_us: u64, observed: Observed) {
         let rtt_us = observed.rtt_us.unwrap_or(RTT_DEFAULT_US);
         let acked = observed.acked_least_bps.unwrap_or(self.bps * 0.5);
-        let busy = observed.busy_bps.filter(|busy| *busy > acked);
+        // Of packets that hardly wait some may have been the first to.
+        let busy = observed.busy_bps.filter(|busy| *busy > acked || observed.queue_us > QUEUE_LONG_US);
         let pause_us = if self.drain.is_some() { DRAIN_STEP_US } else { rtt_us.clamp(10_000, 200_000) };
         let is_recent = self.decreased_us.is_some_and(|at| now_us - at < pause_us);
         if is_recent && (acked > self.bps * 0.5 || observed.is_app_limited) {
@@ -220,11 +238,20 @@ impl Aimd {
         let carried = busy.or(measured).unwrap_or(acked);
         let beta = if busy.is_some() { BETA_BUSY } else { BETA };
         self.link.handle_overuse(carried);
+        self.measured_bps = busy;
         let share = (1.0 - observed.queue_us as f64 / DRAIN_US).clamp(DRAIN_SHARE_MIN, beta);
         let target = (carried * share).max(self.drain.map_or(0.0, |drain| drain.carried_bps * DRAIN_SHARE_LEAST));
         if observed.queue_us > QUEUE_LONG_US {
-            let (since_us, has_loss) = self.drain.map_or((now_us, false), |drain| (drain.since_us, drain.has_loss));
-            self.drain = Some(Drain { carried_bps: carried, since_us, most_us: observed.queue_us, beta, has_loss });
+            let first = Drain {
+                carried_bps: carried,
+                since_us: now_us,
+                most_us: observed.queue_us,
+                beta,
+                first_bps: carried,
+                has_loss: false,
+            };
+            let drain = self.drain.unwrap_or(first);
+            self.drain = Some(Drain { carried_bps: carried, most_us: observed.queue_us, beta, ..drain });
         }
         // Where little is sent, what gets through is no measure either: step by step, for it may have been jitter.
         let least = if observed.is_app_limited && busy.is_none() { self.bps * APP_LIMITED_SHARE } else { 0.0 };
@@ -289,6 +316,9 @@ impl Aimd {
             self.bps * GROWTH.powf(step_s)
         };
         let limit = acked.map_or(f64::INFINITY, |acked| ACKED_FACTOR * acked + ACKED_EXTRA_BPS);
+        // Beyond the rate that a queue showed only more that gets through leads, or a probe.
+        self.measured_bps = self.measured_bps.filter(|measured| acked.is_none_or(|acked| acked < *measured));
+        let limit = self.measured_bps.map_or(limit, |measured| limit.min(measured * MEASURED_FACTOR));
         self.bps = grown.min(limit.max(self.bps));
     }
 
@@ -418,5 +448,43 @@ mod tests {
         let answers: Vec<bool> = (1..22).map(|step| aimd.update(step * 100_000, long)).collect();
         assert_eq!(answers.iter().position(|is_path| *is_path), Some(20));
         assert_eq!(aimd.bps(), 0.85e6);
+    }
+
+    #[test]
+    fn beside_who_fills_the_queue_losses_count_and_not_the_delay() {
+        let mut aimd = Aimd::new(0, 2e6);
+        let full = Observed { queue_us: 150_000, rtt_us: Some(200_000), ..observed(Usage::Normal, 1e6) };
+        let lossy = Observed { loss: 0.01, ..full };
+        run(&mut aimd, 1..25, 100_000, lossy);
+        assert!(aimd.is_competing());
+        let before = aimd.bps();
+        run(&mut aimd, 25..35, 100_000, Observed { usage: Usage::Over, ..full });
+        assert!((1.1e5..1.3e5).contains(&(aimd.bps() - before)), "{}", aimd.bps() - before);
+        let before = aimd.bps();
+        run(&mut aimd, 35..45, 100_000, lossy);
+        assert_eq!(aimd.bps(), before * COMPETING_SHARE, "once");
+        aimd.update(4_500_000, Observed { queue_us: 5_000, ..full });
+        assert!(!aimd.is_competing(), "they have gone");
+    }
+
+    #[test]
+    fn a_path_that_got_longer_is_found_out_at_last() {
+        let mut aimd = Aimd::new(0, 2e6);
+        let lossy = Observed { queue_us: 150_000, loss: 0.01, ..observed(Usage::Normal, 1e6) };
+        let is_path = (1..400).find(|step| aimd.update(step * 100_000, lossy));
+        assert!(is_path.is_some_and(|step| step > 300) && !aimd.is_competing(), "{is_path:?}");
+    }
+
+    #[test]
+    fn what_a_queue_showed_is_kept_to() {
+        let mut aimd = Aimd::new(0, 2e6);
+        // Little got through before, and still the burst shows the path.
+        let burst = Observed { busy_bps: Some(1.5e6), queue_us: 30_000, ..observed(Usage::Over, 0.4e6) };
+        aimd.update(100_000, burst);
+        assert_eq!(aimd.bps(), 1.5e6 * BETA_BUSY);
+        run(&mut aimd, 2..200, 100_000, observed(Usage::Normal, 1.4e6));
+        assert_eq!(aimd.bps(), 1.5e6 * MEASURED_FACTOR);
+        run(&mut aimd, 200..300, 100_000, observed(Usage::Normal, 1.52e6));
+        assert!(aimd.bps() > 1.6e6, "more gets through");
     }
 }

@@ -11,9 +11,9 @@
 const PACKETS_MIN: u32 = 5;
 const SPAN_US_MIN: i64 = 25_000;
 
-/// A run is measured anew after this time, and forgotten so long after it.
-const SPAN_US_MAX: i64 = 300_000;
-const AGE_US_MAX: i64 = 600_000;
+/// A run is measured anew after this time, for the path may change meanwhile; what it showed is forgotten so long after.
+const SPAN_US_MAX: i64 = 120_000;
+const AGE_US_MAX: i64 = 300_000;
 
 /// The meter.
 #[derive(Debug, Default)]
@@ -79,7 +79,7 @@ mod tests {
         // Ten packets every 4 ms: 2.4 Mbit/s.
         (0..=10).for_each(|packet| busy.push(700_000 + packet * 4_000, 1200, packet > 0));
         assert_eq!(busy.bps(800_000), Some(2_400_000.0));
-        assert_eq!(busy.bps(1_500_000), None, "that was then");
+        assert_eq!(busy.bps(1_100_000), None, "that was then");
     }
 
     #[test]

@@ -29,6 +29,8 @@ const OUTAGE_STEP_US: u64 = 1_000_000;
 /// Where the estimate starts again after an outage, as a share of what it was.
 const RETURN_SHARE: f64 = 0.5;
 
+/// After an outage there is no faster pacing for so long: all that waited would fill the path's queue at once.
+const RETURN_US: u64 = 1_000_000;
 /// Two reports of arrival that are so far apart, while we sent without a pause, enclose an outage that we did not notice.
 const ARRIVAL_GAP_US: i64 = 500_000;
 
@@ -87,6 +89,8 @@ pub struct Control {
     /// The first packet sent after the last feedback.
     unanswered_since_us: Option<u64>,
     outage: Option<Outage>,
+    /// Until when it is regarded as just over.
+    returning_until_us: Option<u64>,
 }
 
 /// Where the reporter's clock and its count of feedbacks stand.
@@ -129,6 +133,7 @@ impl Control {
             clock: None,
             unanswered_since_us: None,
             outage: None,
+            returning_until_us: None,
         }
     }
 
@@ -244,7 +249,7 @@ impl Control {
 
     /// The rate that bursts may leave at; `None` before the first feedback.
     pub fn pacing_bps(&self) -> Option<f64> {
-        let factor = if self.outage.is_some() { 1.0 } else { PACING_FACTOR };
+        let factor = if self.outage.is_some() || self.returning_until_us.is_some() { 1.0 } else { PACING_FACTOR };
         self.is_up().then(|| factor * self.estimate_bps())
     }
 
@@ -338,6 +343,7 @@ impl Control {
         self.acked.restart_window();
         let bps = self.aimd.bps().max(outage.before_bps * RETURN_SHARE).min(outage.before_bps);
         self.aimd.set(now_us, bps);
+        self.returning_until_us = Some(now_us + RETURN_US);
         self.probes.handle_return(now_us, outage.before_bps);
     }
 
@@ -350,6 +356,7 @@ impl Control {
     }
 
     fn update(&mut self, now_us: u64) {
+        self.returning_until_us = self.returning_until_us.filter(|until_us| now_us < *until_us);
         let usage = self.usage();
         while let Some(result) = self.clusters.poll_result(self.probes.running_tag(now_us)) {
             let before_bps = self.aimd.bps();

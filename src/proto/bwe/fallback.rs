@@ -43,11 +43,15 @@ impl Fallback {
         self.remb = Some((now, (bps as f64).clamp(ESTIMATE_MIN_BPS, ESTIMATE_MAX_BPS)));
     }
 
-    /// A report came. `sent_bps` is what we send.
+    /// A report came; the first that counts is one of losses. `sent_bps` is what we send.
     pub fn handle_report(&mut self, now: Instant, loss: f32, rtt: Option<Duration>, start_bps: f64, sent_bps: f64) {
         self.rtt = rtt.or(self.rtt);
         self.loss = if loss.is_finite() { loss.clamp(0.0, 1.0) } else { 0.0 };
-        let (since, bps) = self.reports.unwrap_or((now, start_bps));
+        // Who sends nothing else is not held back before it has losses to report.
+        if self.reports.is_none() && self.loss <= LOSS_HIGH {
+            return;
+        }
+        let (since, bps) = self.reports.unwrap_or((now, start_bps.max(sent_bps)));
         let elapsed = now.saturating_duration_since(since);
         let pause = DECREASE_INTERVAL + self.rtt.unwrap_or_default();
         let may_decrease = self.decreased.is_none_or(|at| now.saturating_duration_since(at) >= pause);
@@ -102,16 +106,17 @@ mod tests {
         let t0 = crate::runtime::clock::now();
         let mut fallback = Fallback::default();
         assert_eq!(fallback.estimate_bps(t0), None);
-        fallback.handle_report(t0, 0.0, None, 1e6, 1e6);
-        fallback.handle_report(t0 + second(1), 0.01, None, 1e6, 1e6);
-        assert_eq!(fallback.estimate_bps(t0), Some(1.08e6));
+        fallback.handle_report(t0, 0.05, None, 1e6, 2e6);
+        assert_eq!(fallback.estimate_bps(t0), None, "no reason to hold anything back");
+        fallback.handle_report(t0, 0.5, None, 1e6, 2e6);
+        fallback.handle_report(t0, 0.5, None, 1e6, 2e6);
+        assert_eq!(fallback.estimate_bps(t0), Some(1.5e6));
+        fallback.handle_report(t0 + second(1), 0.01, None, 1e6, 2e6);
+        assert_eq!(fallback.estimate_bps(t0), Some(1.62e6));
         fallback.handle_report(t0 + second(2), 0.05, None, 1e6, 1e6);
-        assert_eq!(fallback.estimate_bps(t0), Some(1.08e6));
-        fallback.handle_report(t0 + second(3), 0.5, None, 1e6, 1e6);
-        fallback.handle_report(t0 + second(3), 0.5, None, 1e6, 1e6);
-        assert_eq!(fallback.estimate_bps(t0).map(f64::round), Some(0.81e6));
-        fallback.handle_report(t0 + second(4), f32::NAN, None, 1e6, 0.2e6);
-        assert_eq!(fallback.estimate_bps(t0).map(f64::round), Some(0.81e6));
+        assert_eq!(fallback.estimate_bps(t0), Some(1.62e6));
+        fallback.handle_report(t0 + second(3), f32::NAN, None, 1e6, 0.2e6);
+        assert_eq!(fallback.estimate_bps(t0), Some(1.62e6), "not beyond what is proved");
     }
 
     #[test]
@@ -119,9 +124,9 @@ mod tests {
         let t0 = crate::runtime::clock::now();
         let mut fallback = Fallback::default();
         fallback.handle_remb(t0, 400_000);
-        fallback.handle_report(t0, 0.0, None, 1e6, 1e6);
+        fallback.handle_report(t0, 0.2, None, 1e6, 1e6);
         assert_eq!(fallback.estimate_bps(t0 + second(9)), Some(0.4e6));
-        assert_eq!(fallback.estimate_bps(t0 + second(10)), Some(1e6));
+        assert_eq!(fallback.estimate_bps(t0 + second(10)).map(f64::round), Some(0.9e6));
         fallback.handle_remb(t0, u64::MAX);
         assert_eq!(fallback.remb_bps(t0), Some(ESTIMATE_MAX_BPS));
     }

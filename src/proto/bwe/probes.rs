@@ -253,4 +253,32 @@ mod tests {
             .collect();
         assert_eq!(times, [750, 2250, 4250, 6250, 8250]);
     }
+
+    #[test]
+    fn who_has_nothing_to_send_is_not_asked_again_at_once() {
+        let mut probes = Probes::default();
+        probes.start(0, 1e6, 2e6);
+        assert!(probes.poll(0, 1e6, 2e6, true).is_some());
+        probes.give_up(1_000);
+        assert_eq!((probes.running_tag(1_000), probes.next_us(1e6, 2e6)), (None, Some(1_000 + PAUSE_US_MAX)));
+    }
+
+    #[test]
+    fn what_finds_no_more_than_is_known_is_not_repeated_at_once() {
+        let mut probes = Probes::default();
+        probes.start(0, 1e6, 1e6);
+        probes.handle_result(0, 2.1e6, 1.8e6, 1.9e6, 2.1e6);
+        assert_eq!(probes.poll(1_000, 1.9e6, 2.2e6, true), None);
+    }
+
+    #[test]
+    fn on_a_noisy_path_probes_last_longer() {
+        let bytes = |noise_us| {
+            let mut probes = Probes::default();
+            probes.start(0, 1e6, 4e6);
+            probes.set_noise(noise_us);
+            probes.poll(0, 1e6, 4e6, true).map(|probe| probe.bytes)
+        };
+        assert_eq!([0.0, 20_000.0, 1e9].map(bytes), [Some(5_625), Some(22_500), Some(28_125)]);
+    }
 }

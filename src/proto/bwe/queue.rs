@@ -118,4 +118,25 @@ mod tests {
         assert_eq!(feedback(12_000_000, [60_000, 60_000]), 50_000);
         assert_eq!(feedback(23_000_000, [60_000, 60_000]), 0);
     }
+
+    #[test]
+    fn jitter_is_no_queue_but_what_exceeds_it_is() {
+        let mut queue = Queue::default();
+        let mut seed = 1u32;
+        let mut feedback = |queue: &mut Queue, now_us: u64, more_us: i64| {
+            for packet in 0..10u64 {
+                seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let jitter_us = i64::from(seed >> 8) * 50_000 / (1 << 24);
+                queue.push(now_us + packet, (now_us + packet) as i64 + 20_000 + jitter_us + more_us);
+            }
+            queue.update(now_us, false);
+        };
+        (0..100).for_each(|at| feedback(&mut queue, at * 100_000, 0));
+        assert!((10_000.0..25_000.0).contains(&queue.noise_us()), "{}", queue.noise_us());
+        assert!(!queue.push(10_000_000, 10_000_000 + 20_000 + 40_000), "not before others");
+        feedback(&mut queue, 10_100_000, 15_000);
+        assert!(!queue.is_standing(true));
+        feedback(&mut queue, 10_200_000, 80_000);
+        assert!(queue.is_standing(true) && queue.push(10_300_000, 10_300_000 + 110_000));
+    }
 }

@@ -7,11 +7,19 @@
 const ANSWER_TIMEOUT_MS = 10_000;
 const DISCONNECT_GRACE_MS = 1500;
 const RECOVERY_TIMEOUT_MS = 12_000;
-/** Streams of the camera in simulcast, smallest first. */
+/** Said aloud, as some codecs would be sent in one stream else. */
+const MODE = 'L1T3';
+/** Streams of the camera in simulcast, smallest first, by the size it has at least. Of more streams than a size is good for, browsers leave out the largest. */
 const CAMERA_ENCODINGS = [
-  { rid: 'low', scaleResolutionDownBy: 4, maxBitrate: 150_000 },
-  { rid: 'middle', scaleResolutionDownBy: 2, maxBitrate: 500_000 },
-  { rid: 'high', maxBitrate: 2_500_000 },
+  [960 * 540, [
+    { rid: 'low', scalabilityMode: MODE, scaleResolutionDownBy: 4, maxBitrate: 150_000 },
+    { rid: 'middle', scalabilityMode: MODE, scaleResolutionDownBy: 2, maxBitrate: 500_000 },
+    { rid: 'high', scalabilityMode: MODE, maxBitrate: 2_500_000 },
+  ]],
+  [480 * 270, [
+    { rid: 'low', scalabilityMode: MODE, scaleResolutionDownBy: 2, maxBitrate: 200_000 },
+    { rid: 'high', scalabilityMode: MODE, maxBitrate: 1_000_000 },
+  ]],
 ];
 
 export class Call {
@@ -120,7 +128,7 @@ export class Call {
 
   #addLine(source, kind, track, stream) {
     if (track && kind === 'video') track.contentHint = source === 'screen' ? 'detail' : 'motion';
-    const sendEncodings = source === 'camera' ? CAMERA_ENCODINGS : undefined;
+    const sendEncodings = source === 'camera' ? encodingsOf(track) : undefined;
     const line = this.pc.addTransceiver(track ?? kind, { direction: 'sendonly', streams: [stream], sendEncodings });
     this.#senders.set(source, line);
   }
@@ -195,4 +203,10 @@ export class Call {
     this.#hooks.send('renegotiate', {});
     this.#recoveryTimer ||= setTimeout(() => this.#hooks.onBroken('the media path did not come back'), RECOVERY_TIMEOUT_MS);
   }
+}
+
+// A camera that comes later is taken to be a usual one.
+function encodingsOf(track) {
+  const { width = 1280, height = 720 } = track?.getSettings() ?? {};
+  return CAMERA_ENCODINGS.find(([least]) => width * height >= least)?.[1];
 }
