@@ -133,8 +133,8 @@ fn who_has_come_and_sees_something_waits_for_more_before_anybody_is_asked() {
     assert_eq!(bench.join(), [(0, 75)]);
     assert_eq!(bench.asked(), [] as [u8; 0]);
     assert!(bench.egress.is_awaiting());
-    bench.now += YOUNG;
-    assert_eq!(bench.asked(), [1]);
+    let later = bench.egress.awaiting_keyframe(bench.now + YOUNG);
+    assert_eq!(later.map(|(_, encoding)| encoding).collect::<Vec<_>>(), [1]);
     // Somebody asked meanwhile.
     bench.make(5, &[100, 1000]);
     assert_eq!(bench.join(), [(1, 2)]);
