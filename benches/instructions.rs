@@ -32,7 +32,7 @@ use tramline::session::streams::{Demand, EgressConfig, IngressConfig, MlineConfi
 use tramline::wire::rtcp::{ReportBlock, TwccHeader, write_nack, write_receiver_report, write_twcc};
 use tramline::wire::rtp::{Fixed, write_header};
 use tramline::wire::rtp_ext::{Ext, ExtWriter};
-use tramline::worker::command::{Command, Ticket};
+use tramline::worker::command::{Command, Event, Ticket, WorkerReport};
 use tramline::worker::core::WorkerCore;
 use tramline::worker::lane::Lanes;
 
@@ -205,7 +205,11 @@ impl Load {
     fn call<T>(&mut self, call: impl FnOnce(&mut WorkerCore, &mut TxBatch) -> T) -> T {
         let (core, tx) = (&mut self.core, &mut self.tx);
         let result = if self.is_measured { watched(|| call(core, tx)) } else { call(core, tx) };
-        while self.core.poll_event().is_some() {}
+        while let Some(event) = self.core.poll_event() {
+            if let Event::Report(report) = event {
+                self.tell(&report);
+            }
+        }
         let arrival_ms = self.ms + DELAY_MS;
         for entry in self.tx.entries() {
             let bytes = self.tx.bytes(entry);
@@ -223,6 +227,15 @@ impl Load {
         }
         self.tx.clear();
         result
+    }
+
+    /// How the line of a subscriber is seen, once a second.
+    fn tell(&self, report: &WorkerReport) {
+        let subscriber = report.sessions.iter().find(|session| session.session.index == 1);
+        let Some(downlink) = subscriber.and_then(|session| session.downlink) else { return };
+        let (waiting, waited) = downlink.waiting;
+        let estimate = downlink.estimate.estimate_bps / 1000;
+        println!("{} s: {estimate} kbit/s, {waiting} packets wait for {} ms", self.ms / 1000, waited.as_millis());
     }
 
     fn hear(&mut self, index: u32, bytes: &mut [u8]) {

@@ -29,6 +29,9 @@ const YOUNG: Duration = Duration::from_millis(1500);
 /// What is replayed to who joins lasts so long on its line at most.
 const RUN_TIME_MAX: Duration = Duration::from_millis(500);
 
+/// Packets of a run at most: a megabyte of them, as much as is kept of a stream.
+const RUN_PACKETS: usize = 1024;
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Layers {
@@ -38,20 +41,22 @@ pub(super) struct Layers {
     /// Octets of sound sent when this was looked at last.
     audio: (Instant, u64),
     audio_bps: u64,
-    /// Packets of a run, before they are queued.
-    run: Vec<(u8, u64, Numbers)>,
+}
+
+/// Memory for the packets of a run, before they are queued: encoding, number there, numbers on the way out. One for all
+/// sessions of a worker.
+#[derive(Debug)]
+pub struct RunPackets(Vec<(u8, u64, Numbers)>);
+
+impl Default for RunPackets {
+    fn default() -> Self {
+        Self(Vec::with_capacity(RUN_PACKETS))
+    }
 }
 
 impl Layers {
     fn new(now: Instant) -> Self {
-        Self {
-            allocator: Allocator::default(),
-            divided_at: None,
-            began_at: now,
-            audio: (now, 0),
-            audio_bps: 0,
-            run: Vec::new(),
-        }
+        Self { allocator: Allocator::default(), divided_at: None, began_at: now, audio: (now, 0), audio_bps: 0 }
     }
 
     /// The peer has just come.
@@ -120,16 +125,16 @@ impl Egress {
     }
 
     /// Serves those who wait for a keyframe from what is kept since the last one.
-    pub fn replay(&mut self, now: Instant, tracks: &Tracks, outlet: &Outlet<'_>) {
-        let (Some(downlink), Some(layers)) = (&mut self.downlink, &mut self.layers) else { return };
+    pub fn replay(&mut self, now: Instant, tracks: &Tracks, outlet: &Outlet<'_>, run: &mut RunPackets) {
+        let Some(downlink) = self.downlink.as_mut().filter(|_| self.layers.is_some()) else { return };
         let bytes_max = downlink.estimator.estimate_bps() / 8 * RUN_TIME_MAX.as_millis() as u64 / 1000;
         for (mline, slot) in self.slots.iter_mut().enumerate() {
             let Some(slot) = slot.as_mut().filter(|slot| slot.wants_keyframe().is_some()) else { continue };
             let Some(track) = slot.track.and_then(|track| tracks.track(track)) else { continue };
-            layers.run.clear();
-            let run = &mut layers.run;
+            let RunPackets(run) = &mut *run;
+            run.clear();
             slot.take_run(now, track, bytes_max as usize, |meta, numbers| run.push((meta.encoding, meta.seq, numbers)));
-            for (encoding, seq, numbers) in layers.run.drain(..) {
+            for (encoding, seq, numbers) in run.drain(..) {
                 let Some(packet) = track.packet(encoding, seq) else { continue };
                 let Some(payload) = slot.payload_for(packet.meta.format) else { continue };
                 if let Ok((admitted, due)) = admitted(slot, (mline as u16, payload.pt), numbers, &packet, outlet) {

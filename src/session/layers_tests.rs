@@ -91,7 +91,7 @@ impl Bench {
     fn join(&mut self) -> Vec<(u8, usize)> {
         let path = Path { remote: ([192, 0, 2, 9], 9).into(), local: IpAddr::from([192, 0, 2, 1]) };
         self.egress.divide(self.now, &self.tracks);
-        self.egress.replay(self.now, &self.tracks, &Outlet { srtp: &self.srtp, path });
+        self.egress.replay(self.now, &self.tracks, &Outlet { srtp: &self.srtp, path }, &mut RunPackets::default());
         let mut waiting: Vec<(u8, usize)> = Vec::new();
         while self.egress.has_backlog() {
             self.now += Duration::from_millis(5);

@@ -12,6 +12,7 @@ use super::discard::Discard;
 use super::egress::{Egress, Outlet};
 use super::feedback::{self, Feedback};
 use super::ingress::{Ingress, MediaIn};
+use super::layers::RunPackets;
 use super::streams::StreamsConfig;
 use super::track::{SenderClock, Tracks};
 use crate::base::batch::{DATAGRAM_BYTES_MAX, Path, TxBatch};
@@ -84,6 +85,8 @@ pub struct RtcpEffects {
     pub keyframes_wanted: Vec<(TrackKey, u8)>,
     /// News of its tracks' clocks.
     pub clocks: Vec<(TrackKey, u8, SenderClock)>,
+    /// Of use while something is replayed.
+    pub run: RunPackets,
 }
 
 impl RtcpEffects {
@@ -412,7 +415,7 @@ impl Session {
         if self.keyframe_repeat_at.is_some_and(|at| now >= at) {
             self.egress.divide(now, tracks);
             if let Some((srtp, path)) = self.srtp.as_ref().zip(self.sending_path()) {
-                self.egress.replay(now, tracks, &Outlet { srtp: &srtp.sender, path });
+                self.egress.replay(now, tracks, &Outlet { srtp: &srtp.sender, path }, &mut effects.run);
             }
             effects.keyframes_wanted.extend(self.egress.awaiting_keyframe(now));
             self.keyframe_repeat_at = self.egress.is_awaiting().then_some(now + KEYFRAME_REPEAT);
