@@ -153,7 +153,7 @@ fn many_who_join_at_once_cost_the_publisher_nothing_where_it_is_kept_and_little_
 #[test]
 fn what_is_not_looked_at_is_not_sent() {
     let sizes = [(1280, 720), (160, 90), (0, 0), (640, 360), (0, 0), (320, 180)];
-    let (seen, keyframes) = joins::demands(1, &sizes);
+    let joins::DemandsResult { seen, keyframes } = joins::demands(1, &sizes);
     let lines: Vec<u16> = seen.iter().map(|(height, _)| *height).collect();
     assert_eq!(lines, [720, 180, 0, 360, 0, 180], "{seen:?}");
     assert!(seen.iter().all(|(height, count)| (*height == 0 && *count == 0) || *count > 50), "{seen:?}");
