@@ -7,7 +7,7 @@
 //! `CASE`: `single` (1,000 packets a second, one by one, to 100), `burst` (the same in bursts of ten) or `audio` (50 a
 //! second to 200). `Collected` over the number it prints is what a packet costs.
 
-#![allow(clippy::disallowed_methods, missing_docs)]
+#![allow(clippy::disallowed_methods, clippy::panic, missing_docs)]
 
 mod support;
 

@@ -286,7 +286,7 @@ fn a_format_that_was_not_negotiated_is_not_begun() {
 fn timestamps_follow_the_publishers_clocks() {
     let mut bench = Bench::new(Format::Vp8);
     bench.obey(0, 100_000);
-    let last = bench.pass(0, true)[0].clone().unwrap();
+    let last = bench.pass(0, true)[0].unwrap();
     bench.make_run(1, 1, 100);
     let second = 1u64 << 32;
     let clock = |ntp, rtp_timestamp, now| SenderClock { source: Ssrc(5), ntp, rtp_timestamp, heard_at: now };

@@ -174,7 +174,7 @@ impl Peer {
             let temporal = if is_keyframe { 0 } else { number as u8 % 2 };
             let (width, height) = SIZES[at - VIDEO];
             // RFC 7741 §4.2: X, S; I, L and T; a picture id of 15 bits, TL0PICIDX, TID and Y.
-            let [high, low] = (number / 2 | 0x8000).to_be_bytes();
+            let [high, low] = ((number / 2) | 0x8000).to_be_bytes();
             payload[..6].copy_from_slice(&[0x90, 0xe0, high, low, (number / 2) as u8, temporal << 6 | 0x20]);
             // RFC 6386 §9.1: P, which is 0 in a key frame, start code and size.
             payload[6..12].copy_from_slice(&[u8::from(!is_keyframe), 0, 0, 0x9d, 0x01, 0x2a]);
@@ -265,7 +265,7 @@ impl Peer {
                 let header = RtpHeader::parse(&bytes).expect("RTP");
                 let profile = header.ext_profile.expect("extensions");
                 let twcc = find(profile, &bytes[header.ext_range()], TWCC_ID).and_then(parse_transport_cc);
-                let is_lost = header.ssrc == SENT[VIDEO] && header.seq % LOST_EVERY == 0;
+                let is_lost = header.ssrc == SENT[VIDEO] && header.seq.is_multiple_of(LOST_EVERY);
                 self.came.extend(twcc.map(|twcc| (twcc, ms, !is_lost)));
                 match SENT.iter().position(|sent| *sent == header.ssrc) {
                     Some(_) if is_lost => self.missed.push(header.seq),

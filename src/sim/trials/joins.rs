@@ -47,9 +47,17 @@ fn started(stage: &mut Stage, viewer: PeerNo) -> StartResult {
     StartResult { first: since(first), best: since(best) }
 }
 
-/// What a viewer sees while it says how much it wants: for each wish the lines of the pictures that come once it is obeyed,
-/// and how many; and the keyframes that the publisher is asked for. Half a second after each wish it counts, for two.
-pub fn demands(seed: u64, sizes: &[(u16, u16)]) -> (Vec<(u16, usize)>, Vec<(String, usize)>) {
+/// What came of wishes.
+#[derive(Clone, Debug)]
+pub struct DemandsResult {
+    /// For each the most lines of the pictures that came once it was obeyed, and how many came.
+    pub seen: Vec<(u16, usize)>,
+    /// Keyframes that the publisher was asked for, of each encoding.
+    pub keyframes: Vec<(String, usize)>,
+}
+
+/// A viewer says how much it wants, one size after the other. Half a second after each it counts, for two.
+pub fn demands(seed: u64, sizes: &[(u16, u16)]) -> DemandsResult {
     let mut stage = Stage::new(seed, CameraConfig::simulcast());
     let viewer = stage.view(near());
     stage.world.run_for(Duration::from_secs(5));
@@ -73,7 +81,7 @@ pub fn demands(seed: u64, sizes: &[(u16, u16)]) -> (Vec<(u16, usize)>, Vec<(Stri
         });
         seen.push(shown.unwrap_or_default());
     }
-    (seen, stage.keyframes_asked(started_at))
+    DemandsResult { seen, keyframes: stage.keyframes_asked(started_at) }
 }
 
 /// What came of many joining at once.
