@@ -45,14 +45,8 @@ pub(super) struct Layers {
 
 /// Memory for the packets of a run, before they are queued: encoding, number there, numbers on the way out. One for all
 /// sessions of a worker.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct RunPackets(Vec<(u8, u64, Numbers)>);
-
-impl Default for RunPackets {
-    fn default() -> Self {
-        Self(Vec::with_capacity(RUN_PACKETS))
-    }
-}
 
 impl Layers {
     fn new(now: Instant) -> Self {
@@ -133,6 +127,7 @@ impl Egress {
             let Some(track) = slot.track.and_then(|track| tracks.track(track)) else { continue };
             let RunPackets(run) = &mut *run;
             run.clear();
+            run.reserve(RUN_PACKETS);
             slot.take_run(now, track, bytes_max as usize, |meta, numbers| run.push((meta.encoding, meta.seq, numbers)));
             for (encoding, seq, numbers) in run.drain(..) {
                 let Some(packet) = track.packet(encoding, seq) else { continue };
