@@ -23,6 +23,8 @@ const WAITING_MAX: usize = 1024;
 const RESENDS_MAX: usize = 256;
 /// What a peer's line is taken to carry as long as nobody has measured it.
 const START_BPS: u64 = 1_000_000;
+/// Of what is sent, so much passes the pacer at once: frames come in bursts.
+const PACING_FACTOR_PERCENT: u64 = 250;
 /// While a probe runs, its budget lasts so long.
 const PROBE_TICK: Duration = Duration::from_millis(2);
 
@@ -63,6 +65,8 @@ pub struct Downlink {
     resends: VecDeque<Resend>,
     probe: Option<RunningProbe>,
     next_twcc: u16,
+    /// Bits per second sent of all tracks.
+    sent_bps: u64,
     epoch: Instant,
 }
 
@@ -77,6 +81,7 @@ impl Downlink {
             resends: VecDeque::new(),
             probe: None,
             next_twcc: 0,
+            sent_bps: 0,
             epoch: now,
         }
     }
@@ -115,6 +120,12 @@ impl Downlink {
         self.handle_estimate(now);
     }
 
+    /// What is sent of all tracks by the line's division, and what would be if it could.
+    pub fn set_wanted(&mut self, now: Instant, sent_bps: u64, wanted_bps: u64) {
+        self.sent_bps = sent_bps;
+        self.estimator.set_wanted(now, sent_bps, wanted_bps);
+    }
+
     /// After news of the line.
     pub fn handle_estimate(&mut self, now: Instant) {
         let has_backlog = self.has_backlog();
@@ -122,7 +133,9 @@ impl Downlink {
         let drain = self.waiting_bytes as f64 * 8.0 / WAIT_MAX.as_secs_f64();
         // What is kept for who joins is paced before anything is known.
         let unknown = self.has_backlog().then(|| self.estimator.estimate_bps());
-        let rate = self.estimator.pacing_bps().or(unknown).map(|bps| bps.max(drain as u64));
+        // What is sent in any case gains nothing by waiting, whatever the estimate says.
+        let sent = self.sent_bps * PACING_FACTOR_PERCENT / 100;
+        let rate = self.estimator.pacing_bps().or(unknown).map(|bps| bps.max(sent).max(drain as u64));
         self.pacer.set_rate(now, rate);
     }
 

@@ -79,7 +79,7 @@ impl Egress {
         if !self.slots.iter().flatten().any(|slot| is_video(&slot)) {
             // Nothing is wanted any more, so there is nothing to find out about the line.
             if let (Some(_), Some(downlink)) = (self.layers.take(), &mut self.downlink) {
-                downlink.estimator.set_wanted(now, 0, 0);
+                downlink.set_wanted(now, 0, 0);
             }
             return;
         }
@@ -114,7 +114,7 @@ impl Egress {
         let run_bps = runs.max().map_or(0, |bytes| bytes as u64 * 8 * 1000 / RUN_TIME_MAX.as_millis() as u64);
         let wanted_bps = (best_bps.max(run_bps) as f64 / f64::from(1.0 - loss)) as u64;
         if let Some(downlink) = &mut self.downlink {
-            downlink.estimator.set_wanted(now, sent_bps, wanted_bps);
+            downlink.set_wanted(now, sent_bps, wanted_bps);
         }
     }
 
