@@ -90,6 +90,7 @@ impl Voices {
         if heard == 0 {
             return everybody;
         }
+        let before = voice.hearers;
         voice.hearers = match voice.has_level {
             true => floor.handle_packet(now, track.key, of, voice.sound()),
             // Nobody can tell: it counts as loud, and is heard in any case.
@@ -100,7 +101,9 @@ impl Voices {
         };
         let seen = (floor.changes(), route.pin_changes);
         let has_changed = std::mem::replace(&mut voice.seen, seen) != seen;
-        let preroll = has_changed.then(|| add_preroll(track));
+        // Who was heard by everybody, and is, has nothing to catch up on.
+        let is_steady = before == Hearers::All && voice.hearers == Hearers::All;
+        let preroll = (has_changed && !is_steady).then(|| add_preroll(track));
         let (hearers, room) = (voice.hearers, of.room);
         if hearers == Hearers::All {
             return Audience { subscribers: local, preroll };
