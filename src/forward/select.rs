@@ -399,5 +399,9 @@ impl Rules {
 }
 
 #[cfg(test)]
+#[path = "select_stream_tests.rs"]
+mod stream_tests;
+
+#[cfg(test)]
 #[path = "select_tests.rs"]
 mod tests;
