@@ -21,9 +21,9 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, criterion_group, criterion_main};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use support::{CpuTime, PT, SSRC, SUITES, check, keys, measure, path};
+use support::{CpuTime, PT, SSRC, SUITES, check, keys, measure, path, payload};
 use tramline::base::batch::{RxDatagram, TxBatch};
-use tramline::base::format::{Format, MediaKind};
+use tramline::base::format::MediaKind;
 use tramline::base::ids::{Mid, PeerId, RoomKey, SessionKey, Ssrc, TrackKey, WorkerId};
 use tramline::crypto::cert::Certificate;
 use tramline::crypto::srtp::{SrtpSender, SrtpSuite};
@@ -32,7 +32,7 @@ use tramline::forward::table::{Route, Subscriber, Voice};
 use tramline::proto::dtls::{DtlsConfig, DtlsRole};
 use tramline::proto::ice::LocalCredentials;
 use tramline::session::negotiate::RemoteTransport;
-use tramline::session::streams::{Demand, EgressConfig, IngressConfig, MlineConfig, Payload, StreamsConfig};
+use tramline::session::streams::{Demand, EgressConfig, IngressConfig, MlineConfig, StreamsConfig};
 use tramline::wire::rtp::{Fixed, write_header};
 use tramline::wire::rtp_ext::{Ext, ExtWriter};
 use tramline::worker::command::{Command, Ticket};
@@ -92,22 +92,11 @@ fn track(publisher: u32) -> TrackKey {
 }
 
 fn mline(scene: Scene, mid: u32, ingress: Option<IngressConfig>, egress: Option<EgressConfig>) -> Option<MlineConfig> {
-    let is_video = scene.kind == MediaKind::Video;
-    let payload = Payload {
-        pt: PT,
-        format: if is_video { Format::Vp8 } else { Format::Opus },
-        rtx_pt: is_video.then_some(97),
-        nack: is_video,
-        pli: is_video,
-        fir: is_video,
-        transport_cc: true,
-        remb: false,
-    };
     Some(MlineConfig {
         mid: Mid::new(&[b'0' + mid as u8]).expect("a mid"),
         kind: scene.kind,
         exts: vec![(1, Ext::AudioLevel), (4, Ext::Mid), (3, Ext::TransportCc)],
-        payloads: vec![payload],
+        payloads: vec![payload(scene.kind)],
         ingress,
         egress,
     })

@@ -17,9 +17,9 @@ use std::time::{Duration, Instant};
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use support::{PT, SSRC, check, keys, path};
+use support::{PT, SSRC, check, keys, path, payload};
 use tramline::base::batch::{RxDatagram, TxBatch};
-use tramline::base::format::{Format, MediaKind};
+use tramline::base::format::MediaKind;
 use tramline::base::ids::{Mid, PeerId, SessionKey, Ssrc, TrackKey, WorkerId};
 use tramline::crypto::cert::Certificate;
 use tramline::crypto::srtp::{SrtpSender, SrtpSuite};
@@ -28,7 +28,7 @@ use tramline::forward::table::{Route, Subscriber};
 use tramline::proto::dtls::{DtlsConfig, DtlsRole};
 use tramline::proto::ice::LocalCredentials;
 use tramline::session::negotiate::RemoteTransport;
-use tramline::session::streams::{Demand, EgressConfig, IngressConfig, MlineConfig, Payload, StreamsConfig};
+use tramline::session::streams::{Demand, EgressConfig, IngressConfig, MlineConfig, StreamsConfig};
 use tramline::wire::rtcp::{ReportBlock, TwccHeader, write_nack, write_receiver_report, write_twcc};
 use tramline::wire::rtp::{Fixed, write_header};
 use tramline::wire::rtp_ext::{Ext, ExtWriter};
@@ -103,17 +103,6 @@ fn watched<T>(call: impl FnOnce() -> T) -> T {
 }
 
 fn streams(kind: MediaKind, is_publisher: bool) -> StreamsConfig {
-    let is_video = kind == MediaKind::Video;
-    let payload = Payload {
-        pt: PT,
-        format: if is_video { Format::Vp8 } else { Format::Opus },
-        rtx_pt: is_video.then_some(97),
-        nack: is_video,
-        pli: is_video,
-        fir: is_video,
-        transport_cc: true,
-        remb: false,
-    };
     let ingress = is_publisher.then(|| IngressConfig::single(TRACK, vec![(SSRC, None)]));
     let egress = (!is_publisher).then_some(EgressConfig {
         ssrc: SENT[0],
@@ -125,7 +114,7 @@ fn streams(kind: MediaKind, is_publisher: bool) -> StreamsConfig {
         mid: Mid::new(b"0").expect("a mid"),
         kind,
         exts: vec![(4, Ext::Mid), (3, Ext::TransportCc), (1, Ext::AudioLevel)],
-        payloads: vec![payload],
+        payloads: vec![payload(kind)],
         ingress,
         egress,
     };

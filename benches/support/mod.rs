@@ -14,9 +14,11 @@ use criterion::measurement::{Measurement, ValueFormatter};
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput};
 use nix::time::{ClockId, clock_gettime};
 use tramline::base::batch::Path;
+use tramline::base::format::{Format, MediaKind};
 use tramline::base::ids::Ssrc;
 use tramline::crypto::srtp::{SrtpKeys, SrtpSuite};
 use tramline::proto::ice::LocalCredentials;
+use tramline::session::streams::Payload;
 use tramline::wire::rtp::{Fixed, write_header};
 use tramline::wire::rtp_ext::ExtWriter;
 use tramline::wire::stun::BindingRequest;
@@ -157,6 +159,21 @@ pub fn write_packet(out: &mut [u8], seq: u64, payload_len: usize) -> usize {
     let header_len = write_header(out, &fixed, &[], Some((profile, &block[..block_len]))).expect("room");
     out[header_len..header_len + payload_len].fill(0x5a);
     header_len
+}
+
+/// What all peers send and take: VP8 with RTX, or Opus.
+pub fn payload(kind: MediaKind) -> Payload {
+    let is_video = kind == MediaKind::Video;
+    Payload {
+        pt: PT,
+        format: if is_video { Format::Vp8 } else { Format::Opus },
+        rtx_pt: is_video.then_some(97),
+        nack: is_video,
+        pli: is_video,
+        fir: is_video,
+        transport_cc: true,
+        remb: false,
+    }
 }
 
 /// Where peer number `index` is.

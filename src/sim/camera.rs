@@ -311,29 +311,13 @@ pub fn interval() -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::format::MediaKind;
     use crate::runtime::clock;
-    use crate::sim::media::PeerNo;
-
-    const BASE: Tag = Tag {
-        publisher: PeerNo(1),
-        room: 2,
-        kind: MediaKind::Video,
-        track: 0,
-        encoding: 0,
-        is_key: false,
-        part: 0,
-        parts: 0,
-        number: 0,
-        frame: 0,
-        needs: None,
-    };
 
     fn shoot(camera: &mut Camera, seconds: u32) {
         let mut now = clock::now();
         for _ in 0..seconds * FPS {
             now += interval();
-            for (_, packets) in camera.take(now, BASE, |_| true) {
+            for (_, packets) in camera.take(now, Tag::EXAMPLE, |_| true) {
                 let lens: Vec<usize> = packets.iter().map(Vec::len).collect();
                 let (min, max) = (lens.iter().min().unwrap(), lens.iter().max().unwrap());
                 assert!(*max <= PAYLOAD_BYTES_MAX && max - min <= 1, "{lens:?}");

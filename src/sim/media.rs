@@ -49,6 +49,22 @@ const OPUS_TOC: u8 = 0xfc;
 const NONE: u32 = u32::MAX;
 
 impl Tag {
+    /// A packet of a picture, to begin with in tests.
+    #[cfg(test)]
+    pub const EXAMPLE: Self = Self {
+        publisher: PeerNo(1),
+        room: 2,
+        kind: MediaKind::Video,
+        track: 0,
+        encoding: 0,
+        is_key: false,
+        part: 0,
+        parts: 0,
+        number: 0,
+        frame: 0,
+        needs: None,
+    };
+
     /// An RTP payload of about `len` bytes, Opus-like for audio and VP8-like for video, with picture ids but no layers.
     pub fn payload(&self, len: usize) -> Vec<u8> {
         let head = Vp8Head {

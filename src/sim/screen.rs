@@ -231,33 +231,18 @@ impl Making {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::format::MediaKind;
     use crate::runtime::clock;
     use crate::sim::camera::{Camera, CameraConfig, EncodingConfig, TICKS_PER_PICTURE, interval};
-    use crate::sim::media::PeerNo;
 
     /// A second of small pictures with three layers: for each its packets.
     fn pictures(count: usize, key_at: &[usize]) -> Vec<Vec<Vec<u8>>> {
         let encodings = vec![EncodingConfig { rid: "", width: 640, height: 360, bps: 500_000 }];
         let mut camera = Camera::new(CameraConfig { encodings, ..CameraConfig::simulcast() });
-        let base = Tag {
-            publisher: PeerNo(1),
-            room: 2,
-            kind: MediaKind::Video,
-            track: 0,
-            encoding: 0,
-            is_key: false,
-            part: 0,
-            parts: 0,
-            number: 0,
-            frame: 0,
-            needs: None,
-        };
         let take = |at| {
             if key_at.contains(&at) {
                 camera.request_keyframe(None);
             }
-            camera.take(clock::now(), base, |_| true).remove(0).1
+            camera.take(clock::now(), Tag::EXAMPLE, |_| true).remove(0).1
         };
         (0..count).map(take).collect()
     }
