@@ -22,6 +22,11 @@ const REMEMBERED_REPORTS: usize = 4;
 /// the oldest goes.
 pub const HEARD_MAX: usize = 4;
 
+/// A duration in NTP's 32.32 seconds (RFC 3550 §4).
+pub fn ntp_duration(elapsed: Duration) -> u64 {
+    (elapsed.as_secs() << 32) | ((u64::from(elapsed.subsec_nanos()) << 32) / 1_000_000_000)
+}
+
 /// What was received of one ingress ssrc.
 #[derive(Clone, Debug, Default)]
 pub struct ReceiveStats {

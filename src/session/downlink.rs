@@ -12,6 +12,7 @@ use super::stats::DownlinkReport;
 use crate::forward::order::Due;
 use crate::proto::bwe::{Estimator, Probe, Sending};
 use crate::proto::pacer::Pacer;
+use crate::proto::report::ntp_duration;
 use crate::wire::rtp_ext::AbsSendTime;
 
 /// What waits does not wait longer than this: the pacer goes faster then. What a peer asks for beyond its line is held
@@ -95,9 +96,7 @@ impl Downlink {
 
     /// The time as packets carry it.
     pub fn send_time(&self, now: Instant) -> AbsSendTime {
-        let elapsed = now.saturating_duration_since(self.epoch);
-        let ntp = (elapsed.as_secs() << 32) | ((u64::from(elapsed.subsec_nanos()) << 32) / 1_000_000_000);
-        AbsSendTime::from_ntp(ntp)
+        AbsSendTime::from_ntp(ntp_duration(now.saturating_duration_since(self.epoch)))
     }
 
     /// A datagram left under that number.
@@ -157,9 +156,7 @@ impl Downlink {
                 self.pacer.handle_sent(length.bytes.into());
                 (admitted[kept], due[kept]) = (packet, length);
                 kept += 1;
-            } else if self.waiting.len() < WAITING_MAX {
-                self.wait(now, packet, length);
-            } else {
+            } else if !self.wait(now, packet, length) {
                 leave_out(packet.mline);
             }
         }
@@ -169,12 +166,14 @@ impl Downlink {
         self.estimator.handle_pacer(now, has_backlog);
     }
 
-    /// A packet that waits for its turn in any case.
-    pub fn wait(&mut self, now: Instant, admitted: Admitted, due: Due) {
-        if self.waiting.len() < WAITING_MAX {
+    /// A packet that waits for its turn in any case; `false`: too many do.
+    pub fn wait(&mut self, now: Instant, admitted: Admitted, due: Due) -> bool {
+        let has_room = self.waiting.len() < WAITING_MAX;
+        if has_room {
             self.waiting_bytes += usize::from(due.bytes);
             self.waiting.push_back(Waiting { admitted, due, since: now });
         }
+        has_room
     }
 
     /// The next packet whose time has come.

@@ -26,6 +26,7 @@ use crate::forward::rewrite::{Found, Numbers, Shift, ticks};
 use crate::forward::select::Cut;
 use crate::proto::bwe::Sending;
 use crate::proto::history::Packet;
+use crate::proto::report::ntp_duration;
 use crate::wire::rtcp::{ReportBlock, SenderInfo, TwccFeedback};
 use crate::wire::rtp::{FIXED_HEADER_BYTES, Fixed};
 use crate::wire::rtp_ext::AbsSendTime;
@@ -266,11 +267,6 @@ impl Egress {
         self.active().find(|(_, slot)| slot.ssrc == ssrc).map(|(mline, _)| mline)
     }
 
-    /// What an m-line sends now.
-    pub fn track_of(&self, mline: u16) -> Option<TrackKey> {
-        self.slots.get(usize::from(mline))?.as_ref()?.track
-    }
-
     /// The track and the stream of it that an m-line sends.
     pub fn keyframe_of(&self, mline: u16) -> Option<(TrackKey, u8)> {
         let slot = self.slots.get(usize::from(mline))?.as_ref()?;
@@ -374,12 +370,7 @@ impl Egress {
     }
 
     /// What is known of the peer's line.
-    pub fn downlink(&mut self) -> Option<&mut Downlink> {
-        self.downlink.as_deref_mut()
-    }
-
-    /// The same, to look at.
-    pub fn downlink_ref(&self) -> Option<&Downlink> {
+    pub fn downlink(&self) -> Option<&Downlink> {
         self.downlink.as_deref()
     }
 }
@@ -485,11 +476,6 @@ pub(super) fn admitted(
 
 fn slot_mut(slots: &mut [Option<Slot>], mline: u16) -> Option<&mut Slot> {
     slots.get_mut(usize::from(mline))?.as_mut()
-}
-
-/// A duration in NTP's 32.32 seconds.
-fn ntp_duration(elapsed: Duration) -> u64 {
-    (elapsed.as_secs() << 32) | ((u64::from(elapsed.subsec_nanos()) << 32) / 1_000_000_000)
 }
 
 #[cfg(test)]

@@ -257,7 +257,7 @@ fn what_waited_when_the_peer_went_away_does_not_come_after_all() {
     let track = bench.tracks.track(TRACK).unwrap();
     let packet = track.packet(0, 11).unwrap();
     let (admitted, due) = bench.egress.admit(bench.now, 0, (track, &packet), &Bench::outlet(&bench.srtp)).unwrap();
-    bench.egress.downlink().unwrap().wait(bench.now, admitted, due);
+    bench.egress.downlink.as_mut().unwrap().wait(bench.now, admitted, due);
     bench.egress.give_up_waiting(bench.now);
     assert!(!bench.egress.has_backlog() && bench.egress.next_waiting(bench.now).is_none());
     bench.keep(12, Format::Vp8, false, &[], b"builds on it");

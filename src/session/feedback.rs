@@ -10,7 +10,7 @@ use super::egress::Egress;
 use super::ingress::{Ingress, Uplink};
 use super::track::Tracks;
 use crate::base::ids::Ssrc;
-use crate::proto::report::{HEARD_MAX, HeardTimes, ReferenceTimes};
+use crate::proto::report::{HEARD_MAX, HeardTimes, ReferenceTimes, ntp_duration};
 use crate::wire::rtcp::{self, Delay, ExtendedReport, FirEntry, ReportBlock, SenderInfo, XrBlock};
 
 /// Our canonical name (RFC 7022): one endpoint, one name.
@@ -35,7 +35,7 @@ const REMB_FALL: u64 = 97;
 const REMB_INTERVAL_MIN: Duration = Duration::from_millis(200);
 /// Our clock begins where Unix time does (RFC 868: seconds since 1900): who reads NTP times as dates cannot send an
 /// earlier one back as it was.
-const CLOCK_START_S: u64 = 2_208_988_800;
+const CLOCK_START: Duration = Duration::from_secs(2_208_988_800);
 /// Sources that a REMB names.
 const REMB_SSRCS_MAX: usize = 16;
 
@@ -273,8 +273,7 @@ impl Feedback {
 
     /// Our time, for the peer to send back: RFC 3550 §4 lets it be counted from anywhere.
     fn ntp(&self, now: Instant) -> u64 {
-        let since = now.saturating_duration_since(self.epoch);
-        ((CLOCK_START_S + since.as_secs()) << 32) | ((u64::from(since.subsec_nanos()) << 32) / 1_000_000_000)
+        ntp_duration(CLOCK_START + now.saturating_duration_since(self.epoch))
     }
 }
 

@@ -127,7 +127,7 @@ fn the_round_trip_of_a_peer_that_only_sends_is_measured_and_paces_what_is_asked_
         _ => None,
     });
     let ours = ours.expect("our time");
-    assert!(ours >> 32 >= CLOCK_START_S, "a date since 1970, for those that read it as one");
+    assert!(ours >> 32 >= CLOCK_START.as_secs(), "a date since 1970, for those that read it as one");
     let last_rr = ntp_middle(ours);
     // To us and to somebody else: held 100 ms, back after 300.
     let delay = Delay { ssrc: US, last_rr, delay: 6554 };

@@ -133,6 +133,7 @@ impl Egress {
                 let Some(packet) = track.packet(encoding, seq) else { continue };
                 let Some(payload) = slot.payload_for(packet.meta.format) else { continue };
                 if let Ok((admitted, due)) = admitted(slot, (mline as u16, payload.pt), numbers, &packet, outlet) {
+                    // What finds no place is missed like a packet that got lost.
                     downlink.wait(now, admitted, due);
                 }
             }

@@ -252,16 +252,16 @@ impl WorkerCore {
         let mut keyframes = std::mem::take(&mut self.keyframes);
         keyframes.retain(|(key, encoding)| {
             let Some(track) = self.tracks.track_mut(*key) else { return false };
+            let home = track.home;
             let Some(stream) = track.encoding_mut(*encoding) else { return false };
             if !stream.keyframe.poll(now) {
                 return stream.keyframe.next_timeout(now).is_some();
             }
-            // A request that gets lost is repeated.
-            let waits = stream.keyframe.next_timeout(now).is_some();
-            match track.home {
+            match home {
                 Some((session, mline)) => {
                     if let Some(session) = self.seats.session_mut(session) {
                         session.ask_keyframe(mline, *encoding, tx);
+                        session.feedback.round_trip().into_iter().for_each(|rtt| stream.keyframe.set_rtt(rtt));
                     }
                 }
                 None => {
@@ -271,7 +271,8 @@ impl WorkerCore {
                     }
                 }
             }
-            waits
+            // A request that gets lost is repeated.
+            stream.keyframe.next_timeout(now).is_some()
         });
         self.keyframes = keyframes;
     }

@@ -56,6 +56,6 @@ fn session_report(now: Instant, session: &Session) -> SessionReport {
         silent: session.ice.last_check_at().map_or(Duration::ZERO, |at| now.saturating_duration_since(at)),
         ingress: session.ingress.numbers().collect(),
         egress: session.egress.numbers(now).collect(),
-        downlink: session.egress.downlink_ref().map(|downlink| downlink.numbers(now)),
+        downlink: session.egress.downlink().map(|downlink| downlink.numbers(now)),
     }
 }
