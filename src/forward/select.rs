@@ -140,6 +140,14 @@ impl Selector {
         self.target = target;
     }
 
+    /// What is waited for is cheaper than what is forwarded until then: of that only the lowest temporal layer is left.
+    pub fn thin_out(&mut self) {
+        let waits_for = self.target.map(|target| target.encoding);
+        if let Some(present) = self.encoding().filter(|present| waits_for.is_some_and(|it| it != *present)) {
+            self.interim = Some(Layer { encoding: present, spatial: u8::MAX, temporal: 0 });
+        }
+    }
+
     /// What was forwarded is over: the track has another source, or its numbers are out of reach. It begins again with a
     /// keyframe.
     pub fn restart(&mut self) {

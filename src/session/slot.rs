@@ -237,16 +237,20 @@ impl Slot {
         if self.kind == MediaKind::Audio { None } else { self.selector.current() }
     }
 
-    /// What the allocator says.
-    pub(super) fn obey(&mut self, allocation: Allocation) {
+    /// What the allocator says. `sheds`: for a moment not even that can be sent; frames are left out then, not sizes.
+    pub(super) fn obey(&mut self, allocation: Allocation, sheds: bool) {
+        let shed = |layer: Layer| if sheds { Layer { temporal: 0, ..layer } } else { layer };
         // As long as nothing is known of a track, its first packets tell.
         let is_silent = allocation.target.is_none() && !self.demand.is_hidden();
         if !is_silent {
-            self.selector.set_target(allocation.target);
+            self.selector.set_target(allocation.target.map(shed));
         }
         let before = self.allocation.unwrap_or(allocation);
         if before.target != allocation.target {
             self.rises = allocation.bps >= before.bps;
+        }
+        if !self.rises {
+            self.selector.thin_out();
         }
         self.allocation = Some(allocation);
     }
