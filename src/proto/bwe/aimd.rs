@@ -237,7 +237,7 @@ impl Aimd {
             return is_path;
         }
         if let Some(drain) = &mut self.drain {
-            drain.has_loss |= observed.loss > COMPETING_LOSS;
+            drain.has_loss |= observed.has_loss;
         }
         let budget = self.budget_bps();
         let (has_loss, first_bps) = self.drain.map_or((false, 0.0), |drain| (drain.has_loss, drain.first_bps));

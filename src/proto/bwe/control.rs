@@ -426,7 +426,7 @@ impl Control {
             is_own_choice: self.is_own_choice(),
             busy_bps: self.busy.bps(self.arrived_us),
             loss: self.loss.loss(),
-            has_loss: has_loss && self.loss.loss() > 0.0,
+            has_loss,
             queue_us: self.queue.queue_us(),
             rtt_us: self.rtt_us(),
             is_app_limited: self.is_app_limited(),
