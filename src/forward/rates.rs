@@ -149,6 +149,11 @@ impl EncodingRates {
         self.cells.as_flattened().iter().any(|cell| cell.is_alive(now))
     }
 
+    /// Sizes of its spatial layers as far as they were told, also of those that stopped: spatial layer, pixels.
+    pub fn sizes(&self) -> impl Iterator<Item = (u8, u32)> {
+        self.pixels.iter().zip(0u8..).filter_map(|(pixels, spatial)| Some((spatial, (*pixels)?)))
+    }
+
     /// Bytes of the last keyframe that came in whole, with all its spatial layers.
     pub fn keyframe_bytes(&self) -> Option<u32> {
         self.keyframe_bytes

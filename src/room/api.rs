@@ -202,6 +202,14 @@ pub struct VideoWanted {
     pub unknown: u32,
 }
 
+impl VideoWanted {
+    /// As many pixels as the largest that is shown has; 0: nobody looks. `None`: as many as there are, as somebody did
+    /// not say.
+    pub fn pixels(&self) -> Option<u32> {
+        (self.unknown == 0).then(|| u32::from(self.width) * u32::from(self.height))
+    }
+}
+
 /// How a track that a peer receives is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrackQuality {

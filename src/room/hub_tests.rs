@@ -381,7 +381,21 @@ fn sizes(outputs: &[Output]) -> (Vec<VideoWanted>, Vec<Option<(u16, u16)>>) {
         },
         _ => None,
     });
-    (wanted.collect(), obeyed.collect())
+    (wanted.collect(), obeyed.filter(Option::is_some).collect())
+}
+
+/// The sizes that somebody wants of what peers publish, as their workers are told.
+fn sizes_wanted(outputs: &[Output]) -> Vec<u32> {
+    let wanted = outputs.iter().filter_map(|output| match output {
+        Output::ToWorker(_, command) => match &**command {
+            Command::Configure { streams, .. } => {
+                streams.mlines[0].as_ref()?.ingress.as_ref()?.pixels_wanted.filter(|pixels| *pixels > 0)
+            }
+            _ => None,
+        },
+        _ => None,
+    });
+    wanted.collect()
 }
 
 #[test]
@@ -398,11 +412,11 @@ fn a_wish_for_a_size_reaches_the_worker_and_the_publisher() {
     for peer in [bob, eve] {
         hub.offer(now, peer, CAMERA).unwrap();
     }
-    let mut next = |hub: &mut Hub, is_due: bool| {
+    let mut outputs = |hub: &mut Hub, is_due: bool| {
         now += if is_due { super::super::wishes::TOLD_INTERVAL } else { PUBLISH_INTERVAL };
-        sizes(&std::iter::from_fn(|| hub.poll_output(now)).collect::<Vec<_>>())
+        std::iter::from_fn(|| hub.poll_output(now)).collect::<Vec<_>>()
     };
-    let (wanted, _) = next(&mut hub, true);
+    let (wanted, _) = sizes(&outputs(&mut hub, true));
     let of_ann = wanted.iter().find(|wanted| wanted.watchers > 0).unwrap();
     assert_eq!((of_ann.mid.as_str(), of_ann.watchers, of_ann.unknown, of_ann.width), ("0", 2, 2, 0));
     let ask = |hub: &mut Hub, peer, name: TrackName, size| {
@@ -410,17 +424,19 @@ fn a_wish_for_a_size_reaches_the_worker_and_the_publisher() {
         hub.demand(peer, &[(name, Wish::Size { width, height, fps: None })]).unwrap();
     };
     ask(&mut hub, bob, TrackName::Stream("stream".into()), (320, 180));
-    let (wanted, obeyed) = next(&mut hub, false);
+    let (wanted, obeyed) = sizes(&outputs(&mut hub, false));
     assert_eq!((wanted, obeyed), (vec![], vec![Some((320, 180))]), "the worker at once, the publisher at its pace");
     ask(&mut hub, eve, TrackName::Track("track".into()), (0, 0));
-    let (wanted, obeyed) = next(&mut hub, true);
+    let said = outputs(&mut hub, true);
+    assert_eq!(sizes_wanted(&said), [320 * 180], "and the publisher's worker");
+    let (wanted, obeyed) = sizes(&said);
     assert_eq!(obeyed, [Some((0, 0))]);
     assert_eq!((wanted.len(), wanted[0].watchers, wanted[0].unknown), (1, 1, 0), "who hides it does not watch");
     assert_eq!((wanted[0].width, wanted[0].height), (320, 180));
     // Said twice, or of nothing that is there, it changes nothing.
     ask(&mut hub, eve, TrackName::Track("track".into()), (0, 0));
     ask(&mut hub, eve, TrackName::Track("elsewhere".into()), (10, 10));
-    assert_eq!(next(&mut hub, true), (vec![], vec![]));
+    assert_eq!(sizes(&outputs(&mut hub, true)), (vec![], vec![]));
     hub.leave(clock::now(), ann);
     assert!(hub.peers.values().all(|peer| !peer.demands.contains_key(&key)), "wishes end with the track");
 }

@@ -37,6 +37,8 @@ pub(super) struct Track {
     pub moved_at: Option<Instant>,
     /// What its publisher was told last about its watchers.
     pub wanted: Option<VideoWanted>,
+    /// The same in pixels, as its worker knows it; `None`: all there is.
+    pub pixels_wanted: Option<u32>,
 }
 
 /// A peer in a room.

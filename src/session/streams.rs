@@ -69,6 +69,8 @@ pub struct IngressConfig {
     /// Its streams: at least one, at most [`ENCODINGS_MAX`](crate::base::frame::ENCODINGS_MAX). The index is the
     /// encoding's, in the order of `a=simulcast` or of the `SIM` group; a track without simulcast has one without a name.
     pub encodings: Vec<EncodingConfig>,
+    /// As large as the largest of its viewers shows it, in pixels; 0: nobody looks. `None`: as large as can be had.
+    pub pixels_wanted: Option<u32>,
 }
 
 /// One stream of a track.
@@ -84,7 +86,7 @@ pub struct EncodingConfig {
 impl IngressConfig {
     /// A track without simulcast.
     pub fn single(track: TrackKey, ssrcs: Vec<(Ssrc, Option<Ssrc>)>) -> Self {
-        Self { track, encodings: vec![EncodingConfig { rid: None, ssrcs }] }
+        Self { track, encodings: vec![EncodingConfig { rid: None, ssrcs }], pixels_wanted: None }
     }
 }
 
