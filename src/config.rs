@@ -35,6 +35,8 @@ const TRAIN_HOLD_US_LIMIT: usize = 5000;
 const AUDIO_LOUDEST: usize = 8;
 /// Each packet of a voice looks at all places; more of them than that are as good as none.
 const AUDIO_LOUDEST_LIMIT: usize = 64;
+/// More than any uplink carries; a larger value is a typing error, or counts bits.
+const INGEST_KBPS_LIMIT: usize = 10_000_000;
 /// A day; longer pauses between pings detect nothing.
 const SECONDS_LIMIT: u64 = 86_400;
 
@@ -130,6 +132,8 @@ pub struct Config {
     pub trains: TrainLimits,
     /// Voices of a room that are heard at once, the loudest; 0: all.
     pub audio_loudest: usize,
+    /// What a peer may send at most, in kilobits per second, where it takes such wishes (REMB).
+    pub max_ingest_kbps: Option<usize>,
     /// Pause between WebSocket pings.
     pub ping_interval: Duration,
     /// Silence after which a WebSocket is closed; at least two ping intervals.
@@ -207,6 +211,9 @@ struct Flags {
     /// Voices of a room that are heard at once, the loudest; 0: all [env: AUDIO_LOUDEST] [default: 8]
     #[arg(long, value_name = "N")]
     audio_loudest: Option<String>,
+    /// Kilobits per second that a peer may send at most, told to those that take REMB; 0: as much as they can [env: SFU_MAX_INGEST_KBPS] [default: 0]
+    #[arg(long, value_name = "KBPS")]
+    max_ingest_kbps: Option<String>,
     /// Seconds between WebSocket pings [env: SFU_PING_INTERVAL] [default: 30]
     #[arg(long, value_name = "SECONDS")]
     ping_interval: Option<String>,
@@ -257,6 +264,7 @@ impl Config {
             io: IoDriver::Auto,
             trains: TrainLimits::default(),
             audio_loudest: AUDIO_LOUDEST,
+            max_ingest_kbps: None,
             ping_interval: Duration::from_secs(30),
             pong_timeout: Duration::from_secs(90),
             require_client_token: true,
@@ -297,6 +305,10 @@ impl Config {
         }
         if let Some(text) = from.first(&flags.audio_loudest, "--audio-loudest", &["AUDIO_LOUDEST"]) {
             config.audio_loudest = text.read(|s| parse::count(s, 0, AUDIO_LOUDEST_LIMIT))?;
+        }
+        if let Some(text) = from.first(&flags.max_ingest_kbps, "--max-ingest-kbps", &["SFU_MAX_INGEST_KBPS"]) {
+            config.max_ingest_kbps =
+                Some(text.read(|s| parse::count(s, 0, INGEST_KBPS_LIMIT))?).filter(|kbps| *kbps > 0);
         }
         if let Some(text) = from.first(&flags.ping_interval, "--ping-interval", &["SFU_PING_INTERVAL"]) {
             config.ping_interval = text.read(|s| parse::seconds(s, SECONDS_LIMIT))?;
@@ -582,6 +594,13 @@ mod tests {
         assert_eq!(read(&[]).unwrap().audio_loudest, AUDIO_LOUDEST);
         assert_eq!(read_with(&["--audio-loudest", "0"], &[("AUDIO_LOUDEST", "3")]).unwrap().audio_loudest, 0);
         assert!(refusal(&[("AUDIO_LOUDEST", "65")]).starts_with("AUDIO_LOUDEST is `65`"));
+    }
+
+    #[test]
+    fn what_peers_send_is_capped_only_by_a_number_above_zero() {
+        let capped = |value| read(&[("SFU_MAX_INGEST_KBPS", value)]).unwrap().max_ingest_kbps;
+        assert_eq!((capped("2500"), capped("0"), capped("")), (Some(2500), None, None));
+        assert!(refusal(&[("SFU_MAX_INGEST_KBPS", "2.5M")]).starts_with("SFU_MAX_INGEST_KBPS is `2.5M`"));
     }
 
     #[test]
