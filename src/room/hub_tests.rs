@@ -3,7 +3,7 @@
 use rand::{RngExt, SeedableRng};
 
 use super::super::api::{
-    Capabilities, CloseReason, Dialect, JoinError, JoinRequest, Listening, PeerControl, StreamNames, TrackName,
+    Capabilities, CloseReason, Dialect, JoinError, JoinRequest, Listening, PeerControl, PeerUpdate, StreamNames, TrackName,
     VideoWanted, Wish,
 };
 use super::*;
@@ -439,4 +439,70 @@ fn a_wish_for_a_size_reaches_the_worker_and_the_publisher() {
     assert_eq!(sizes(&outputs(&mut hub, true)), (vec![], vec![]));
     hub.leave(clock::now(), ann);
     assert!(hub.peers.values().all(|peer| !peer.demands.contains_key(&key)), "wishes end with the track");
+}
+
+/// Whom everybody is told to look at.
+fn speakers(outputs: &[Output]) -> Vec<Option<String>> {
+    let mut speakers: Vec<_> = outputs
+        .iter()
+        .filter_map(|output| match output {
+            Output::ToPeer(_, Notice::Speaker(info)) => Some(info.as_ref().map(|info| info.user_id.clone())),
+            _ => None,
+        })
+        .collect();
+    speakers.dedup();
+    speakers
+}
+
+impl Crowd {
+    /// A while goes by in which this peer speaks, or nobody.
+    fn hear(&mut self, speaker: Option<PeerId>, time: Duration) -> Vec<Option<String>> {
+        let (until, mut told) = (self.now + time, Vec::new());
+        while self.now < until {
+            self.now += Duration::from_millis(500);
+            let speaks = Activity { long: 10, medium: 5, immediate: 13 };
+            for worker in [0, 1].map(WorkerId) {
+                let here = self.hub.peers.values().filter(|peer| peer.owner == Some(worker));
+                let here = here.filter(|peer| Some(peer.info.peer) == speaker);
+                let voices = here.flat_map(|peer| peer.tracks.values()).map(|track| (track.key, speaks)).collect();
+                self.hub.handle_event(self.now, worker, Event::Voices(voices));
+            }
+            self.hub.handle_timeout(self.now);
+            told.extend(speakers(&self.take()));
+        }
+        told
+    }
+}
+
+#[test]
+fn who_mutes_leaves_or_is_silent_for_long_is_not_dominant() {
+    let mut room = Crowd::new(1);
+    let [ann, bob] = ["ann", "bob"].map(|name| room.enter(name, &["audio"], 2));
+    room.take();
+    let (name, second) = (|name: &str| Some(name.to_owned()), Duration::from_secs(1));
+    assert_eq!(room.hear(Some(ann), second), [name("ann")]);
+    assert_eq!(room.hear(None, 9 * second), [], "a pause");
+    assert_eq!(room.hear(Some(ann), second), []);
+    assert_eq!(room.hear(None, 11 * second), [None]);
+    assert_eq!(room.hear(None, 11 * second), []);
+    // Muted by herself, by others, and nobody else speaks.
+    assert_eq!(room.hear(Some(ann), second), [name("ann")]);
+    let mute = |audio_muted| PeerUpdate { audio_muted: Some(audio_muted), ..PeerUpdate::default() };
+    room.hub.update(room.now, ann, mute(true)).unwrap();
+    assert_eq!(speakers(&room.take()), [None]);
+    assert_eq!(room.hear(Some(ann), second), [], "she said that she is not heard");
+    room.hub.update(room.now, ann, mute(false)).unwrap();
+    assert_eq!(room.hear(Some(ann), second), [name("ann")]);
+    let change = |muted| PeerControl { server_muted: Some(muted), ..PeerControl::default() };
+    room.hub.control_user(room.now, "room", "ann", change(true));
+    assert_eq!(speakers(&room.take()), [None]);
+    room.hub.control_user(room.now, "room", "ann", change(false));
+    assert_eq!(room.hear(Some(ann), second), [name("ann")]);
+    // Her microphone is off and nobody said so: no packet came for a while.
+    room.hub.peers.get_mut(&ann).unwrap().tracks.get_mut(&0).unwrap().moved_at = Some(room.now);
+    assert_eq!(room.hear(None, 2 * second), []);
+    assert_eq!(room.hear(None, 2 * second), [None]);
+    assert_eq!(room.hear(Some(bob), second), [name("bob")]);
+    room.hub.leave(room.now, bob);
+    assert_eq!(speakers(&room.take()), [None]);
 }

@@ -97,6 +97,7 @@ impl Hub {
                 by_user: HashMap::new(),
                 by_worker: vec![0; self.config.workers],
                 speaker: DominantSpeaker::default(),
+                heard_at: None,
                 speakers: Vec::new(),
             };
             self.rooms.insert(room.to_owned(), room_made);

@@ -119,6 +119,12 @@ impl Peer {
         track.kind == MediaKind::Audio && self.source_of(track) != Source::ScreenAudio
     }
 
+    /// Those of its voices that others could hear.
+    pub fn voices(&self) -> impl Iterator<Item = &Track> {
+        let is_heard = !self.info.audio_muted && !self.is_server_muted;
+        self.tracks.values().filter(move |track| is_heard && self.is_voice(track))
+    }
+
     /// The same as the fanout plan knows it.
     pub fn voice(&self, room: RoomKey, track: &Track) -> Option<Voice> {
         self.is_voice(track).then_some(Voice { room, publisher: self.session })

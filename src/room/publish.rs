@@ -63,6 +63,9 @@ impl Hub {
         self.tell_tracks(id);
         let ended: Vec<TrackKey> = ended.into_iter().map(|(_, key)| key).collect();
         self.withdraw(now, &room, &ended);
+        if !ended.is_empty() {
+            self.compare_voices(now, &room);
+        }
     }
 
     /// Tracks end: subscribers let go first, so that no configuration names a track that is gone.

@@ -94,6 +94,7 @@ impl Hub {
         let (room, info) = (peer.room.clone(), peer.info.clone());
         if info != before {
             self.tell_room(&room, Some(id), &Notice::PeerUpdated(info));
+            self.compare_voices(now, &room);
         }
         if has_new_sources {
             self.handle_negotiated(now, id);
@@ -114,6 +115,7 @@ impl Hub {
         }
         self.handle_negotiated(now, id);
         self.subscribe_room(now, room);
+        self.compare_voices(now, room);
         true
     }
 
