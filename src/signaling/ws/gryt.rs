@@ -31,7 +31,7 @@ pub async fn run(socket: Socket, state: AppState, first: Envelope) {
         Ok(joined) => {
             let seat = Seat { control: state.control.clone(), peer: joined.peer };
             match socket.send(envelope::text("room_joined", welcome(state.config.max_ingest_kbps).to_string())) {
-                Ok(()) => return seat::serve(socket, seat, joined.notices, Gryt).await,
+                Ok(()) => return seat::serve(socket, seat, joined.into_notices(), Gryt).await,
                 Err(ending) => ending,
             }
         }
