@@ -403,5 +403,8 @@ mod tests {
 }
 
 #[cfg(test)]
+#[path = "preroll_tests.rs"]
+mod preroll_tests;
+#[cfg(test)]
 #[path = "slice_tests.rs"]
 mod slice_tests;
