@@ -178,7 +178,7 @@ fn start_workers(
         links.push(WorkerLink { commands, wake: Box::new(move || waker.wake()) });
         let (rng, dtls, table, events) = (os_rng()?, Arc::clone(&dtls), hub.table(), events.clone());
         let (trains, loudest) = (config.trains, config.audio_loudest);
-        let ingest_cap = config.max_ingest_kbps.map(|kbps| kbps as u64 * 1000);
+        let ingest_cap = config.ingest.bps_max();
         let build = move |id| {
             let mut core = WorkerCore::new(id, rng, dtls, table, lanes);
             core.set_train_limits(trains);

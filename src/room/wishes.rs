@@ -121,7 +121,7 @@ impl Hub {
                 continue;
             }
             wanted.watchers += 1;
-            match demand.size {
+            match demand.needs() {
                 None => wanted.unknown += 1,
                 Some((width, height)) => {
                     wanted.width = wanted.width.max(width);

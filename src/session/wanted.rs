@@ -73,7 +73,7 @@ impl Wanted {
             self.hold(self.asked);
         }
         let wanted = self.held?;
-        let sizes = || track.encodings().flat_map(|(_, encoding)| encoding.rates.sizes().map(|(_, pixels)| pixels));
+        let sizes = || track.encodings().flat_map(|(_, encoding)| encoding.rates.pixels());
         let Some(largest) = sizes().max() else { return (!is_live).then_some(0) };
         // Where no layer is large enough, there may be larger ones than have been seen.
         let enough = sizes().filter(|pixels| is_covered(u64::from(wanted), u64::from(*pixels))).min()?;
@@ -82,8 +82,8 @@ impl Wanted {
         }
         let (mut measured, mut usual) = (0, 0);
         for (index, encoding) in track.encodings() {
-            let kept = encoding.rates.sizes().filter(|(_, pixels)| *pixels <= enough).max();
-            usual += kept.map_or(0, |(_, pixels)| u64::from(pixels) * BPS_PER_PIXEL);
+            let kept = encoding.rates.pixels().filter(|pixels| *pixels <= enough).max();
+            usual += kept.map_or(0, |pixels| u64::from(pixels) * BPS_PER_PIXEL);
             let mut most = 0;
             for offer in encoding.rates.offers(now, index) {
                 // Encrypted, or too new: nobody knows what it is good for.

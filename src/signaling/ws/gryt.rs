@@ -30,7 +30,7 @@ pub async fn run(socket: Socket, state: AppState, first: Envelope) {
     let ending = match join(&state, &first) {
         Ok(joined) => {
             let seat = Seat { control: state.control.clone(), peer: joined.peer };
-            match socket.send(envelope::text("room_joined", welcome(state.config.max_ingest_kbps).to_string())) {
+            match socket.send(envelope::text("room_joined", welcome(state.config.ingest.max_kbps).to_string())) {
                 Ok(()) => return seat::serve(socket, seat, joined.into_notices(), Gryt).await,
                 Err(ending) => ending,
             }
@@ -77,7 +77,7 @@ fn join(state: &AppState, envelope: &Envelope) -> Result<Joined, Ending> {
                 format!("Sorry, there are no seats left in this voice server ({taken}/{seats}). Try again later.");
             Ending::error(1013, "server full", "server-full", sentence)
         }
-        JoinError::HasPublisher | JoinError::Stopping => seat::refused(&error),
+        other => seat::refused(other),
     })
 }
 
