@@ -13,7 +13,10 @@ use clap::Parser;
 
 use crate::base::train::TrainLimits;
 
+mod broadcast;
 mod parse;
+
+pub use broadcast::Broadcast;
 
 /// HTTP port of Gryt's SFU.
 const HTTP_PORT: u16 = 5005;
@@ -130,6 +133,8 @@ pub struct Config {
     pub trains: TrainLimits,
     /// Voices of a room that are heard at once, the loudest; 0: all.
     pub audio_loudest: usize,
+    /// WHIP and WHEP.
+    pub broadcast: Broadcast,
     /// Pause between WebSocket pings.
     pub ping_interval: Duration,
     /// Silence after which a WebSocket is closed; at least two ping intervals.
@@ -222,6 +227,8 @@ struct Flags {
     /// Lets /api/admin/impair put peers behind bad networks, to try things out; without an admin token everybody may: true or false [env: TRAMLINE_IMPAIRMENTS] [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     impairments: Option<String>,
+    #[command(flatten)]
+    broadcast: broadcast::Flags,
 }
 
 impl Config {
@@ -257,6 +264,7 @@ impl Config {
             io: IoDriver::Auto,
             trains: TrainLimits::default(),
             audio_loudest: AUDIO_LOUDEST,
+            broadcast: Broadcast::default(),
             ping_interval: Duration::from_secs(30),
             pong_timeout: Duration::from_secs(90),
             require_client_token: true,
@@ -298,6 +306,7 @@ impl Config {
         if let Some(text) = from.first(&flags.audio_loudest, "--audio-loudest", &["AUDIO_LOUDEST"]) {
             config.audio_loudest = text.read(|s| parse::count(s, 0, AUDIO_LOUDEST_LIMIT))?;
         }
+        config.broadcast = Broadcast::read(&flags.broadcast, &from)?;
         if let Some(text) = from.first(&flags.ping_interval, "--ping-interval", &["SFU_PING_INTERVAL"]) {
             config.ping_interval = text.read(|s| parse::seconds(s, SECONDS_LIMIT))?;
         }
@@ -513,6 +522,14 @@ mod tests {
         assert_eq!(config.http_port, 5005);
         assert_eq!(config.media_ports, MediaPorts::Single(3478));
         assert_eq!(config.stun_servers, [StunServer { host: "stun.l.google.com".into(), port: 19302 }]);
+    }
+
+    #[test]
+    fn a_room_takes_as_many_viewers_as_it_is_told() {
+        let viewers = |env: &[(&str, &str)]| read(env).unwrap().broadcast.viewers_max;
+        assert_eq!((viewers(&[]), viewers(&[("MAX_SUBS_PER_ROOM", "0")])), (None, None));
+        assert_eq!(viewers(&[("MAX_SUBS_PER_ROOM", "3")]), Some(3));
+        assert!(refusal(&[("MAX_SUBS_PER_ROOM", "many")]).starts_with("MAX_SUBS_PER_ROOM is `many`"));
     }
 
     #[test]
