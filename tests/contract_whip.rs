@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use support::whip::{TYPE, ask, created, peers, post, publishing, watching};
 use support::{OFFER, Server};
 use tramline::base::ids::{SessionKey, WorkerId};
-use tramline::config::{Broadcast, Config};
+use tramline::config::Config;
+use tramline::config::broadcast::Broadcast;
 use tramline::crypto::srtp::SrtpSuite;
 use tramline::worker::command::Event;
 

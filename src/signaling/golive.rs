@@ -35,8 +35,9 @@ pub fn ice_server_links(config: &Config) -> Vec<String> {
 
 /// `GET /api/bootstrap`.
 async fn bootstrap(State(state): State<AppState>) -> Json<Value> {
+    let auth = &state.config.auth;
     Json(json!({
-        "authEnabled": false,
+        "authEnabled": auth.closes_rooms() || !auth.room_tokens.is_empty(),
         "recordEnabled": false,
         "iceServers": ice_server_urls(&state.config).map(|url| json!({"urls": url})).collect::<Vec<_>>(),
         "features": {"rooms": true, "records": false},
