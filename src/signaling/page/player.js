@@ -38,6 +38,7 @@ byId('sound').addEventListener('click', () => {
   video.muted = !video.muted;
   video.play().catch(() => {});
 });
+byId('unmute').addEventListener('click', () => byId('sound').click());
 video.addEventListener('volumechange', drawControls);
 video.addEventListener('resize', draw);
 byId('layer').addEventListener('change', choose);
@@ -52,6 +53,8 @@ byId('leave').addEventListener('click', () => broadcast.stop());
 broadcast.addEventListener('change', draw);
 
 drawControls();
+// Streams that never end would keep the page from having loaded.
+if (document.readyState !== 'complete') await new Promise((resolve) => { addEventListener('load', resolve, { once: true }); });
 if (params.get('room')) start();
 else draw();
 
@@ -168,8 +171,6 @@ function drawControls() {
   drawButton(byId('leave'), 'i-leave', 'Stop watching', 'Leave');
   byId('unmute').hidden = !isMuted;
 }
-
-byId('unmute').addEventListener('click', () => byId('sound').click());
 
 function say(text) {
   byId('notice').textContent = text;
