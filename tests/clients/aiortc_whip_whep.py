@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 from urllib.parse import urljoin
 
-from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import AudioStreamTrack, VideoStreamTrack
 from av import VideoFrame
 
@@ -49,7 +49,7 @@ class Session:
 
     def __init__(self, endpoint):
         self.endpoint = endpoint
-        self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
+        self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self.url = None
         self.tag = None
         self.links = []
