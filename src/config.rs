@@ -14,6 +14,7 @@ use clap::Parser;
 use crate::base::train::TrainLimits;
 
 mod parse;
+pub mod record;
 
 /// HTTP port of Gryt's SFU.
 const HTTP_PORT: u16 = 5005;
@@ -140,6 +141,8 @@ pub struct Config {
     pub admin_token: Option<String>,
     /// Peers may be put behind bad networks (`/api/admin/impair`).
     pub impairments: bool,
+    /// What is recorded.
+    pub record: record::RecordConfig,
     /// Sentences for the log, once it is set up: which of several variables won.
     pub notes: Vec<String>,
     /// Sentences for the log that deserve a look.
@@ -222,6 +225,8 @@ struct Flags {
     /// Lets /api/admin/impair put peers behind bad networks, to try things out; without an admin token everybody may: true or false [env: TRAMLINE_IMPAIRMENTS] [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     impairments: Option<String>,
+    #[command(flatten)]
+    record: record::RecordFlags,
 }
 
 impl Config {
@@ -262,6 +267,7 @@ impl Config {
             require_client_token: true,
             admin_token: None,
             impairments: false,
+            record: record::RecordConfig::default(),
             notes: Vec::new(),
             warnings: Vec::new(),
         }
@@ -313,6 +319,7 @@ impl Config {
         if let Some(text) = from.first(&flags.impairments, "--impairments", &["TRAMLINE_IMPAIRMENTS"]) {
             config.impairments = text.read(parse::boolean)?;
         }
+        config.record = record::read(&flags.record, &from)?;
         Ok(config)
     }
 

@@ -5,7 +5,7 @@
 //!
 //! Its methods lie beside this file: `join` (coming and going), `requests` (what peers ask), `events` (what workers
 //! tell), `publish` (tracks and configurations), `subscribe` (who receives what), `wishes` (how large), `voices` (who
-//! speaks), `impair` (bad networks on purpose), `views` and `why` (for people).
+//! speaks), `record` (what is recorded), `impair` (bad networks on purpose), `views` and `why` (for people).
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -18,6 +18,7 @@ use rand::rngs::StdRng;
 use super::api::{Notice, PeerInfo, RoomEvent};
 use super::peer::{Peer, Track};
 use super::placement::Placement;
+use super::record::RecordWish;
 use super::wishes::Telling;
 use crate::base::ids::{KeyPool, PeerId, RoomKey, SessionKey, TrackKey, WorkerId};
 use crate::forward::plan::{Plan, SharedTable};
@@ -63,6 +64,8 @@ pub(super) struct Room {
     pub speaker: DominantSpeaker<PeerId>,
     /// Who spoke, latest first.
     pub speakers: Vec<PeerId>,
+    /// What its publishers send is recorded.
+    pub recording: Option<RecordWish>,
 }
 
 /// See the module.
@@ -97,6 +100,8 @@ pub struct Hub {
     pub(super) self_checked: Vec<bool>,
     pub(super) knows_public_address: bool,
     pub(super) telling: Telling,
+    /// New rooms are recorded.
+    pub(super) recording: Option<RecordWish>,
     pub(super) is_stopping: bool,
 }
 
@@ -138,6 +143,7 @@ impl Hub {
             self_checked: vec![false; workers],
             knows_public_address: false,
             telling: Telling::default(),
+            recording: None,
             is_stopping: false,
         }
     }

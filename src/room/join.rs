@@ -98,6 +98,7 @@ impl Hub {
                 by_worker: vec![0; self.config.workers],
                 speaker: DominantSpeaker::default(),
                 speakers: Vec::new(),
+                recording: self.recording,
             };
             self.rooms.insert(room.to_owned(), room_made);
         }

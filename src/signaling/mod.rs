@@ -8,6 +8,7 @@ pub mod http;
 pub mod http_session;
 pub mod limits;
 pub mod page;
+pub mod records;
 pub mod whep;
 pub mod whip;
 pub mod ws;
@@ -26,6 +27,7 @@ use self::auth::registry::Registry;
 use self::http_session::Sessions;
 use self::ws::socket::SocketCounters;
 use crate::config::Config;
+use crate::record::recorder::Board;
 use crate::room::control::Control;
 
 /// Requests and close handshakes that are under way when the server stops get this long.
@@ -46,6 +48,8 @@ pub struct AppState {
     pub sockets: Arc<SocketCounters>,
     /// Peers that came by WHIP or WHEP.
     pub sessions: Arc<Sessions>,
+    /// What is recorded now.
+    pub recordings: Arc<Board>,
     stopping: Arc<watch::Sender<bool>>,
 }
 
@@ -58,8 +62,14 @@ impl AppState {
             registry: Arc::default(),
             sockets: Arc::default(),
             sessions: Arc::default(),
+            recordings: Arc::default(),
             stopping: Arc::new(watch::Sender::new(false)),
         }
+    }
+
+    /// The same with a recorder.
+    pub fn with_recordings(self, recordings: Arc<Board>) -> Self {
+        Self { recordings, ..self }
     }
 
     /// Tells every client that the server stops, and lets no more in.
@@ -98,6 +108,7 @@ pub fn router(state: AppState) -> Router {
         .route("/api/admin/impair/{room}/{peer}", put(admin::impair).get(admin::impair).delete(admin::impair))
         .layer(CorsLayer::permissive())
         .merge(http_session::routes())
+        .merge(records::routes(&state.config.record.directory))
         .with_state(state)
 }
 

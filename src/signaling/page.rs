@@ -33,6 +33,9 @@ const FILES: &[File] = files! {
     "main.js": SCRIPT,
     "params.js": SCRIPT,
     "pictures.js": SCRIPT,
+    "records.css": STYLE,
+    "records.html": HTML,
+    "records.js": SCRIPT,
     "session.js": SCRIPT,
     "signaling.js": SCRIPT,
     "speaking.js": SCRIPT,
@@ -43,6 +46,11 @@ const FILES: &[File] = files! {
 /// `/`.
 pub fn index(headers: &HeaderMap) -> Response {
     respond("index.html", headers)
+}
+
+/// `/web/records.html`.
+pub async fn records(headers: HeaderMap) -> Response {
+    respond("records.html", &headers)
 }
 
 /// `/page/{name}`.
