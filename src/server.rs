@@ -19,7 +19,7 @@ use crate::crypto::cert::Certificate;
 use crate::net::{self, BindAddresses, DriverKind, IoLimits, WakeSource, WorkerSockets};
 use crate::proto::dtls::DtlsConfig;
 use crate::record::upload::Uploader;
-use crate::record::{self, Recording, finish};
+use crate::record::{self, Recording};
 use crate::room::control::{COMMANDS_MAX, Control, WorkerLink};
 use crate::room::hub::{Hub, HubConfig};
 use crate::room::record::RecordWish;
@@ -224,9 +224,8 @@ fn start_workers(
         }
     };
     let (uploads, names) = mpsc::unbounded_channel();
-    let finished = finish::start(record.directory.clone(), record.upload.is_some().then_some(uploads))?;
-    let take = move |files| drop(finished.send(files));
-    let recording = record::start(outlets, &recorder, &record.directory, ask, take)?;
+    let uploads = record.upload.is_some().then_some(uploads);
+    let recording = record::start(outlets, &recorder, &record.directory, ask, uploads)?;
     Ok(Running { control: Arc::new(Control::new(hub, links)), workers, events: events_out, recording, names })
 }
 

@@ -99,6 +99,7 @@ fn sidecar(around: &Around<'_>, about: &Recorded, started: SystemTime, file: Str
         user: about.user_id.clone(),
         publisher: format!("{}/{}", around.run, about.publisher),
         muxed: about.is_muxed,
+        settled: false,
         codec: codec.to_owned(),
         clock_rate: 0,
         started_at: jiff::Timestamp::try_from(started).map(|time| time.to_string()).unwrap_or_default(),
@@ -157,7 +158,7 @@ impl OpenFile {
     pub fn refuse(around: &mut Around<'_>, about: &Recorded, why: &str) {
         let (stem, started) = stem(around, about, around.now);
         let mut sidecar = sidecar(around, about, started, String::new(), "");
-        (sidecar.state, sidecar.error) = (State::Failed, Some(why.to_owned()));
+        (sidecar.state, sidecar.error, sidecar.settled) = (State::Failed, Some(why.to_owned()), true);
         around.disk.replace(around.directory.join(format!("{stem}.json")), sidecar.to_bytes());
     }
 

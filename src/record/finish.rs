@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use tokio::sync::mpsc::UnboundedSender;
@@ -17,12 +18,15 @@ use super::{ivf, upload, webm};
 
 /// Starts the thread; it first looks for what a crash left in the directory. `uploads` is told the names of files that are
 /// to be uploaded.
-pub fn start(directory: PathBuf, uploads: Option<UnboundedSender<String>>) -> io::Result<Sender<Finished>> {
+pub fn start(
+    directory: PathBuf,
+    uploads: Option<UnboundedSender<String>>,
+) -> io::Result<(Sender<Finished>, JoinHandle<()>)> {
     let (finished, finished_out) = unbounded();
     let left = left_behind(&directory);
     let body = move || work(&directory, left, &finished_out, uploads.as_ref());
-    std::thread::Builder::new().name("tramline-mux".into()).spawn(body)?;
-    Ok(finished)
+    let thread = std::thread::Builder::new().name("tramline-mux".into()).spawn(body)?;
+    Ok((finished, thread))
 }
 
 fn work(
@@ -41,11 +45,6 @@ fn work(
     let recovered = by_publisher.into_values().map(|files| Finished { files });
     for Finished { files } in recovered.chain(finished.iter()) {
         let mut names = Vec::new();
-        for sidecar in files.iter().filter(|sidecar| !sidecar.file.is_empty()) {
-            let name = Path::new(&sidecar.file);
-            names.push(sidecar.file.clone());
-            names.push(name.with_extension("json").display().to_string());
-        }
         if files.iter().any(|sidecar| sidecar.muxed) {
             match webm::mux(directory, &files) {
                 Ok(path) => {
@@ -53,6 +52,13 @@ fn work(
                     names.extend(path.file_name().map(|name| name.display().to_string()));
                 }
                 Err(error) => tracing::warn!(room = %files[0].room, "no WebM: {error}"),
+            }
+        }
+        for sidecar in files {
+            let text = Path::new(&sidecar.file).with_extension("json");
+            names.extend([sidecar.file.clone(), text.display().to_string()]);
+            if let Err(error) = settle(directory, &Sidecar { settled: true, ..sidecar }) {
+                tracing::warn!(file = %text.display(), %error, "not written");
             }
         }
         for name in names {
@@ -65,20 +71,31 @@ fn work(
     }
 }
 
-/// Sidecars of recordings that nobody ended.
+/// Writes a sidecar in the place of the one before.
+fn settle(directory: &Path, sidecar: &Sidecar) -> io::Result<()> {
+    let path = directory.join(&sidecar.file).with_extension("json");
+    let temporary = path.with_extension("part");
+    fs::write(&temporary, sidecar.to_bytes())?;
+    fs::rename(temporary, path)
+}
+
+/// Sidecars of recordings that the last run did not come to the end with.
 fn left_behind(directory: &Path) -> Vec<Sidecar> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let paths = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|it| it == "json"));
     let sidecars = paths.filter_map(|path| serde_json::from_slice::<Sidecar>(&fs::read(path).ok()?).ok());
-    let mut left: Vec<Sidecar> = sidecars.filter(|sidecar| sidecar.state == State::Recording).collect();
+    let mut left: Vec<Sidecar> = sidecars.filter(|sidecar| !sidecar.settled).collect();
     left.sort_by(|left, right| left.file.cmp(&right.file));
     // A name in a file must not lead elsewhere.
     left.retain(|sidecar| Path::new(&sidecar.file).file_name().is_some_and(|name| name == sidecar.file.as_str()));
     left
 }
 
-/// Cuts off a frame that was not written whole, and says how long the file is.
+/// Of a recording that nobody ended: cuts off a frame that was not written whole, and says how long the file is.
 fn recover(directory: &Path, mut sidecar: Sidecar) -> io::Result<Sidecar> {
+    if sidecar.state != State::Recording {
+        return Ok(sidecar);
+    }
     let path = directory.join(&sidecar.file);
     if sidecar.file.ends_with(".ivf") {
         let (end, last, step, frames) = scan_ivf(&path)?;
@@ -90,9 +107,7 @@ fn recover(directory: &Path, mut sidecar: Sidecar) -> io::Result<Sidecar> {
         sidecar.frames = frames;
     }
     sidecar.state = State::Recovered;
-    let text = path.with_extension("json");
-    fs::write(text.with_extension("part"), sidecar.to_bytes())?;
-    fs::rename(text.with_extension("part"), text)?;
+    settle(directory, &sidecar)?;
     tracing::info!(file = %sidecar.file, "a recording of the last run is whole up to its end");
     Ok(sidecar)
 }
@@ -147,6 +162,10 @@ mod tests {
         let file = fs::read(directory.join(&recovered.file)).unwrap();
         assert_eq!(file.len(), whole);
         assert_eq!(file[24..28], 9000u32.to_le_bytes());
+        assert_eq!(left_behind(&directory), [recovered.clone()], "its upload is still to begin");
+        let (finished, thread) = start(directory.clone(), None).unwrap();
+        drop(finished);
+        thread.join().unwrap();
         assert_eq!(left_behind(&directory), []);
         fs::remove_dir_all(directory).unwrap();
     }

@@ -28,9 +28,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
+use tokio::sync::mpsc::UnboundedSender;
 
 use self::disk::{Disk, FileSystem};
-use self::recorder::{Board, Finished, Recorder};
+use self::recorder::{Board, Recorder};
 use crate::base::ids::{TrackKey, WorkerId};
 use crate::runtime::clock;
 use crate::worker::command::Command;
@@ -58,14 +59,15 @@ impl Recording {
     }
 }
 
-/// Starts the threads. `ask` takes a command to a worker and wakes it; `finished` takes files that are whole.
+/// Starts the threads. `ask` takes a command to a worker and wakes it; `uploads` takes the names of files to upload.
 pub fn start(
     outlets: Vec<TapOutlet>,
     thread_of_taps: &RecorderThread,
     directory: &Path,
     ask: impl Fn(WorkerId, Command) + Send + 'static,
-    finished: impl Fn(Finished) + Send + Sync + 'static,
+    uploads: Option<UnboundedSender<String>>,
 ) -> io::Result<Recording> {
+    let (finished, finish_thread) = finish::start(directory.to_owned(), uploads)?;
     let (disk, disk_thread) = Disk::start(FileSystem)?;
     let board = Arc::<Board>::default();
     let run = format!("{:x}", sidecar::unix_seconds(clock::wall()) as u64);
@@ -76,12 +78,13 @@ pub fn start(
         stems(directory),
         run,
         Arc::clone(&board),
-        Arc::new(finished),
+        Arc::new(move |files| drop(finished.send(files))),
     );
     let (ended, done) = bounded(1);
     let body = move || {
         work(recorder, ask);
         let _ = disk_thread.join();
+        let _ = finish_thread.join();
         let _ = ended.send(());
     };
     let thread: JoinHandle<()> = std::thread::Builder::new().name("tramline-record".into()).spawn(body)?;

@@ -53,6 +53,8 @@ pub struct Sidecar {
     pub publisher: String,
     /// They are to be put together into one file.
     pub muxed: bool,
+    /// That is done, and the upload begun, where there is one.
+    pub settled: bool,
     /// Codec by its name in SDP.
     pub codec: String,
     /// Ticks of the RTP clock in a second.
@@ -198,6 +200,7 @@ pub(crate) mod tests {
             user: "u".into(),
             publisher: "1".into(),
             muxed: false,
+            settled: false,
             codec: "VP8".into(),
             clock_rate: 90_000,
             started_at: String::new(),

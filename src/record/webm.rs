@@ -340,3 +340,94 @@ fn cue(ms: u64, track: u64, position: u64) -> Tag {
     let place = vec![Tag::CueTrack(track), Tag::CueClusterPosition(position)];
     Tag::CuePoint(Master::Full(vec![Tag::CueTime(ms), Tag::CueTrackPositions(Master::Full(place))]))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use webm_iterable::WebmIterator;
+
+    use super::*;
+    use crate::record::sidecar::tests::sidecar;
+    use crate::record::sidecar::{ReportEntry, SizeEntry};
+    use crate::runtime::clock;
+
+    /// A picture each 100 ms and sound each 20 ms, of one second. By the reports the sound begins 200 ms after the picture.
+    fn files(directory: &Path) -> Vec<Sidecar> {
+        fs::create_dir_all(directory).unwrap();
+        let mut picture = ivf::header(*b"VP80", (640, 360)).to_vec();
+        for frame in 0..10u64 {
+            picture.extend(ivf::frame_header(3, frame * 9000));
+            picture.extend([u8::from(frame % 5 != 0), 0, 0]);
+        }
+        // Cut short by a crash.
+        picture.extend(ivf::frame_header(100, 90_000));
+        let (mut ogg, now) = (opus::OggOpus::new(1), clock::now());
+        (0..50).for_each(|packet| assert!(ogg.write(f64::from(packet) * 0.02, now, vec![0x48, 1])));
+        ogg.flush(now + Duration::from_secs(1));
+        let mut sound = ogg.take_bytes();
+        ogg.finish();
+        sound.extend(ogg.take_bytes());
+        fs::write(directory.join("r_a_1.ivf"), picture).unwrap();
+        fs::write(directory.join("r_b_1.ogg"), sound).unwrap();
+        let report = |at, ntp: u64| ReportEntry { at, ssrc: 1, rtp: 0, ntp, heard: 0.0 };
+        let size = SizeEntry { at: 0.0, width: 640, height: 360 };
+        let picture = Sidecar { file: "r_a_1.ivf".into(), seconds: 1.0, sizes: vec![size], ..sidecar() };
+        let picture = Sidecar { reports: vec![report(0.5, 100 << 32)], started_unix: 9.0, ..picture };
+        let sound = Sidecar { file: "r_b_1.ogg".into(), codec: "opus".into(), seconds: 1.0, ..sidecar() };
+        let sound = Sidecar { reports: vec![report(0.3, 100 << 32)], ..sound };
+        vec![picture, sound]
+    }
+
+    /// Track, time and keyframe of each block, and the length.
+    fn read(path: &Path) -> (Vec<(u64, i64, bool)>, f64) {
+        let mut file = File::open(path).unwrap();
+        let (mut blocks, mut cluster, mut length) = (Vec::new(), 0, 0.0);
+        for tag in WebmIterator::new(&mut file, &[]) {
+            match tag.unwrap() {
+                Tag::Timestamp(at) => cluster = at as i64,
+                Tag::Duration(ms) => length = ms,
+                Tag::SimpleBlock(bytes) => {
+                    let block = SimpleBlock::try_from(&bytes).unwrap();
+                    blocks.push((block.track, cluster + i64::from(block.timestamp), block.keyframe));
+                }
+                _ => {}
+            }
+        }
+        (blocks, length)
+    }
+
+    #[test]
+    fn the_publishers_clock_brings_its_files_together() {
+        let directory = std::env::temp_dir().join(format!("tramline-webm-{}", std::process::id()));
+        let files = files(&directory);
+        let path = mux(&directory, &files).unwrap();
+        assert_eq!(path, directory.join("r_a_1.webm"));
+        let (blocks, length) = read(&path);
+        let of = |track| blocks.iter().filter(move |block| block.0 == track).map(|block| (block.1, block.2));
+        assert_eq!(of(1).take(6).collect::<Vec<_>>(), [0, 100, 200, 300, 400, 500].map(|ms| (ms, ms % 500 == 0)));
+        assert_eq!((of(1).count(), of(2).count()), (10, 51), "the last packet lasts no time");
+        assert_eq!(of(2).next(), Some((200, true)));
+        assert!((length - 1200.0).abs() < 1e-6);
+        assert!(blocks.is_sorted_by_key(|block| block.1));
+        assert!(!path.with_extension("part").exists());
+
+        // Without reports of one of them the arrivals have to do.
+        let late = Sidecar { reports: Vec::new(), started_unix: 9.5, ..files[1].clone() };
+        let (blocks, _) = read(&mux(&directory, &[files[0].clone(), late]).unwrap());
+        assert_eq!(blocks.iter().find(|block| block.0 == 2), Some(&(2, 500, true)));
+        let h264 = Sidecar { codec: "H264".into(), ..files[0].clone() };
+        assert!(matches!(mux(&directory, &[h264]), Err(MuxError::NothingToMux)));
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn av1_is_configured_by_its_sequence_header() {
+        // Profile 0, not reduced, no timing, no delay, one operating point, level 5.
+        let unit = [0x0a, 4, 0b0000_0000, 0, 0b0000_0000, 0b0010_1000, 0x32, 1, 9];
+        let config = av1_config(&unit).unwrap();
+        assert_eq!(config[..4], [0x81, 5, 0x0c, 0]);
+        assert_eq!(config[4..], unit[..6]);
+        assert_eq!(av1_config(&[0x0a]), None);
+    }
+}
