@@ -1,9 +1,9 @@
 //! Settings of recordings: whether, where, and where they are taken afterwards.
 
-use std::fmt;
 use std::path::PathBuf;
 
-use super::{ConfigError, Sources, parse};
+use super::source::{Group, Sources};
+use super::{ConfigError, Secret, parse};
 
 /// go-live's directory.
 const DIRECTORY: &str = "records";
@@ -44,25 +44,15 @@ pub struct S3Config {
     pub deletes: bool,
 }
 
-/// A text that is never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(pub String);
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("…")
-    }
-}
-
 impl Default for RecordConfig {
     fn default() -> Self {
         Self { is_enabled: false, directory: PathBuf::from(DIRECTORY), is_muxed: false, upload: None }
     }
 }
 
-/// The flags as typed.
 #[derive(Clone, Debug, Default, clap::Args)]
-pub(super) struct RecordFlags {
+#[group(skip)]
+pub(super) struct Flags {
     /// Record every room: true or false; single rooms by POST /api/admin/rooms/{room}/record [env: RECORD_ENABLED] [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     record: Option<String>,
@@ -104,8 +94,15 @@ pub(super) struct RecordFlags {
     s3_prefix: Option<String>,
 }
 
-/// Reads what is set.
-pub(super) fn read(flags: &RecordFlags, from: &Sources<'_>) -> Result<RecordConfig, ConfigError> {
+impl Group for RecordConfig {
+    type Flags = Flags;
+
+    fn read(flags: &Flags, from: &mut Sources<'_>) -> Result<Self, ConfigError> {
+        read(flags, from)
+    }
+}
+
+fn read(flags: &Flags, from: &Sources<'_>) -> Result<RecordConfig, ConfigError> {
     let is_set = |flag: &Option<String>, name: &'static str, variable: &'static str, default: bool| match from
         .first(flag, name, &[variable])
     {
@@ -145,10 +142,7 @@ pub(super) fn read(flags: &RecordFlags, from: &Sources<'_>) -> Result<RecordConf
         region,
         bucket: needed(text(&flags.s3_bucket, "--s3-bucket", "S3_BUCKET"), "S3_BUCKET")?,
         access_key: needed(text(&flags.s3_access_key, "--s3-access-key", "S3_ACCESS_KEY"), "S3_ACCESS_KEY")?,
-        secret_key: Secret(needed(
-            text(&flags.s3_secret_key, "--s3-secret-key", "S3_SECRET_KEY"),
-            "S3_SECRET_KEY",
-        )?),
+        secret_key: needed(text(&flags.s3_secret_key, "--s3-secret-key", "S3_SECRET_KEY"), "S3_SECRET_KEY")?.into(),
         is_path_style,
         prefix: if prefix.is_empty() { String::new() } else { format!("{prefix}/") },
         deletes: is_set(&flags.delete_uploaded, "--delete-uploaded", "DELETE_RECORDING_AFTER_UPLOAD", false)?,
@@ -162,7 +156,7 @@ mod tests {
 
     fn read_env(env: &[(&str, &str)]) -> Result<RecordConfig, ConfigError> {
         let lookup = |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-        read(&RecordFlags::default(), &Sources { lookup: &lookup })
+        read(&Flags::default(), &Sources::new(&lookup))
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::time::Instant;
 use super::reorder::Taken;
 use crate::base::format::Format;
 use crate::base::ids::Ssrc;
+use crate::wire::bits::BitReader;
 use crate::wire::payload::{self, av1, vp8, vp9};
 
 /// A frame larger than this is none: a keyframe of 8K takes a few megabytes.
@@ -150,6 +151,9 @@ impl Assembler {
                 self.needs_keyframe = true;
                 return None;
             }
+            if frame.size.is_none() && matches!(frame.format, Format::Vp9 { .. }) {
+                frame.size = vp9_size(&frame.data);
+            }
             (self.noise, self.needs_keyframe) = (0, false);
         }
         Some(frame)
@@ -166,6 +170,27 @@ fn is_readable(frame: &Frame) -> bool {
         Format::Av1 { .. } => frame.data.get(2).is_some_and(|header| *header & 0x81 == 0 && header >> 3 == 1),
         _ => true,
     }
+}
+
+/// The size in a VP9 keyframe's own header (VP9 §6.2), for senders that leave it out of the descriptor.
+fn vp9_size(data: &[u8]) -> Option<(u16, u16)> {
+    let mut reader = BitReader::new(data);
+    reader.skip(2)?;
+    let profile = reader.bits(1)? | reader.bits(1)? << 1;
+    // A reserved bit of profile 3; four flags, of which the second says that it is a keyframe; the sync code.
+    reader.skip(usize::from(profile == 3) + 4 + 24)?;
+    if profile >= 2 {
+        reader.skip(1)?;
+    }
+    const SRGB: u32 = 7;
+    let is_rgb = reader.bits(3)? == SRGB;
+    let subsampling = if profile & 1 == 1 { 3 } else { 0 };
+    reader.skip(match is_rgb {
+        true => subsampling / 3,
+        false => 1 + subsampling,
+    })?;
+    let (width, height) = (reader.bits(16)? + 1, reader.bits(16)? + 1);
+    Some((u16::try_from(width).ok()?, u16::try_from(height).ok()?))
 }
 
 fn add_h264(data: &mut Vec<u8>, part: &mut Vec<u8>, payload: &[u8]) -> Option<()> {

@@ -79,6 +79,18 @@ fn the_layers_of_a_vp9_picture_become_a_superframe() {
 }
 
 #[test]
+fn a_vp9_keyframe_tells_its_size_where_its_descriptor_does_not() {
+    // VP9 §6.2: profile 0; color space 2, no full range; 640 by 360 less one each.
+    let data = [0x82, 0x49, 0x83, 0x42, 0x40, 0x27, 0xf0, 0x16, 0x70];
+    assert_eq!(vp9_size(&data), Some((640, 360)));
+    assert_eq!(vp9_size(&data[..8]), None);
+    let mut assembler = Assembler::default();
+    let key = packet(Format::Vp9 { profile: 0 }, 1, true, &[&[0x0c][..], &data].concat());
+    let [_, frame] = assembler.handle_packet(&key);
+    assert_eq!(frame.and_then(|frame| frame.size), Some((640, 360)));
+}
+
+#[test]
 fn h264_units_get_start_codes() {
     let found = frames(
         H264,

@@ -96,7 +96,7 @@ impl Uploader {
         let endpoint = config.endpoint.parse().map_err(|error| format!("S3_ENDPOINT is no URL: {error}"))?;
         let bucket = Bucket::new(endpoint, style, config.bucket.clone(), config.region.clone())
             .map_err(|error| format!("S3_ENDPOINT and S3_BUCKET cannot be used: {error}"))?;
-        let credentials = Credentials::new(config.access_key.clone(), config.secret_key.0.clone());
+        let credentials = Credentials::new(config.access_key.clone(), config.secret_key.reveal().to_owned());
         let client = Client::builder().connect_timeout(CONNECT_MAX).read_timeout(ANSWER_MAX).build();
         let client = client.map_err(|error| format!("no HTTP client for uploads: {error}"))?;
         Ok(Self { config, directory, bucket, credentials, client })

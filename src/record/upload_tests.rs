@@ -11,7 +11,6 @@ use axum::response::IntoResponse;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::config::record::Secret;
 
 /// What the storage has.
 #[derive(Clone, Default)]
@@ -98,7 +97,7 @@ async fn storage() -> (Storage, S3Config) {
         region: "us-east-1".into(),
         bucket: "calls".into(),
         access_key: "key".into(),
-        secret_key: Secret("secret".into()),
+        secret_key: "secret".into(),
         is_path_style: true,
         prefix: "day/".into(),
         deletes: false,
@@ -161,7 +160,7 @@ fn settings_that_cannot_be_are_refused_in_words() {
         region: String::new(),
         bucket: "b".into(),
         access_key: String::new(),
-        secret_key: Secret(String::new()),
+        secret_key: "".into(),
         is_path_style: true,
         prefix: String::new(),
         deletes: false,

@@ -200,6 +200,7 @@ fn write(path: &Path, inputs: &mut [Input]) -> Result<(), MuxError> {
     let mut out = WebmWriter::new(Counted(BufWriter::new(File::create(path)?), 0));
     put(&mut out, &ebml_head())?;
     out.write_advanced(&Tag::Segment(Master::Start), WriteOptions::is_unknown_sized_element())
+        .and_then(|()| out.flush())
         .map_err(|error| MuxError::Write(error.to_string()))?;
     let begin = out.get_ref().1;
     put(&mut out, &seek_head())?;

@@ -3,9 +3,10 @@
 //! Owns: peers, rooms, keys, the fanout plan. Promises: commands leave in the order of their causes; a refused request
 //! changes nothing. Forbids: sockets, tasks, clocks; the simulator drives the very same hub.
 //!
-//! Its methods lie beside this file: `join` (coming and going), `requests` (what peers ask), `events` (what workers
-//! tell), `publish` (tracks and configurations), `subscribe` (who receives what), `wishes` (how large), `voices` (who
-//! speaks), `record` (what is recorded), `impair` (bad networks on purpose), `views` and `why` (for people).
+//! Its methods lie beside this file: `join` (coming and going), `requests` (what peers ask), `restart` (ICE anew), `events` (what workers
+//! tell), `publish` (tracks and configurations), `subscribe` (who receives what), `wishes` (how large), `showing` (what viewers see and
+//! choose), `voices` (who speaks), `record` (what is recorded), `impair` (bad networks on purpose), `views` and `why` (for
+//! people).
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -66,6 +67,8 @@ pub(super) struct Room {
     pub speakers: Vec<PeerId>,
     /// What its publishers send is recorded.
     pub recording: Option<RecordWish>,
+    /// Peers that nobody is told of.
+    pub viewers: usize,
 }
 
 /// See the module.
@@ -102,6 +105,8 @@ pub struct Hub {
     pub(super) telling: Telling,
     /// New rooms are recorded.
     pub(super) recording: Option<RecordWish>,
+    /// Viewers that a room may have.
+    pub(super) viewers_max: Option<usize>,
     pub(super) is_stopping: bool,
 }
 
@@ -144,8 +149,14 @@ impl Hub {
             knows_public_address: false,
             telling: Telling::default(),
             recording: None,
+            viewers_max: None,
             is_stopping: false,
         }
+    }
+
+    /// Rooms take no more viewers than that; `None`: as many as come.
+    pub fn limit_viewers(&mut self, max: Option<usize>) {
+        self.viewers_max = max;
     }
 
     /// The table that workers read.

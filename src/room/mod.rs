@@ -13,6 +13,8 @@ mod placement;
 mod publish;
 pub mod record;
 mod requests;
+pub mod restart;
+pub mod showing;
 mod subscribe;
 mod views;
 mod voices;
