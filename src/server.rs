@@ -10,8 +10,8 @@ use rand::rngs::{StdRng, SysRng};
 use rand::{RngExt, SeedableRng};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::sync::Notify;
+use tokio::sync::mpsc::{self, UnboundedReceiver};
 
 use crate::base::ids::WorkerId;
 use crate::config::{Config, IoDriver, MediaPorts};

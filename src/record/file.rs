@@ -141,15 +141,8 @@ impl OpenFile {
         let mut sidecar = sidecar(around, about, started, name, format.name());
         sidecar.clock_rate = format.clock_rate_hz();
         tracing::info!(room = %about.room, track = %about.id, file = %sidecar.file, "recording");
-        let file = Self {
-            disk_file,
-            writer,
-            format,
-            sidecar,
-            noted_at: around.now,
-            note_after: NOTE_AFTER,
-            last_time: None,
-        };
+        let file =
+            Self { disk_file, writer, format, sidecar, noted_at: around.now, note_after: NOTE_AFTER, last_time: None };
         file.note(around.disk);
         file
     }

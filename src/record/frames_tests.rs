@@ -111,11 +111,7 @@ fn av1_obus_get_sizes_and_a_delimiter_before_them() {
     // N, W=2: a sequence header, and a frame that goes on in the next packet.
     let found = frames(
         av1,
-        &[
-            (1, false, &[0x68, 2, 0x08, 7, 0x30, 1]),
-            (1, true, &[0x90, 2, 3]),
-            (2, true, &[0x10, 0x34, 0x20, 9]),
-        ],
+        &[(1, false, &[0x68, 2, 0x08, 7, 0x30, 1]), (1, true, &[0x90, 2, 3]), (2, true, &[0x10, 0x34, 0x20, 9])],
     );
     let key = vec![0x12, 0, 0x0a, 1, 7, 0x32, 3, 1, 2, 3];
     assert_eq!(found, [(true, key), (false, vec![0x12, 0, 0x36, 0x20, 1, 9])]);

@@ -71,14 +71,8 @@ pub struct OggOpus {
 impl OggOpus {
     /// A stream of that number, with its headers.
     pub fn new(serial: u32) -> Self {
-        let mut this = Self {
-            pages: PacketWriter::new(Vec::new()),
-            serial,
-            samples: 0,
-            page: Vec::new(),
-            since: None,
-            toc: 0,
-        };
+        let mut this =
+            Self { pages: PacketWriter::new(Vec::new()), serial, samples: 0, page: Vec::new(), since: None, toc: 0 };
         this.put(head().to_vec(), PacketWriteEndInfo::EndPage, 0);
         this.put(tags(), PacketWriteEndInfo::EndPage, 0);
         this

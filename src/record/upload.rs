@@ -155,13 +155,7 @@ impl Uploader {
         Ok(tokio::fs::remove_file(state).await?)
     }
 
-    async fn upload_parts(
-        &self,
-        name: &str,
-        key: &str,
-        size: u64,
-        mut progress: Progress,
-    ) -> Result<(), UploadError> {
+    async fn upload_parts(&self, name: &str, key: &str, size: u64, mut progress: Progress) -> Result<(), UploadError> {
         let upload_id = match progress.upload_id.clone() {
             Some(upload_id) => upload_id,
             None => {

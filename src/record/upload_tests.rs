@@ -70,8 +70,10 @@ async fn answer(
                 assert!(text.contains(&format!("e{number}")), "{text}");
             }
             inner.objects.lock().unwrap().insert(key, parts.into_values().flatten().collect());
-            format!("<CompleteMultipartUploadResult xmlns=\"{NAMESPACE}\"><ETag>e</ETag></CompleteMultipartUploadResult>")
-                .into_response()
+            format!(
+                "<CompleteMultipartUploadResult xmlns=\"{NAMESPACE}\"><ETag>e</ETag></CompleteMultipartUploadResult>"
+            )
+            .into_response()
         }
         (Method::PUT, ..) => {
             inner.objects.lock().unwrap().insert(key, body.to_vec());

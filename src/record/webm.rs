@@ -26,6 +26,8 @@ const FRAME_BYTES_MAX: usize = 32 << 20;
 const SEEK_PRE_ROLL_NS: u64 = 80_000_000;
 /// EBML id of Cues.
 const CUES_ID: [u8; 4] = [0x1c, 0x53, 0xbb, 0x6b];
+/// Id and size of the segment.
+const SEGMENT_HEAD_BYTES: u64 = 12;
 /// Stands for a position until it is known, in as many bytes.
 const UNKNOWN_POSITION: u64 = u64::MAX;
 
@@ -200,9 +202,9 @@ fn write(path: &Path, inputs: &mut [Input]) -> Result<(), MuxError> {
     let mut out = WebmWriter::new(Counted(BufWriter::new(File::create(path)?), 0));
     put(&mut out, &ebml_head())?;
     out.write_advanced(&Tag::Segment(Master::Start), WriteOptions::is_unknown_sized_element())
-        .and_then(|()| out.flush())
         .map_err(|error| MuxError::Write(error.to_string()))?;
-    let begin = out.get_ref().1;
+    // It is on its way, and written with what comes next.
+    let begin = out.get_ref().1 + SEGMENT_HEAD_BYTES;
     put(&mut out, &seek_head())?;
     let seek_end = out.get_ref().1;
     put(&mut out, &info(length_ms))?;

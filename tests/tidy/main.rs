@@ -50,7 +50,16 @@ const IMPORTS: &[(&str, &[&str])] = &[
     // `record::recorder`: what is recorded now.
     (
         "signaling",
-        &["base", "config", "wire::sdp", "session::negotiate", "runtime::clock", "telemetry", "room", "record::recorder"],
+        &[
+            "base",
+            "config",
+            "wire::sdp",
+            "session::negotiate",
+            "runtime::clock",
+            "telemetry",
+            "room",
+            "record::recorder",
+        ],
     ),
     ("self_check", &["base", "wire", "proto", "worker::command", "room"]),
     (
