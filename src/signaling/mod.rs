@@ -11,6 +11,7 @@ pub mod ice_patch;
 pub mod limits;
 pub mod page;
 pub mod problem;
+pub mod records;
 pub mod whep;
 pub mod whep_events;
 pub mod whep_layer;
@@ -31,6 +32,7 @@ use self::auth::registry::Registry;
 use self::http_session::Sessions;
 use self::ws::socket::SocketCounters;
 use crate::config::Config;
+use crate::record::recorder::Board;
 use crate::room::control::Control;
 
 /// Requests and close handshakes that are under way when the server stops get this long.
@@ -51,6 +53,8 @@ pub struct AppState {
     pub sockets: Arc<SocketCounters>,
     /// Peers that came by WHIP or WHEP.
     pub sessions: Arc<Sessions>,
+    /// What is recorded now.
+    pub recordings: Arc<Board>,
     stopping: Arc<watch::Sender<bool>>,
 }
 
@@ -64,8 +68,14 @@ impl AppState {
             registry: Arc::default(),
             sockets: Arc::default(),
             sessions: Arc::default(),
+            recordings: Arc::default(),
             stopping: Arc::new(watch::Sender::new(false)),
         }
+    }
+
+    /// The same with a recorder.
+    pub fn with_recordings(self, recordings: Arc<Board>) -> Self {
+        Self { recordings, ..self }
     }
 
     /// Tells every client that the server stops, and lets no more in.
@@ -108,6 +118,7 @@ pub fn router(state: AppState) -> Router {
         .merge(golive::routes())
         .layer(CorsLayer::permissive())
         .merge(http_session::routes())
+        .merge(records::routes(&state.config.record.directory))
         .with_state(state)
 }
 
