@@ -154,6 +154,8 @@ groups! {
     auth: Auth,
     /// What peers may send.
     ingest: Ingest,
+    /// What WHIP publishers and WHEP viewers may do.
+    broadcast: Broadcast,
 }
 
 impl Config {

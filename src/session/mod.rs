@@ -10,6 +10,7 @@ mod layers;
 pub mod negotiate;
 pub mod peer;
 mod publication;
+mod replay;
 mod slot;
 pub mod stats;
 pub mod streams;

@@ -34,6 +34,14 @@ pub struct MlineConfig {
     pub egress: Option<EgressConfig>,
 }
 
+impl StreamsConfig {
+    /// Whether there is anything that depends on what the peer's line carries: sound goes out whatever it is.
+    pub fn sends_video(&self) -> bool {
+        let is_sent = |mline: &MlineConfig| mline.egress.as_ref().is_some_and(|egress| egress.track.is_some());
+        self.mlines.iter().flatten().any(|mline| mline.kind == MediaKind::Video && is_sent(mline))
+    }
+}
+
 impl MlineConfig {
     /// The peer tells what arrives of what we send here.
     pub fn gives_feedback(&self) -> bool {

@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use super::core::WorkerCore;
-use super::job::{Audience, Job, SLICE_SENDS};
+use super::job::{Audience, Job, SLICE_SENDS, Work};
 use super::lane::LaneItem;
 use crate::base::batch::{RxDatagram, TxBatch};
 use crate::base::format::MediaKind;
@@ -142,6 +142,22 @@ impl WorkerCore {
                 return true;
             }
         };
+        if let Some(Work { mline, track, preroll: None, .. }) = job.only_work()
+            && let Some(track) = self.tracks.track(track)
+            && let [fresh] = track.planned()
+            && tx.has_room()
+        {
+            let (ways, discards) = ((&mut *egress, &outlet), &mut self.discards);
+            if let Err(discard) = self.departure.send_one(now, (mline, *fresh), track, ways, discards, tx) {
+                self.discards.count(discard);
+            }
+            job.take(1);
+            job.pass();
+            if egress.has_backlog() {
+                self.schedule(key);
+            }
+            return true;
+        }
         self.departure.begin(key);
         while let Some((work, mut taken)) = job.work_of(key) {
             if let Some(track) = self.tracks.track(work.track) {
