@@ -69,11 +69,7 @@ pub async fn ws(
     })
 }
 
-fn accept<F>(
-    state: AppState,
-    upgrade: Upgrade,
-    serve: impl FnOnce(Stream, AppState) -> F + Send + 'static,
-) -> Response
+fn accept<F>(state: AppState, upgrade: Upgrade, serve: impl FnOnce(Stream, AppState) -> F + Send + 'static) -> Response
 where
     F: Future<Output = ()> + Send,
 {

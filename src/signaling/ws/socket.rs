@@ -284,7 +284,9 @@ impl Socket {
             // Some clients send JSON in binary frames; what is no text fails as JSON.
             Message::Binary(bytes) => String::from_utf8_lossy(&bytes).into_owned().into(),
             Message::Close(_) => return Some(Incoming::End(Ending::normal())),
-            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => return (!self.bucket.take(self.heard)).then(too_many),
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {
+                return (!self.bucket.take(self.heard)).then(too_many);
+            }
         };
         self.counters.received.fetch_add(1, Ordering::Relaxed);
         if !self.bucket.take(self.heard) {
