@@ -149,3 +149,21 @@ fn secrets_are_said_nowhere() {
     assert!(!refusal(&[("ROOM_TOKENS", "hush")]).contains("hush"));
     assert!(!refusal(&[("JWT_SECRET", "hush")]).contains("hush"));
 }
+
+#[test]
+fn settings_that_need_each_other_say_so() {
+    for (env, word) in [
+        (&[("TLS_CERT_FILE", "c")][..], "TLS_KEY_FILE"),
+        (&[("TLS_KEY_FILE", "k")], "TLS_CERT_FILE"),
+        (&[("TURN_URLS", "turn:t")], "TURN_SECRET"),
+        (&[("TURN_USERNAME", "u")], "both"),
+        (&[("TURN_SECRET", "hush"), ("TURN_PASSWORD", "hush")], "unset"),
+    ] {
+        let text = refusal(env);
+        assert!(text.contains(word) && !text.contains("hush"), "{text}");
+    }
+    let config = read(&[("RATE_LIMIT_RPS", "5"), ("MAX_CONNECTIONS_PER_IP", "0")]).unwrap();
+    assert_eq!(config.limits.rate.map(|rate| (rate.per_second.get(), rate.burst.get())), Some((5, 10)));
+    assert_eq!(config.limits.connections_per_address, None);
+    assert_eq!(read(&[("RATE_LIMIT_RPS", "0"), ("RATE_LIMIT_BURST", "7")]).unwrap().limits.rate, None);
+}

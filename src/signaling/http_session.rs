@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, FromRequest, Path, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, post};
@@ -22,12 +22,12 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::auth::registry::Refusal;
+use super::auth::grant::{Denied, Role};
+use super::auth::shown::Shown;
+use super::ws::ROOM_MAX;
 use super::ws::seat::Seat;
-use super::ws::{ROOM_MAX, TOKEN_MAX};
 use super::{AppState, whep, whip};
 use crate::room::api::{Capabilities, JoinError, JoinRequest, MediaState, Notice, Notices, RequestError};
-use crate::runtime::clock;
 use crate::session::negotiate::is_usable;
 use crate::wire::sdp::{Description, SDP_BYTES_MAX};
 
@@ -136,7 +136,7 @@ pub struct Offer {
 }
 
 /// Reads a POST: its type, who sends it, the description.
-pub async fn read(state: &AppState, room: &str, request: Request) -> Result<Offer, Problem> {
+pub async fn read(state: &AppState, room: &str, role: Role, request: Request) -> Result<Offer, Problem> {
     let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(SDP) {
         let sentence = format!("the offer must come as Content-Type: {SDP}");
@@ -145,13 +145,10 @@ pub async fn read(state: &AppState, room: &str, request: Request) -> Result<Offe
     if room.is_empty() || room.len() > ROOM_MAX {
         return Err(Problem::bad_request(format!("a room id has 1 to {ROOM_MAX} bytes")));
     }
-    let token = token(request.headers());
-    if token.is_some_and(|token| token.len() > TOKEN_MAX) {
-        return Err(Problem::new(StatusCode::UNAUTHORIZED, "the token is too long"));
-    }
-    let required = state.config.require_client_token;
-    let claims = state.registry.admit_stranger(clock::wall(), room, None, token, required)?;
-    let text = body(state, request).await?;
+    let (mut parts, body) = request.into_parts();
+    let Ok(shown) = Shown::from_request_parts(&mut parts, state).await;
+    let grant = state.admit(&shown, room, None, role).await?;
+    let text = text(state, Request::from_parts(parts, body)).await?;
     let description = Description::parse(&text)
         .map_err(|error| Problem::bad_request(format!("the offer cannot be read: {error}")))?;
     // RFC 9725 §4.4: no session that is half of what was offered.
@@ -160,10 +157,10 @@ pub async fn read(state: &AppState, room: &str, request: Request) -> Result<Offe
         let needs = "a codec we know, DTLS-SRTP, rtcp-mux and a place in the BUNDLE";
         return Err(Problem::not_acceptable(format!("m-line {index} cannot be used: it needs {needs}")));
     }
-    Ok(Offer { text, description, capabilities: claims.map_or(Capabilities::ALL, |claims| claims.capabilities) })
+    Ok(Offer { text, description, capabilities: grant.capabilities })
 }
 
-async fn body(state: &AppState, request: Request) -> Result<String, Problem> {
+async fn text(state: &AppState, request: Request) -> Result<String, Problem> {
     let Ok(_permit) = state.sessions.readers.try_acquire() else {
         return Err(Problem::busy("too many offers are being read"));
     };
@@ -171,16 +168,6 @@ async fn body(state: &AppState, request: Request) -> Result<String, Problem> {
     let body = body.map_err(|_| Problem::new(StatusCode::REQUEST_TIMEOUT, "the offer did not arrive in time"))?;
     let body = body.map_err(|error| Problem::new(error.status(), error.body_text()))?;
     String::from_utf8(body.into()).map_err(|_| Problem::bad_request("the offer is not text"))
-}
-
-/// `Authorization: Bearer`, or go-live's own header.
-fn token(headers: &HeaderMap) -> Option<&str> {
-    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    let bearer = text(header::AUTHORIZATION.as_str()).and_then(|value| {
-        let (scheme, token) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
-    });
-    bearer.or_else(|| text("x-auth-token"))
 }
 
 /// Takes a seat and answers: the session is there.
@@ -305,13 +292,10 @@ impl From<RequestError> for Problem {
     }
 }
 
-impl From<Refusal> for Problem {
-    fn from(refusal: Refusal) -> Self {
-        let status = match refusal {
-            Refusal::TokenRequired => StatusCode::UNAUTHORIZED,
-            _ => StatusCode::FORBIDDEN,
-        };
-        Self::new(status, refusal.to_string())
+impl From<Denied> for Problem {
+    fn from(denied: Denied) -> Self {
+        let problem = Self::new(denied.status(), denied.to_string());
+        if denied.status() == StatusCode::SERVICE_UNAVAILABLE { problem.for_now() } else { problem }
     }
 }
 
@@ -361,18 +345,5 @@ mod tests {
         assert_eq!(control.rooms().len(), 1);
         attend(Arc::clone(&sessions), (Endpoint::Whep, number), joined.notices, Duration::ZERO).await;
         assert!(control.rooms().is_empty() && sessions.take(Endpoint::Whep, number).is_none());
-    }
-
-    #[test]
-    fn a_token_comes_as_bearer_or_in_go_lives_header() {
-        let read = |name: &'static str, value: &'static str| {
-            let headers =
-                HeaderMap::from_iter([(header::HeaderName::from_static(name), HeaderValue::from_static(value))]);
-            token(&headers).map(str::to_owned)
-        };
-        assert_eq!(read("authorization", "bearer  key "), Some("key".into()));
-        assert_eq!(read("x-auth-token", "key"), Some("key".into()));
-        assert_eq!(read("authorization", "Basic a2V5"), None);
-        assert_eq!(read("authorization", "Bearer"), None);
     }
 }

@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior, interval_at, timeout};
 
 use super::super::AppState;
+use super::super::auth::shown::Shown;
 use super::super::limits::TokenBucket;
 use crate::room::api::CloseReason;
 use crate::runtime::clock;
@@ -144,6 +145,8 @@ impl Drop for OpenSocket {
 
 /// See the module.
 pub struct Socket {
+    /// What its upgrade showed.
+    pub shown: Shown,
     stream: SplitStream<WebSocket>,
     outbox: Outbox,
     writer: JoinHandle<()>,
@@ -206,6 +209,7 @@ impl Socket {
         let mut pings = interval_at(tokio::time::Instant::from_std(now) + every, every);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
+            shown: Shown::default(),
             stream,
             writer: tokio::spawn(write(sink, outgoing, Arc::clone(&outbox.waiting))),
             outbox,
@@ -215,6 +219,11 @@ impl Socket {
             heard: now,
             counters: Arc::clone(&state.sockets),
         }
+    }
+
+    /// The same with a token that came with the upgrade.
+    pub fn showing(self, shown: Shown) -> Self {
+        Self { shown, ..self }
     }
 
     /// The next message. Answers pings and sends its own meanwhile.
