@@ -346,6 +346,12 @@ pub enum JoinError {
     /// A WHIP room has one WHIP publisher.
     #[error("this room has a publisher already")]
     HasPublisher,
+    /// A room takes so many viewers.
+    #[error("this room has {max} viewers already, which is all it takes")]
+    TooManyViewers {
+        /// How many.
+        max: usize,
+    },
     /// The server is stopping.
     #[error("the server is stopping; reconnect in a moment")]
     Stopping,

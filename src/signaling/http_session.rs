@@ -277,7 +277,8 @@ impl IntoResponse for Problem {
 impl From<JoinError> for Problem {
     fn from(error: JoinError) -> Self {
         match error {
-            JoinError::HasPublisher => Self::new(StatusCode::CONFLICT, error.to_string()),
+            JoinError::HasPublisher => Self::new(StatusCode::CONFLICT, error.to_string()).for_now(),
+            JoinError::TooManyViewers { .. } => Self::new(StatusCode::FORBIDDEN, error.to_string()),
             JoinError::Full { .. } | JoinError::Stopping => Self::busy(error.to_string()),
         }
     }

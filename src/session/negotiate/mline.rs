@@ -204,7 +204,7 @@ impl Mline {
     }
 
     /// What the peer's stream, or each of its simulcast, is known by.
-    fn encodings(&self) -> Vec<EncodingConfig> {
+    pub(super) fn encodings(&self) -> Vec<EncodingConfig> {
         if !self.simulcast.is_empty() {
             let named = |stream: &SimulcastStream| EncodingConfig { rid: Some(stream.rid), ssrcs: Vec::new() };
             return self.simulcast.iter().map(named).collect();

@@ -89,7 +89,7 @@ async fn join(state: &AppState, shown: &Shown, envelope: &Envelope) -> Result<Jo
                 format!("Sorry, there are no seats left in this voice server ({taken}/{seats}). Try again later.");
             Ending::error(1013, "server full", "server-full", sentence)
         }
-        JoinError::HasPublisher | JoinError::Stopping => seat::refused(&error),
+        other => seat::refused(other),
     })
 }
 

@@ -114,6 +114,7 @@ pub fn refused(error: &JoinError) -> Ending {
         JoinError::Full { .. } => Ending::error(1013, "server full", "server-full", error.to_string()),
         // Said to WHIP only; whoever hears it may come back later.
         JoinError::HasPublisher => Ending::error(1013, "room has a publisher", "has-publisher", error.to_string()),
+        JoinError::TooManyViewers { .. } => Ending::error(1013, "room full", "room-full", error.to_string()),
         JoinError::Stopping => Ending::error(1012, "server stopping", "server-stopping", error.to_string()),
     }
 }
