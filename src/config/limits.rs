@@ -21,7 +21,7 @@ pub struct Limits {
     pub origins: Option<Vec<String>>,
     /// Requests per second of one address, and of one user; `None`: any number.
     pub rate: Option<Rate>,
-    /// Connections of one address at once; `None`: any number.
+    /// Connections of one address at once; `None`: all but the last thousand.
     pub connections_per_address: Option<NonZeroU32>,
     /// Proxies whose `X-Forwarded-For` is believed.
     pub proxies: Vec<IpNet>,
@@ -48,7 +48,7 @@ pub(super) struct Flags {
     /// The same at once [env: RATE_LIMIT_BURST] [default: twice as many]
     #[arg(long, value_name = "N")]
     rate_limit_burst: Option<String>,
-    /// Connections that one address may have at once, an IPv6 network of 64 bits counting as one; 0: any number [env: MAX_CONNECTIONS_PER_IP] [default: 0]
+    /// Connections that one address may have at once, an IPv6 network of 64 bits counting as one; 0: no limit of its own [env: MAX_CONNECTIONS_PER_IP] [default: 0]
     #[arg(long, value_name = "N")]
     max_connections_per_ip: Option<String>,
     /// Networks of proxies whose X-Forwarded-For is believed, comma list like 10.0.0.0/8,::1 [env: TRUSTED_PROXIES] [default: none]

@@ -18,7 +18,6 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
@@ -26,10 +25,8 @@ use super::AppState;
 use super::access::{Arrival, is_proxy};
 use super::limits::{Entry, Place};
 
-/// How long a TLS handshake may take.
+/// How long a TLS handshake may take. One that is not done counts as a connection.
 const HANDSHAKE_WAIT: Duration = Duration::from_secs(10);
-/// Handshakes at once; a client that finds none tries again.
-const HANDSHAKES_MAX: usize = 512;
 /// How long the head of a request may take, and how long a connection may be idle before the next one.
 const HEAD_WAIT: Duration = Duration::from_secs(15);
 /// After an error that is ours (no file descriptor left), as long is waited for it to pass.
@@ -40,14 +37,12 @@ pub struct Server {
     state: AppState,
     routes: TowerToHyperService<Router>,
     tls: Option<TlsAcceptor>,
-    handshakes: Semaphore,
 }
 
 impl Server {
     /// Serves these routes, encrypted where there is a certificate.
     pub fn new(state: AppState, routes: Router, tls: Option<TlsAcceptor>) -> Arc<Self> {
-        let handshakes = Semaphore::new(HANDSHAKES_MAX);
-        Arc::new(Self { state, routes: TowerToHyperService::new(routes), tls, handshakes })
+        Arc::new(Self { state, routes: TowerToHyperService::new(routes), tls })
     }
 
     /// Takes connections for as long as it is polled.
@@ -87,16 +82,11 @@ impl Server {
         tokio::spawn(async move {
             match &server.tls {
                 None => server.serve(stream, arrival).await,
-                Some(tls) => {
-                    let Ok(permit) = server.handshakes.try_acquire() else { return };
-                    let encrypted = timeout(HANDSHAKE_WAIT, tls.accept(stream)).await;
-                    drop(permit);
-                    match encrypted {
-                        Ok(Ok(stream)) => server.serve(stream, arrival).await,
-                        Ok(Err(error)) => tracing::debug!(%error, "no TLS handshake"),
-                        Err(_) => tracing::debug!("a TLS handshake took too long"),
-                    }
-                }
+                Some(tls) => match timeout(HANDSHAKE_WAIT, tls.accept(stream)).await {
+                    Ok(Ok(stream)) => server.serve(stream, arrival).await,
+                    Ok(Err(error)) => tracing::debug!(%error, "no TLS handshake"),
+                    Err(_) => tracing::debug!("a TLS handshake took too long"),
+                },
             }
         });
     }

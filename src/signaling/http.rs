@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::AppState;
 use super::auth::shown::Shown;
 use crate::runtime::clock;
-use crate::telemetry::metrics;
+use crate::telemetry::metrics::{self, Sockets};
 
 /// `/health`: 503 until every worker's UDP socket has answered its self-check.
 pub async fn health(State(state): State<AppState>, headers: HeaderMap) -> Response {
@@ -48,7 +48,8 @@ pub async fn healthz() -> &'static str {
 
 /// `/metrics`.
 pub async fn metrics(State(state): State<AppState>) -> Response {
-    let text = metrics::render(state.control.counters(), state.sockets.snapshot());
+    let sockets = Sockets { refused: state.limits.refused(), ..state.sockets.snapshot() };
+    let text = metrics::render(state.control.counters(), sockets);
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
 }
 

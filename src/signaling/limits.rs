@@ -19,15 +19,17 @@ use crate::config::Config;
 
 /// Addresses and users whose rate is remembered, at some 50 bytes each.
 const REMEMBERED_MAX: usize = 65_536;
-/// Connections beside the seats: requests, and WebSockets that have not joined.
+/// Connections beside the seats: requests, handshakes, and WebSockets that have not joined.
 const SPARE_CONNECTIONS: usize = 4096;
+/// The last connections are never one address's, whatever the settings say.
+const KEPT_FOR_OTHERS: usize = 1024;
 
 /// Rates and connections.
 pub struct Limits {
     rate: Option<DefaultKeyedRateLimiter<Key>>,
     hashes: RandomState,
     connections: Arc<Connections>,
-    per_address: Option<NonZeroU32>,
+    per_address: u32,
     connections_max: usize,
     refused: AtomicU64,
 }
@@ -70,12 +72,14 @@ impl Limits {
     /// As the settings have it.
     pub fn new(config: &Config) -> Self {
         let quota = config.limits.rate.map(|rate| Quota::per_second(rate.per_second).allow_burst(rate.burst));
+        let connections_max = config.max_connections + SPARE_CONNECTIONS;
+        let of_one = connections_max - KEPT_FOR_OTHERS;
         Self {
             rate: quota.map(RateLimiter::keyed),
             hashes: RandomState::new(),
             connections: Arc::default(),
-            per_address: config.limits.connections_per_address,
-            connections_max: config.max_connections + SPARE_CONNECTIONS,
+            per_address: config.limits.connections_per_address.map_or(of_one as u32, NonZeroU32::get),
+            connections_max,
             refused: AtomicU64::new(0),
         }
     }
@@ -94,7 +98,7 @@ impl Limits {
     pub fn enter(&self, address: Option<IpAddr>) -> Entry {
         // The unspecified address stands for all proxies.
         let counted = address.map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), network);
-        let own_max = address.and(self.per_address).map_or(u32::MAX, NonZeroU32::get);
+        let own_max = if address.is_some() { self.per_address } else { u32::MAX };
         let mut counts = self.connections.lock();
         if counts.all >= self.connections_max {
             return self.count_refused(Entry::Full);
@@ -291,7 +295,11 @@ mod tests {
     #[test]
     fn there_is_an_end_to_all_connections() {
         let limits = limits(None, 0);
-        let held: Vec<Entry> = (0..SPARE_CONNECTIONS + 2).map(|_| limits.enter(Some(address("192.0.2.1")))).collect();
-        assert_eq!(held.iter().filter(|entry| matches!(entry, Entry::Full)).count(), 1);
+        let of_one = SPARE_CONNECTIONS + 1 - KEPT_FOR_OTHERS;
+        let held: Vec<Entry> = (0..of_one + 1).map(|_| limits.enter(Some(address("192.0.2.1")))).collect();
+        assert!(held[..of_one].iter().all(|entry| matches!(entry, Entry::Fine(_))));
+        assert!(matches!(held[of_one], Entry::TooMany(_)), "others have a chance");
+        let others: Vec<Entry> = (0..KEPT_FOR_OTHERS).map(|_| limits.enter(None)).collect();
+        assert_eq!(others.iter().filter(|entry| matches!(entry, Entry::Full)).count(), 1);
     }
 }

@@ -106,8 +106,8 @@ impl Server {
         let mut server = Self { child, log, directory, http, media_port: 0 };
         let line = server.logged("media_port");
         server.media_port = number_after(&line, "media_port");
-        let line = server.logged("open http://");
-        let (_, url) = line.split_once("open http://").unwrap();
+        let line = server.logged("in a browser");
+        let (_, url) = line.split_once("://").unwrap();
         server.http.set_port(number_after(url, url.split_once(':').unwrap().0));
         server
     }

@@ -30,10 +30,11 @@ const POLICY: Policy = Policy {
 /// Serves a client whose first message was `client_join`.
 pub async fn run(socket: Socket, state: AppState, first: Envelope) {
     let ending = match join(&state, &socket.shown, &first).await {
-        Ok(joined) => {
+        Ok((joined, user_id)) => {
             let seat = Seat { control: state.control.clone(), peer: joined.peer };
             // Only what we keep to is promised: no call_alone_timeout_seconds, no max_ingest_kbps.
-            let welcome = json!({"message": "Successfully joined room"}).to_string();
+            let ice_servers = state.ice_servers(user_id.as_deref());
+            let welcome = json!({"message": "Successfully joined room", "iceServers": ice_servers}).to_string();
             match socket.send(envelope::text("room_joined", welcome)) {
                 Ok(()) => return seat::serve(socket, seat, joined.notices, Gryt).await,
                 Err(ending) => ending,
@@ -47,7 +48,7 @@ pub async fn run(socket: Socket, state: AppState, first: Envelope) {
     socket.close(ending).await;
 }
 
-async fn join(state: &AppState, shown: &Shown, envelope: &Envelope) -> Result<Joined, Ending> {
+async fn join(state: &AppState, shown: &Shown, envelope: &Envelope) -> Result<(Joined, Option<String>), Ending> {
     let invalid = |sentence: String| {
         Ending::error(1008, "join refused", "bad-join", format!("Join validation failed: {sentence}"))
     };
@@ -77,20 +78,21 @@ async fn join(state: &AppState, shown: &Shown, envelope: &Envelope) -> Result<Jo
     let request = JoinRequest {
         room: room.to_owned(),
         display_name: user_id.clone().unwrap_or_default(),
-        user_id,
+        user_id: user_id.clone(),
         dialect: Dialect::Gryt,
         policy: POLICY,
         stream_names: StreamNames::Publisher,
         capabilities: grant.capabilities,
     };
-    state.control.join(request).map_err(|error| match &error {
+    let joined = state.control.join(request).map_err(|error| match &error {
         JoinError::Full { taken, seats } => {
             let sentence =
                 format!("Sorry, there are no seats left in this voice server ({taken}/{seats}). Try again later.");
             Ending::error(1013, "server full", "server-full", sentence)
         }
         other => seat::refused(other),
-    })
+    })?;
+    Ok((joined, user_id))
 }
 
 /// The `room_error` event: a plain sentence.

@@ -91,7 +91,9 @@ async fn join(state: &AppState, shown: &Shown, envelope: &Envelope) -> Result<(J
     let joined = state.control.join(request).map_err(|error| Failure::End(seat::refused(&error)))?;
     let peers: Vec<Value> = joined.others.iter().map(|info| person(info)).collect();
     let user_id = user_id.unwrap_or_else(|| joined.wire_id.clone());
-    let welcome = envelope::object("joined", json!({"roomId": room, "userId": user_id, "peers": peers}));
+    let ice_servers = state.ice_servers(Some(&user_id));
+    let welcome = json!({"roomId": room, "userId": user_id, "peers": peers, "iceServers": ice_servers});
+    let welcome = envelope::object("joined", welcome);
     Ok((joined, welcome))
 }
 

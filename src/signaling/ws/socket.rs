@@ -122,6 +122,7 @@ impl SocketCounters {
             accepted: self.accepted.load(Ordering::Relaxed),
             messages_sent: self.sent.load(Ordering::Relaxed),
             messages_received: self.received.load(Ordering::Relaxed),
+            refused: 0,
         }
     }
 

@@ -77,8 +77,9 @@ async fn join(state: &AppState, shown: &Shown, text: &str) -> Result<(Joined, St
     };
     let joined = state.control.join(request).map_err(|error| Failure::End(seat::refused(&error)))?;
     let peers: Vec<&str> = joined.others.iter().map(|info| info.wire_id.as_str()).collect();
-    let welcome = json!({"type": "welcome", "peerId": joined.wire_id, "peers": peers}).to_string();
-    Ok((joined, welcome))
+    let ice_servers = state.ice_servers(Some(&joined.wire_id));
+    let welcome = json!({"type": "welcome", "peerId": joined.wire_id, "peers": peers, "iceServers": ice_servers});
+    Ok((joined, welcome.to_string()))
 }
 
 struct Switchboard;
