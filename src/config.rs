@@ -158,6 +158,10 @@ groups! {
     tls: Tls,
     /// STUN and TURN servers for clients.
     ice: Ice,
+    /// What peers may send.
+    ingest: Ingest,
+    /// What WHIP publishers and WHEP viewers may do.
+    broadcast: Broadcast,
 }
 
 impl Config {

@@ -200,6 +200,44 @@ fn enter(server: &Server, signer: &Signer, room: &str, number: u32) -> Peer {
 }
 
 #[test]
+fn a_session_is_changed_by_whoever_may_begin_it() {
+    let server = closed(&[("JWT_SECRET", SECRET)]);
+    server.healthy();
+    let good = Signer::Hmac(SECRET);
+    let bearer = |token: &str| format!("Authorization: Bearer {token}\r\n");
+    let own = good.token(json!({"room": "r", "role": "publisher"}));
+    let begin = |token: &str| {
+        let answer =
+            server.request("POST", "/whip/r", &format!("Content-Type: application/sdp\r\n{}", bearer(token)), OFFER);
+        assert_eq!(answer.status, 201, "{}", answer.body);
+        (answer.header("location").unwrap().to_owned(), answer.header("etag").unwrap().to_owned())
+    };
+    let (session, _) = begin(&own);
+    let fragment = "Content-Type: application/trickle-ice-sdpfrag\r\nIf-Match: \"*\"\r\n";
+    for (token, wanted) in [
+        (String::new(), 401),
+        (good.token(json!({"room": "s"})), 403),
+        (good.token(json!({"room": "r", "role": "viewer"})), 403),
+        (good.token(json!({"room": "r", "exp": now_s() - 3600})), 401),
+    ] {
+        let header = if token.is_empty() { String::new() } else { bearer(&token) };
+        assert_eq!(server.request("DELETE", &session, &header, "").status, wanted, "DELETE");
+        let patched = server.request("PATCH", &session, &format!("{fragment}{header}"), "a=mid:0\r\n");
+        assert_eq!(patched.status, wanted, "PATCH: {}", patched.body);
+    }
+    // Asking what may be done, and whether it is there, is free: the address itself is not guessed.
+    assert_eq!(server.request("OPTIONS", &session, "", "").status, 204);
+    assert_eq!(server.request("GET", &session, "", "").status, 204);
+    let patched = server.request("PATCH", &session, &format!("{fragment}{}", bearer(&own)), "a=mid:0\r\n");
+    assert!(![401, 403].contains(&patched.status), "{}", patched.body);
+    assert_eq!(server.request("DELETE", "/whip/s/0123", &bearer(&own), "").status, 404);
+    let another = good.token(json!({"room": "r"}));
+    assert_eq!(server.request("DELETE", &session, &bearer(&another), "").status, 200);
+    let (session, _) = begin(&own);
+    assert_eq!(server.request("DELETE", &format!("{session}?token={own}"), "", "").status, 200);
+}
+
+#[test]
 fn tokens_of_rooms_and_of_all_rooms() {
     let server = Server::with(&[("ROOM_TOKENS", "r:room-token;s:other-token"), ("LOG_LEVEL", "trace")]);
     server.healthy();
@@ -383,6 +421,18 @@ fn clients_are_told_of_stun_and_turn_servers() {
     assert_eq!(server.get("/api/ice-servers").0, 401, "relays are for guests");
     let answer = server.request("GET", "/api/ice-servers", "Authorization: Bearer all-rooms\r\n", "");
     check(&serde_json::from_str::<Value>(&answer.body).unwrap()["iceServers"], "client");
+    let bootstrap = server.json("/api/bootstrap");
+    assert_eq!(
+        (&bootstrap["authEnabled"], &bootstrap["iceServers"]),
+        (&json!(true), &json!([{"urls": ["stun:s.example"]}]))
+    );
+    check(&server.json("/api/bootstrap?token=all-rooms")["iceServers"], "client");
+    let posted = server.request("POST", "/whip/r?token=all-rooms", "Content-Type: application/sdp\r\n", OFFER);
+    let links: Vec<&str> = posted.headers("link").collect();
+    assert_eq!(links[0], r#"<stun:s.example>; rel="ice-server""#);
+    assert!(links[1].starts_with(r#"<turn:t.example?transport=udp>; rel="ice-server"; username=""#), "{links:?}");
+    assert!(links[1].ends_with(r#""; credential-type="password""#) && links.len() == 2, "{links:?}");
+    assert_eq!(server.request("OPTIONS", "/whip/r", "", "").header("link"), None, "no credentials before a token");
     let stream = || TcpStream::connect(server.http).unwrap();
     let mut ana = upgrade(stream(), "/client?token=all-rooms", &[]).unwrap();
     let joined = ana.ask(&json!({"event": "join", "data": {"roomId": "r", "userId": "ana"}}));

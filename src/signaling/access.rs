@@ -32,41 +32,52 @@ pub struct Arrival {
 }
 
 /// See the module.
-pub async fn check(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
+pub async fn check(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    let origin = request.headers().get(header::ORIGIN).cloned();
+    let may_call = may_call(state.config.limits.origins.as_deref(), origin.as_ref());
+    let mut response = match pass(&state, request, may_call) {
+        Ok(request) => next.run(request).await,
+        Err(mut refusal) => {
+            // A page shall see why.
+            refusal.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+            *refusal
+        }
+    };
+    if state.config.limits.origins.is_some() {
+        name_origin(response.headers_mut(), origin.filter(|_| may_call));
+    }
+    response
+}
+
+/// The request as it goes on, or the answer.
+fn pass(state: &AppState, mut request: Request, may_call: bool) -> Result<Request, Box<Response>> {
     // Only tests call the routes without a connection.
     let arrival = request.extensions().get::<Arrival>().copied();
     let arrival = arrival.unwrap_or(Arrival { remote: IpAddr::from([127, 0, 0, 1]), is_too_many: false });
     if arrival.is_too_many {
-        return too_many(CONNECTION_WAIT, "this address has too many connections: close some");
+        return Err(too_many(CONNECTION_WAIT, "this address has too many connections: close some"));
     }
-    let origin = request.headers().get(header::ORIGIN).cloned();
-    let may_call = may_call(state.config.limits.origins.as_deref(), origin.as_ref());
     let is_upgrade = request.headers().contains_key(header::UPGRADE);
     let only_looks = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) && !is_upgrade;
     if !may_call && !only_looks {
         let sentence = "pages of this origin may not call this server: add it to ALLOWED_ORIGIN";
-        return (StatusCode::FORBIDDEN, Json(json!({"error": sentence}))).into_response();
+        return Err(Box::new((StatusCode::FORBIDDEN, Json(json!({"error": sentence}))).into_response()));
     }
     let client = client_address(arrival.remote, request.headers(), &state.config.limits.proxies);
     if is_upgrade || asks_for_rooms(request.uri().path()) {
-        if let Err(wait) = state.limits.ask(client) {
-            return too_many(wait, "too many requests: wait as long as Retry-After says");
-        }
+        let asked = state.limits.ask(client);
+        asked.map_err(|wait| too_many(wait, "too many requests: wait as long as Retry-After says"))?;
     }
     // What a proxy brings is counted here, what comes directly when it connects.
     if is_upgrade && client != arrival.remote {
         match state.limits.enter(Some(client)) {
             Entry::Fine(place) => drop(request.extensions_mut().insert(Arc::new(place))),
             Entry::TooMany(_) | Entry::Full => {
-                return too_many(CONNECTION_WAIT, "this address has too many connections: close some");
+                return Err(too_many(CONNECTION_WAIT, "this address has too many connections: close some"));
             }
         }
     }
-    let mut response = next.run(request).await;
-    if state.config.limits.origins.is_some() {
-        name_origin(response.headers_mut(), origin.filter(|_| may_call));
-    }
-    response
+    Ok(request)
 }
 
 /// Pages, health and numbers cost little and are asked for by browsers and monitors.
@@ -91,11 +102,11 @@ fn name_origin(headers: &mut HeaderMap, origin: Option<HeaderValue>) {
     }
 }
 
-fn too_many(wait: Duration, sentence: &str) -> Response {
+fn too_many(wait: Duration, sentence: &str) -> Box<Response> {
     // Whole seconds (RFC 9110 §10.2.3), and never none.
     let seconds = wait.as_secs() + 1;
     let headers = [(header::RETRY_AFTER, seconds.to_string()), (header::CONNECTION, "close".to_owned())];
-    (StatusCode::TOO_MANY_REQUESTS, headers, Json(json!({"error": sentence}))).into_response()
+    Box::new((StatusCode::TOO_MANY_REQUESTS, headers, Json(json!({"error": sentence}))).into_response())
 }
 
 /// Each proxy adds whom it heard from at the end, so the list is believed from there, for as long as the next one is a

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::hmac;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -76,23 +76,18 @@ fn plain(identity: &str) -> String {
     if text.is_empty() { "client".to_owned() } else { text }
 }
 
-/// RFC 9725 §4.6: a `Link` header for each address.
-pub fn add_links(headers: &mut HeaderMap, servers: &[IceServer]) {
+/// RFC 9725 §4.6: a `Link` for each address.
+pub fn links(servers: &[IceServer]) -> Vec<String> {
     let quoted = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
-    for server in servers {
-        for url in &server.urls {
-            let mut link = format!("<{url}>; rel=\"ice-server\"");
-            if let (Some(username), Some(credential)) = (&server.username, &server.credential) {
-                let (username, credential) = (quoted(username), quoted(credential));
-                link +=
-                    &format!("; username=\"{username}\"; credential=\"{credential}\"; credential-type=\"password\"");
-            }
-            if let Ok(mut value) = HeaderValue::from_str(&link) {
-                value.set_sensitive(true);
-                headers.append(header::LINK, value);
-            }
+    let link = |server: &IceServer, url: &String| match (&server.username, &server.credential) {
+        (Some(username), Some(credential)) => {
+            let (username, credential) = (quoted(username), quoted(credential));
+            let secret = format!("username=\"{username}\"; credential=\"{credential}\"; credential-type=\"password\"");
+            format!("<{url}>; rel=\"ice-server\"; {secret}")
         }
-    }
+        _ => format!("<{url}>; rel=\"ice-server\""),
+    };
+    servers.iter().flat_map(|server| server.urls.iter().map(move |url| link(server, url))).collect()
 }
 
 impl AppState {
@@ -144,9 +139,7 @@ mod tests {
     #[test]
     fn links_name_one_address_each() {
         let config = config(TurnCredentials::Static { username: "u\"s".into(), password: "p\\w".into() });
-        let mut headers = HeaderMap::new();
-        add_links(&mut headers, &ice_servers(&config, UNIX_EPOCH, Some("ana")));
-        let links: Vec<&str> = headers.get_all(header::LINK).iter().map(|link| link.to_str().unwrap()).collect();
+        let links = links(&ice_servers(&config, UNIX_EPOCH, Some("ana")));
         let turn = r#"<turn:t.example?transport=udp>; rel="ice-server"; username="u\"s"; credential="p\\w"; credential-type="password""#;
         assert_eq!(links, [r#"<stun:s.example>; rel="ice-server""#, turn]);
     }

@@ -6,13 +6,18 @@ pub mod access;
 pub mod admin;
 pub mod auth;
 pub mod connections;
+pub mod golive;
 pub mod http;
 pub mod http_session;
+pub mod ice_patch;
 pub mod ice_servers;
 pub mod limits;
 pub mod page;
+pub mod problem;
 pub mod tls;
 pub mod whep;
+pub mod whep_events;
+pub mod whep_layer;
 pub mod whip;
 pub mod ws;
 
@@ -67,6 +72,7 @@ pub struct AppState {
 impl AppState {
     /// Nothing registered, nobody connected.
     pub fn new(control: Arc<Control>, config: Arc<Config>) -> Self {
+        control.limit_viewers(config.broadcast.viewers_max);
         Self {
             control,
             door: Arc::new(Door::new(&config)),
@@ -119,6 +125,9 @@ pub fn router(state: AppState) -> Router {
         .route("/server", get(ws::server))
         .route("/ws", get(ws::ws))
         .route("/page/{name}", get(page::file))
+        .route("/web", get(page::web_root))
+        .route("/web/", get(page::web_root))
+        .route("/web/{name}", get(page::web))
         .route("/health", get(http::health))
         .route("/healthz", get(http::healthz))
         .route("/metrics", get(http::metrics))
@@ -127,8 +136,9 @@ pub fn router(state: AppState) -> Router {
         .route("/debug/tracks", get(http::debug_tracks))
         .route("/debug/why", get(http::debug_why))
         .route("/api/admin/impair/{room}/{peer}", put(admin::impair).get(admin::impair).delete(admin::impair))
+        .merge(golive::routes())
         .layer(CorsLayer::permissive())
-        .merge(http_session::routes())
+        .merge(http_session::routes(&state))
         .merge(ice_servers::routes())
         .layer(from_fn_with_state(state.clone(), access::check))
         .with_state(state)

@@ -10,7 +10,8 @@ use serde::Deserialize;
 
 use super::AppState;
 use super::auth::grant::Role;
-use super::http_session::{self, Endpoint, Offer, Problem};
+use super::http_session::{self, Endpoint, Offer};
+use super::problem::Problem;
 use crate::room::api::{Capabilities, Dialect, JoinRequest, StreamNames};
 use crate::session::negotiate::{Policy, Role as MediaRole};
 

@@ -7,7 +7,8 @@ use axum::response::Response;
 
 use super::AppState;
 use super::auth::grant::Role;
-use super::http_session::{self, Endpoint, Problem};
+use super::http_session::{self, Endpoint};
+use super::problem::Problem;
 use super::whep::check_go_live_room;
 use crate::base::format::MediaKind;
 use crate::room::api::{Dialect, JoinRequest, StreamNames};

@@ -140,6 +140,11 @@ impl Denied {
         self.status
     }
 
+    /// When to come again, in seconds, where that helps.
+    pub fn retry_after_s(&self) -> Option<u64> {
+        self.retry_after_s
+    }
+
     /// The word for dialects whose errors have codes of their own.
     pub fn code(&self) -> &'static str {
         match self.status {
@@ -194,6 +199,11 @@ impl Door {
             signed: auth.has_jwt().then(|| Verifier::new(auth)),
             needs_client_token: config.require_client_token,
         }
+    }
+
+    /// Whether anybody can be told from everybody else as an administrator.
+    pub fn knows_administrators(&self) -> bool {
+        self.admin_token.is_some() || self.signed.is_some()
     }
 
     /// Keeps what is fetched from others fresh, for as long as it is polled.

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
@@ -34,11 +35,21 @@ impl Shown {
         Self(self.0.or_else(|| other.0.clone()))
     }
 
+    /// What is kept to know the token again.
+    pub fn mark(&self) -> Option<Mark> {
+        let digest = |token: &str| digest(&SHA256, token.as_bytes()).as_ref().try_into().ok();
+        self.reveal().and_then(digest).map(Mark)
+    }
+
     /// The token, not to be logged.
     pub fn reveal(&self) -> Option<&str> {
         self.0.as_ref().map(Secret::reveal)
     }
 }
+
+/// A token that was shown, by its digest: equal for equal tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark([u8; 32]);
 
 impl<S: Sync> FromRequestParts<S> for Shown {
     type Rejection = Infallible;

@@ -3,7 +3,7 @@
 //! The first message is `client_join`; `room_joined` and `offer` follow at once. Our offers begin with four fixed
 //! slots: microphone, camera, screen, screen sound.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::super::AppState;
 use super::super::auth::grant::{Grant, Role};
@@ -32,11 +32,9 @@ pub async fn run(socket: Socket, state: AppState, first: Envelope) {
     let ending = match join(&state, &socket.shown, &first).await {
         Ok((joined, user_id)) => {
             let seat = Seat { control: state.control.clone(), peer: joined.peer };
-            // Only what we keep to is promised: no call_alone_timeout_seconds, no max_ingest_kbps.
-            let ice_servers = state.ice_servers(user_id.as_deref());
-            let welcome = json!({"message": "Successfully joined room", "iceServers": ice_servers}).to_string();
+            let welcome = welcome(&state, user_id.as_deref()).to_string();
             match socket.send(envelope::text("room_joined", welcome)) {
-                Ok(()) => return seat::serve(socket, seat, joined.notices, Gryt).await,
+                Ok(()) => return seat::serve(socket, seat, joined.into_notices(), Gryt).await,
                 Err(ending) => ending,
             }
         }
@@ -93,6 +91,16 @@ async fn join(state: &AppState, shown: &Shown, envelope: &Envelope) -> Result<(J
         other => seat::refused(other),
     })?;
     Ok((joined, user_id))
+}
+
+/// What `room_joined` says. Only what we keep to is promised: no call_alone_timeout_seconds. Without a cap on what may be
+/// sent there is none in it: clients would take 0 for one.
+fn welcome(state: &AppState, user_id: Option<&str>) -> Value {
+    let mut welcome = json!({"message": "Successfully joined room", "iceServers": state.ice_servers(user_id)});
+    if let Some(kbps) = state.config.ingest.max_kbps {
+        welcome["max_ingest_kbps"] = json!(kbps);
+    }
+    welcome
 }
 
 /// The `room_error` event: a plain sentence.

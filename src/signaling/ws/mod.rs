@@ -7,20 +7,20 @@ pub mod gryt_documented;
 pub mod seat;
 pub mod socket;
 pub mod switchboard;
+pub mod upgrade;
 pub mod wishes;
 
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{WebSocket, WebSocketUpgrade};
 use axum::extract::{FromRequestParts, Query, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use self::envelope::Envelope;
-use self::socket::{Ending, FRAME_MAX, Rate, Socket};
+use self::socket::{Ending, Rate, Socket};
+use self::upgrade::{NoOpening, Opening, Stream};
 use super::auth::shown::Shown;
 use super::limits::Place;
 use super::{AppState, page};
@@ -35,15 +35,12 @@ const NAME_MAX: usize = 256;
 pub(super) const TOKEN_MAX: usize = 16 << 10;
 /// Longest candidate line.
 const CANDIDATE_MAX: usize = 4 << 10;
-/// Bytes read from a socket at once. The library's own 128 KiB would be written over, and so be resident, for every
-/// client; a description of 10 KiB takes three reads.
-const READ_BYTES: usize = 4 << 10;
 /// Sockets that have not joined yet may exist beside the seats; beyond that an upgrade is refused.
 const UNJOINED_MAX: u64 = 1024;
 
 /// A request for a WebSocket, and the place it takes where its client came through a proxy.
 pub struct Upgrade {
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    opening: Result<Opening, NoOpening>,
     place: Option<Arc<Place>>,
 }
 
@@ -52,7 +49,7 @@ impl FromRequestParts<AppState> for Upgrade {
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Infallible> {
         let place = parts.extensions.remove();
-        Ok(Self { upgrade: WebSocketUpgrade::from_request_parts(parts, state).await, place })
+        Ok(Self { opening: Opening::from_request_parts(parts, state).await, place })
     }
 }
 
@@ -102,18 +99,14 @@ pub async fn ws(
     })
 }
 
-fn accept<F>(
-    state: AppState,
-    upgrade: Upgrade,
-    serve: impl FnOnce(WebSocket, AppState) -> F + Send + 'static,
-) -> Response
+fn accept<F>(state: AppState, upgrade: Upgrade, serve: impl FnOnce(Stream, AppState) -> F + Send + 'static) -> Response
 where
     F: Future<Output = ()> + Send,
 {
-    let Upgrade { upgrade, place } = upgrade;
-    let upgrade = match upgrade {
-        Ok(upgrade) => upgrade,
-        Err(rejection) => return rejection.into_response(),
+    let Upgrade { opening, place } = upgrade;
+    let opening = match opening {
+        Ok(opening) => opening,
+        Err(refusal) => return refusal.into_response(),
     };
     let sockets_max = state.config.max_connections as u64 + UNJOINED_MAX;
     if state.is_stopping() || state.sockets.snapshot().active >= sockets_max {
@@ -121,8 +114,7 @@ where
             .into_response();
     }
     let open = state.sockets.open();
-    let upgrade = upgrade.read_buffer_size(READ_BYTES);
-    upgrade.max_message_size(FRAME_MAX).max_frame_size(FRAME_MAX).on_upgrade(move |socket| async move {
+    opening.accept(move |socket| async move {
         serve(socket, state).await;
         drop((open, place));
     })
