@@ -19,6 +19,7 @@
 //! | [`net`] | sockets and what carries their datagrams, io_uring first; knows bytes, not WebRTC | base |
 //! | [`room`] | rooms, publications, subscriptions, as a pure machine ([`room::hub`]) | base, wire::sdp, proto::{ice, link}, forward, session::{negotiate, feedback, stats, streams}, worker::command, telemetry |
 //! | [`runtime`] | threads, the loop, the only clock | base, config, net, worker |
+//! | [`record`] | recordings: packets of a tap to files that play, and what becomes of them | base, config, wire, worker::{command, tap}, runtime::clock |
 //! | [`signaling`] | HTTP, WebSocket, the dialects, the page | base, config, wire::sdp, session::negotiate, runtime::clock, telemetry, room |
 //! | [`config`], [`telemetry`] | settings in; logs and numbers out | little |
 //! | [`server`], [`self_check`] | wiring, start and stop | all |
@@ -49,7 +50,8 @@
 //! 5. [`session::track`]: where there is a dependency descriptor, it tells more, even of what is encrypted end to end. The
 //!    packet is copied once, into the ring of its encoding ([`proto::history`]). This copy is what all subscribers are
 //!    served from now, what is sent again when somebody misses it, and since the last keyframe ([`proto::run`]) what
-//!    somebody new begins with. What each layer costs is measured here ([`forward::rates`]).
+//!    somebody new begins with. What each layer costs is measured here ([`forward::rates`]). Of a track that is recorded,
+//!    another copy waits in the [`worker::tap`] for the threads of [`record`].
 //! 6. `worker/forward.rs`: when the turn's datagrams are in, [`forward::table`] is loaded once. Every *other worker* with
 //!    subscribers gets one copy over its lane and goes on at step 5. A busy worker waits a little for more to come
 //!    ([`worker::hold`]). Then a job is made of what is fresh (`worker/job.rs`): the subscribers here are sorted, so that
@@ -126,6 +128,7 @@ pub mod crypto;
 pub mod forward;
 pub mod net;
 pub mod proto;
+pub mod record;
 pub mod room;
 pub mod runtime;
 pub mod self_check;

@@ -121,6 +121,7 @@ impl Hub {
             "lost": sum(|ingress| ingress.summary.lost),
             "jitterMs": ingress.map_or(0.0, |ingress| ingress.summary.jitter_ms),
             "keyframes": sum(|ingress| ingress.keyframes as i64),
+            "pixelsWanted": track.pixels_wanted,
             "encodings": encodings.iter().map(|ingress| self.encoding_view(publisher, ingress)).collect::<Vec<_>>(),
             "subscribers": subscribers.collect::<Vec<_>>(),
         })
@@ -204,7 +205,7 @@ impl Hub {
         }
     }
 
-    fn session_report(&self, peer: &Peer) -> Option<&SessionReport> {
+    pub(super) fn session_report(&self, peer: &Peer) -> Option<&SessionReport> {
         session_in(self.reports.get(usize::from(peer.owner?.0))?, peer)
     }
 

@@ -15,7 +15,7 @@ use crate::base::ids::{SessionKey, Ssrc, TrackKey};
 use crate::forward::rates::EncodingRates;
 use crate::proto::history::{self, History, Packet, PacketMeta};
 use crate::proto::keyframe::KeyframeRequester;
-use crate::proto::run::{KeyframeRun, Replay};
+use crate::proto::run::{Bounds, KeyframeRun, Replay};
 use crate::wire::dependency::Structure;
 use crate::wire::payload;
 
@@ -81,6 +81,8 @@ pub struct Track {
     pub kind: MediaKind,
     /// The publisher's session and m-line, when it lives on this worker.
     pub home: Option<(SessionKey, u16)>,
+    /// Copies of its packets go to the recorder.
+    pub is_recorded: bool,
     /// By index; those that nothing came of yet take no memory, but for the first.
     encodings: [Option<Box<Encoding>>; ENCODINGS_MAX],
     /// What came and is not forwarded yet, in order of arrival.
@@ -124,8 +126,8 @@ impl Encoding {
         if meta.format.kind() == MediaKind::Video {
             self.run.handle_packet(now, &self.history, &meta);
             self.rates.handle_packet(now, bytes, meta.timestamp, &meta.marks);
-            for (spatial, (width, height)) in sizes.iter().flat_map(|sizes| sizes.layers().iter().enumerate()) {
-                self.rates.set_pixels(spatial as u8, u32::from(*width) * u32::from(*height));
+            for (spatial, size) in sizes.iter().flat_map(|sizes| sizes.layers().iter().enumerate()) {
+                self.rates.set_size(spatial as u8, *size);
             }
         }
         if meta.marks.begins() {
@@ -138,9 +140,9 @@ impl Encoding {
         true
     }
 
-    /// What somebody who joins can be served now: of spatial layers up to `spatial_max`, with so many bytes at most.
-    pub fn replay(&self, now: Instant, spatial_max: u8, bytes_max: usize) -> Option<Replay<'_>> {
-        self.run.fits(now, &self.history, spatial_max, bytes_max)
+    /// What somebody who joins can be served now.
+    pub fn replay(&self, now: Instant, bounds: &Bounds) -> Option<Replay<'_>> {
+        self.run.fits(now, &self.history, bounds)
     }
 }
 
@@ -153,6 +155,7 @@ impl Track {
             key,
             kind,
             home: None,
+            is_recorded: false,
             encodings,
             fresh: Vec::with_capacity(FRESH_MAX),
             planned: 0,
@@ -254,6 +257,11 @@ impl Track {
     /// The streams that something came of, with their index.
     pub fn encodings(&self) -> impl Iterator<Item = (u8, &Encoding)> {
         self.encodings.iter().enumerate().filter_map(|(index, encoding)| Some((index as u8, encoding.as_deref()?)))
+    }
+
+    /// Nothing comes any more, or not all: what is kept is nothing to begin with for who joins later.
+    pub fn forget_runs(&mut self) {
+        self.encodings.iter_mut().flatten().for_each(|encoding| encoding.run.forget());
     }
 
     /// One stream of it, made where nothing came of it yet; `None` where there cannot be so many.

@@ -68,19 +68,42 @@ impl Departure {
         self.session = Some(session);
     }
 
-    /// Admits one packet of a track to an m-line.
+    /// Admits packets of a track to an m-line, no more than there is [`room`](Self::room) for.
     pub fn admit(
         &mut self,
         now: Instant,
-        (mline, fresh): (u16, Fresh),
-        track: &Track,
+        mline: u16,
+        packets: (&Track, &[Fresh]),
         (egress, outlet): (&mut Egress, &Outlet<'_>),
-    ) -> Result<(), Discard> {
-        let packet = track.packet(fresh.encoding, fresh.seq).ok_or(Discard::TooOld)?;
-        let (admitted, due) = egress.admit(now, mline, (track, &packet), outlet)?;
-        self.admitted.push(admitted);
-        self.due.push(due);
-        Ok(())
+        discards: &mut Discards,
+    ) {
+        let places = (&mut self.admitted, &mut self.due);
+        egress.admit(now, mline, packets, outlet, places, |discard| discards.count(discard));
+    }
+
+    /// Takes a subscriber's only packet of a job to the batch, which has room: there is no order to find.
+    pub fn send_one(
+        &mut self,
+        now: Instant,
+        mline: u16,
+        packet: (&Track, Fresh),
+        (egress, outlet): (&mut Egress, &Outlet<'_>),
+        discards: &mut Discards,
+        tx: &mut TxBatch,
+    ) {
+        match egress.send(now, mline, packet, outlet, tx) {
+            Ok(None) => {
+                self.packets += 1;
+                self.trains.count(1);
+            }
+            Ok(Some((admitted, due))) => {
+                self.admitted.push(admitted);
+                self.due.push(due);
+                self.arrange(now, egress, discards);
+                self.clear();
+            }
+            Err(discard) => discards.count(discard),
+        }
     }
 
     /// Finds the order and the padding of what was admitted and may leave now; the rest waits at the subscriber.
@@ -91,9 +114,11 @@ impl Departure {
     }
 
     fn order(&mut self, egress: &Egress) {
+        // Streams stand together: where there is but one, nothing is ahead of anything.
+        let is_one = self.due.first().map(|due| due.stream) == self.due.last().map(|due| due.stream);
         let rules = Rules {
             padding_percent_max: self.limits.padding_percent_max,
-            ahead_of_audio_bytes_max: egress.ahead_of_audio_bytes_max(),
+            ahead_of_audio_bytes_max: if is_one { u32::MAX } else { egress.ahead_of_audio_bytes_max() },
         };
         self.arranger.arrange(&self.due, rules);
         self.arranger.train_lengths().for_each(|length| self.trains.count(length));

@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use super::core::WorkerCore;
-use super::job::{Audience, Job, SLICE_SENDS};
+use super::job::{Audience, Job, SLICE_SENDS, Work};
 use super::lane::LaneItem;
 use crate::base::batch::{RxDatagram, TxBatch};
 use crate::base::format::MediaKind;
@@ -142,6 +142,20 @@ impl WorkerCore {
                 return true;
             }
         };
+        if let Some(Work { mline, track, preroll: None, .. }) = job.only_work()
+            && let Some(track) = self.tracks.track(track)
+            && let [fresh] = track.planned()
+            && tx.has_room()
+        {
+            let (packet, ways) = ((track, *fresh), (&mut *egress, &outlet));
+            self.departure.send_one(now, mline, packet, ways, &mut self.discards, tx);
+            job.take(1);
+            job.pass();
+            if egress.has_backlog() {
+                self.schedule(key);
+            }
+            return true;
+        }
         self.departure.begin(key);
         while let Some((work, mut taken)) = job.work_of(key) {
             if let Some(track) = self.tracks.track(work.track) {
@@ -151,11 +165,8 @@ impl WorkerCore {
                 }
                 let left = track.planned().get(taken..).unwrap_or_default();
                 let next = &left[..left.len().min(self.departure.room())];
-                for fresh in next {
-                    if let Err(discard) = self.departure.admit(now, (work.mline, *fresh), track, (egress, &outlet)) {
-                        self.discards.count(discard);
-                    }
-                }
+                let ways = (&mut *egress, &outlet);
+                self.departure.admit(now, work.mline, (track, next), ways, &mut self.discards);
                 job.take(next.len());
                 if next.len() < left.len() {
                     break;
@@ -247,8 +258,19 @@ impl WorkerCore {
         }
     }
 
-    /// Sends the keyframe requests that are due: to the publisher, or to the worker where it lives.
+    /// Sends the keyframe requests that are due, with the other feedback that is.
     pub(super) fn flush_keyframes(&mut self, now: Instant, tx: &mut TxBatch) {
+        self.ask_keyframes(now);
+        while let Some(key) = self.asked.pop() {
+            if let Some(session) = self.seats.session_mut(key) {
+                session.tell(now, &self.tracks, tx);
+                self.schedule(key);
+            }
+        }
+    }
+
+    /// Hands the keyframe requests that are due to the publisher's session, or to the worker where it lives.
+    pub(super) fn ask_keyframes(&mut self, now: Instant) {
         let mut keyframes = std::mem::take(&mut self.keyframes);
         keyframes.retain(|(key, encoding)| {
             let Some(track) = self.tracks.track_mut(*key) else { return false };
@@ -259,9 +281,13 @@ impl WorkerCore {
             }
             match home {
                 Some((session, mline)) => {
-                    if let Some(session) = self.seats.session_mut(session) {
-                        session.ask_keyframe(mline, *encoding, tx);
+                    let key = session;
+                    if let Some(session) = self.seats.session_mut(key) {
+                        session.ask_keyframe(now, mline, *encoding);
                         session.feedback.round_trip().into_iter().for_each(|rtt| stream.keyframe.set_rtt(rtt));
+                        if !self.asked.contains(&key) {
+                            self.asked.push(key);
+                        }
                     }
                 }
                 None => {
@@ -297,14 +323,16 @@ mod tests {
     use crate::base::batch::Path;
     use crate::base::format::Format;
     use crate::base::frame::FrameMarks;
-    use crate::base::ids::{PeerId, SessionKey, Ssrc, WorkerId};
+    use crate::base::ids::{Mid, PeerId, SessionKey, Ssrc, WorkerId};
     use crate::crypto::cert::Certificate;
     use crate::forward::plan::{Plan, SharedTable};
     use crate::forward::table::{Route, Subscriber};
     use crate::proto::dtls::DtlsConfig;
     use crate::proto::history::PacketMeta;
     use crate::proto::ice::{CheckOutcome, LocalCredentials};
+    use crate::proto::run::Bounds;
     use crate::runtime::clock;
+    use crate::session::streams::{Demand, EgressConfig, MlineConfig, StreamsConfig};
     use crate::worker::command::{Command, Ticket};
     use crate::worker::lane::Lanes;
 
@@ -350,6 +378,45 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_kept_for_joins_of_what_is_no_longer_copied_here() {
+        let (now, mut tx) = (clock::now(), TxBatch::with_capacity(8));
+        let [first, second] = [0, 1].map(|index| SessionKey { index, epoch: 0 });
+        let mut plan = Plan::default();
+        let subscribers = [first, second].map(|session| Subscriber { session, mline: 0 });
+        plan.set(Route { by_worker: Box::new([Box::from(subscribers)]), ..Route::new(TRACK, WorkerId(1)) });
+        plan.publish();
+        let (mut core, _other) = two_cores(plan.shared());
+        let mline = |track| MlineConfig {
+            mid: Mid::new(b"0").unwrap(),
+            kind: MediaKind::Video,
+            exts: Vec::new(),
+            payloads: Vec::new(),
+            ingress: None,
+            egress: Some(EgressConfig { ssrc: Ssrc(1), rtx_ssrc: Ssrc(2), track, demand: Demand::default() }),
+        };
+        let streams = |track| Arc::new(StreamsConfig { mlines: vec![Some(mline(track))], ext_mixed: true });
+        for session in [first, second] {
+            let ticket = Arc::new(Ticket::new(session, PeerId(1)));
+            let credentials = LocalCredentials::generate(&mut StdRng::seed_from_u64(1));
+            core.apply(now, Command::Open { ticket, credentials }, &mut tx);
+            core.apply(now, Command::Configure { session, remote: None, streams: streams(Some(TRACK)) }, &mut tx);
+        }
+        let table = core.table.load();
+        let meta = PacketMeta { format: Format::Vp8, ..packet(1000).meta };
+        core.handle_lane_media(now, &table, TRACK, MediaKind::Video, Packet { meta, ..packet(1000) });
+        let has_run = |core: &WorkerCore| {
+            let encoding = core.tracks.track(TRACK).and_then(|track| track.encoding(0)).unwrap();
+            encoding.replay(now, &Bounds::MOST).is_some()
+        };
+        core.apply(now, Command::Close { session: first }, &mut tx);
+        assert!(has_run(&core), "somebody else still gets it");
+        plan.set(Route { by_worker: Box::new([Box::from([subscribers[1]])]), ..Route::new(TRACK, WorkerId(1)) });
+        plan.publish();
+        core.apply(now, Command::Configure { session: second, remote: None, streams: streams(None) }, &mut tx);
+        assert!(!has_run(&core));
+    }
+
+    #[test]
     fn a_datagram_is_handed_on_once() {
         let (mut core, mut other) = two_cores(Plan::default().shared());
         let (now, mut tx) = (clock::now(), TxBatch::with_capacity(8));
@@ -387,6 +454,9 @@ mod tests {
     }
 }
 
+#[cfg(test)]
+#[path = "preroll_tests.rs"]
+mod preroll_tests;
 #[cfg(test)]
 #[path = "slice_tests.rs"]
 mod slice_tests;

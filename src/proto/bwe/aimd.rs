@@ -111,8 +111,6 @@ pub struct Observed {
     pub busy_bps: Option<f64>,
     /// Share of packets lost lately.
     pub loss: f64,
-    /// This feedback told of losses.
-    pub has_loss: bool,
     /// The queue that stands on the path.
     pub queue_us: u64,
     /// Round trip.
@@ -237,7 +235,7 @@ impl Aimd {
             return is_path;
         }
         if let Some(drain) = &mut self.drain {
-            drain.has_loss |= observed.has_loss;
+            drain.has_loss |= observed.loss > COMPETING_LOSS;
         }
         let budget = self.budget_bps();
         let (has_loss, first_bps) = self.drain.map_or((false, 0.0), |drain| (drain.has_loss, drain.first_bps));
@@ -421,7 +419,7 @@ mod tests {
     fn observed(usage: Usage, acked_bps: f64) -> Observed {
         let (queue_us, rtt_us) = (0, Some(50_000));
         let acked_bps = Some(acked_bps);
-        let (busy_bps, loss, has_loss, is_app_limited) = (None, 0.0, false, false);
+        let (busy_bps, loss, is_app_limited) = (None, 0.0, false);
         let acked_least_bps = acked_bps;
         Observed {
             usage,
@@ -430,7 +428,6 @@ mod tests {
             is_own_choice: false,
             busy_bps,
             loss,
-            has_loss,
             queue_us,
             rtt_us,
             is_app_limited,
@@ -511,7 +508,7 @@ mod tests {
     fn beside_who_fills_the_queue_losses_count_and_not_the_delay() {
         let mut aimd = Aimd::new(0, 2e6);
         let full = Observed { queue_us: 150_000, rtt_us: Some(200_000), ..observed(Usage::Normal, 1e6) };
-        let lossy = Observed { loss: 0.01, has_loss: true, ..full };
+        let lossy = Observed { loss: 0.01, ..full };
         run(&mut aimd, 1..25, 100_000, lossy);
         assert!(aimd.is_competing());
         let before = aimd.bps();
@@ -527,7 +524,7 @@ mod tests {
     #[test]
     fn a_path_that_got_longer_is_found_out_at_last() {
         let mut aimd = Aimd::new(0, 2e6);
-        let lossy = Observed { queue_us: 150_000, loss: 0.01, has_loss: true, ..observed(Usage::Normal, 1e6) };
+        let lossy = Observed { queue_us: 150_000, loss: 0.01, ..observed(Usage::Normal, 1e6) };
         let is_path = (1..400).find(|step| aimd.update(step * 100_000, lossy));
         assert!(is_path.is_some_and(|step| step > 300) && !aimd.is_competing(), "{is_path:?}");
     }

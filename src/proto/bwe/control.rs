@@ -220,7 +220,7 @@ impl Control {
             self.handle_return(now_us, outage);
             return;
         }
-        self.update(now_us, lost_bytes > 0);
+        self.update(now_us);
     }
 
     /// Time passed, and whether packets wait for the pacer.
@@ -408,7 +408,7 @@ impl Control {
         }
     }
 
-    fn update(&mut self, now_us: u64, has_loss: bool) {
+    fn update(&mut self, now_us: u64) {
         self.returning_until_us = self.returning_until_us.filter(|until_us| now_us < *until_us);
         let usage = self.usage();
         while let Some(result) = self.clusters.poll_result(self.probes.running_tag(now_us)) {
@@ -426,7 +426,6 @@ impl Control {
             is_own_choice: self.is_own_choice(),
             busy_bps: self.busy.bps(self.arrived_us),
             loss: self.loss.loss(),
-            has_loss,
             queue_us: self.queue.queue_us(),
             rtt_us: self.rtt_us(),
             is_app_limited: self.is_app_limited(),

@@ -111,7 +111,6 @@ impl ReceiveEstimator {
                 acked_bps,
                 busy_bps: None,
                 loss: 0.0,
-                has_loss: false,
                 acked_least_bps: acked_bps,
                 is_own_choice: false,
                 queue_us: 0,

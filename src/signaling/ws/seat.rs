@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::super::auth::grant::Denied;
 use super::socket::{Ending, Incoming, SDP_MAX, Socket};
 use crate::base::ids::PeerId;
 use crate::room::api::{CloseReason, JoinError, Notice, Notices, RequestError};
@@ -73,7 +74,7 @@ pub async fn serve(mut socket: Socket, seat: Seat, mut notices: Notices, mut wor
                 Incoming::Text(text) => replies(&mut words, &seat, &text),
                 Incoming::End(ending) => Err(ending),
             },
-            notice = notices.recv() => match notice.map(|notice| *notice) {
+            notice = notices.recv() => match notice.map(Arc::unwrap_or_clone) {
                 Some(Notice::Closed(reason)) => {
                     let _ = words.closed(reason).map(|word| socket.send(word));
                     Err(Ending::of(reason))
@@ -113,6 +114,7 @@ pub fn refused(error: &JoinError) -> Ending {
         JoinError::Full { .. } => Ending::error(1013, "server full", "server-full", error.to_string()),
         // Said to WHIP only; whoever hears it may come back later.
         JoinError::HasPublisher => Ending::error(1013, "room has a publisher", "has-publisher", error.to_string()),
+        JoinError::TooManyViewers { .. } => Ending::error(1013, "room full", "room-full", error.to_string()),
         JoinError::Stopping => Ending::error(1012, "server stopping", "server-stopping", error.to_string()),
     }
 }
@@ -123,6 +125,12 @@ fn check_length(sdp: &str) -> Result<(), Failure> {
         return Err(Failure::Error("sdp-too-long", sentence));
     }
     Ok(())
+}
+
+impl From<Denied> for Failure {
+    fn from(denied: Denied) -> Self {
+        Self::Error(denied.code(), denied.to_string())
+    }
 }
 
 impl From<RequestError> for Failure {
