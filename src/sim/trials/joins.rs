@@ -173,7 +173,6 @@ pub fn crowd(seed: u64, viewers: usize, is_fresh: bool) -> CrowdResult {
                 .map(|(at, rid)| (*at - since, rid.clone()))
                 .collect::<Vec<_>>()
         });
-        eprintln!("ASKED {asked:?}");
     }
     let broken = |viewer: &PeerNo| stage.screen(*viewer, |screen| screen.broken).unwrap_or_default();
     let broken = crowd.iter().map(broken).sum();
