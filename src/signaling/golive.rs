@@ -38,9 +38,9 @@ async fn bootstrap(State(state): State<AppState>) -> Json<Value> {
     let auth = &state.config.auth;
     Json(json!({
         "authEnabled": auth.closes_rooms() || !auth.room_tokens.is_empty(),
-        "recordEnabled": false,
+        "recordEnabled": state.config.record.is_enabled,
         "iceServers": ice_server_urls(&state.config).map(|url| json!({"urls": url})).collect::<Vec<_>>(),
-        "features": {"rooms": true, "records": false},
+        "features": {"rooms": true, "records": true},
     }))
 }
 
