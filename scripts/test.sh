@@ -56,6 +56,7 @@ step_clippy() {
 
 step_test() {
     need_command ip iproute2
+    need_command ffprobe ffmpeg
     cargo test --locked --workspace --all-features
 }
 

@@ -162,6 +162,8 @@ groups! {
     ingest: Ingest,
     /// What WHIP publishers and WHEP viewers may do.
     broadcast: Broadcast,
+    /// What is recorded.
+    record: RecordConfig,
 }
 
 impl Config {

@@ -17,6 +17,7 @@ use super::api::{
 };
 use super::hub::{Hub, Output};
 use super::impair::{BadNetwork, ImpairError};
+use super::record::{RecordError, RecordWish};
 use super::restart::Restarted;
 use super::showing::{LayerError, LayerWish, Picture, Showing};
 use super::why::WhyError;
@@ -237,6 +238,21 @@ impl Control {
     /// Throws a user out; `false` when nobody has that name.
     pub fn disconnect_user(&self, room: &str, user_id: &str) -> bool {
         self.with(|hub| hub.disconnect_user(clock::now(), room, user_id))
+    }
+
+    /// What rooms that are made from now on are recorded with.
+    pub fn record_rooms(&self, wish: Option<RecordWish>) {
+        self.lock().hub.record_rooms(wish);
+    }
+
+    /// Begins or ends the recording of a room.
+    pub fn record(&self, room: &str, wish: Option<RecordWish>) -> Result<(), RecordError> {
+        self.with(|hub| hub.record(room, wish))
+    }
+
+    /// How a room is recorded, if it is.
+    pub fn recording(&self, room: &str) -> Result<Option<RecordWish>, RecordError> {
+        self.lock().hub.recording(room)
     }
 
     /// Puts a peer behind a bad network.

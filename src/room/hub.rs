@@ -5,8 +5,8 @@
 //!
 //! Its methods lie beside this file: `join` (coming and going), `requests` (what peers ask), `restart` (ICE anew), `events` (what workers
 //! tell), `publish` (tracks and configurations), `subscribe` (who receives what), `wishes` (how large), `showing` (what viewers see and
-//! choose), `voices` (who
-//! speaks), `impair` (bad networks on purpose), `views` and `why` (for people).
+//! choose), `voices` (who speaks), `record` (what is recorded), `impair` (bad networks on purpose), `views` and `why` (for
+//! people).
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -19,6 +19,7 @@ use rand::rngs::StdRng;
 use super::api::{Notice, PeerInfo, RoomEvent};
 use super::peer::{Peer, Track};
 use super::placement::Placement;
+use super::record::RecordWish;
 use super::wishes::Telling;
 use crate::base::ids::{KeyPool, PeerId, RoomKey, SessionKey, TrackKey, WorkerId};
 use crate::forward::plan::{Plan, SharedTable};
@@ -66,6 +67,8 @@ pub(super) struct Room {
     pub heard_at: Option<Instant>,
     /// Who spoke, latest first.
     pub speakers: Vec<PeerId>,
+    /// What its publishers send is recorded.
+    pub recording: Option<RecordWish>,
     /// Peers that nobody is told of.
     pub viewers: usize,
 }
@@ -102,6 +105,8 @@ pub struct Hub {
     pub(super) self_checked: Vec<bool>,
     pub(super) knows_public_address: bool,
     pub(super) telling: Telling,
+    /// New rooms are recorded.
+    pub(super) recording: Option<RecordWish>,
     /// Viewers that a room may have.
     pub(super) viewers_max: Option<usize>,
     pub(super) is_stopping: bool,
@@ -145,6 +150,7 @@ impl Hub {
             self_checked: vec![false; workers],
             knows_public_address: false,
             telling: Telling::default(),
+            recording: None,
             viewers_max: None,
             is_stopping: false,
         }

@@ -407,6 +407,34 @@ fn offer(lines: &[(&str, &str)]) -> String {
 }
 
 #[test]
+fn the_worker_of_each_publisher_is_told_what_is_recorded() {
+    let mut room = Crowd::new(1);
+    let told = |room: &mut Crowd| -> Vec<(WorkerId, String)> {
+        let recorded = room.take().into_iter().filter_map(|output| match output {
+            Output::ToWorker(worker, command) => match *command {
+                Command::Record(about) => Some((worker, format!("{} of {}", about.kind.as_str(), about.user_id))),
+                Command::StopRecording { .. } => Some((worker, "stop".to_owned())),
+                _ => None,
+            },
+            _ => None,
+        });
+        recorded.collect()
+    };
+    let ann = room.enter("ann", &["audio"], 0);
+    assert_eq!(told(&mut room), [], "nothing is recorded unless asked for");
+    let worker = room.hub.peers[&ann].owner.unwrap();
+    room.hub.record("room", Some(RecordWish::default())).unwrap();
+    assert_eq!(told(&mut room), [(worker, "audio of ann".to_owned())]);
+    let bob = room.enter("bob", &["video"], 0);
+    let bobs = room.hub.peers[&bob].owner.unwrap();
+    assert_eq!(told(&mut room), [(bobs, "video of bob".to_owned())], "and nothing twice");
+    room.hub.record("room", None).unwrap();
+    assert_eq!(told(&mut room), [(worker, "stop".to_owned()), (bobs, "stop".to_owned())]);
+    assert!(room.hub.record("elsewhere", None).is_err());
+    assert_eq!(room.hub.recording("room"), Ok(None));
+}
+
+#[test]
 fn who_is_in_when_the_server_stops_is_told_and_nobody_comes_after() {
     let mut hub = hub(9);
     let peer = join(&mut hub, "ann").unwrap().peer;

@@ -103,6 +103,7 @@ impl Hub {
                 speaker: DominantSpeaker::default(),
                 heard_at: None,
                 speakers: Vec::new(),
+                recording: self.recording,
                 viewers: 0,
             };
             self.rooms.insert(room.to_owned(), room_made);

@@ -11,6 +11,7 @@ mod join;
 mod peer;
 mod placement;
 mod publish;
+pub mod record;
 mod requests;
 pub mod restart;
 pub mod showing;

@@ -30,6 +30,8 @@ pub(super) struct Track {
     pub slot: Option<usize>,
     /// Media came.
     pub is_live: bool,
+    /// Its worker was told to record it.
+    pub is_recorded: bool,
     /// Of its voice, lately.
     pub activity: Activity,
     /// Packets of all its streams by the last report, and when they became more.

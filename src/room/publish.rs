@@ -41,6 +41,7 @@ impl Hub {
                     track_id: String::new(),
                     slot: publication.slot,
                     is_live: false,
+                    is_recorded: false,
                     activity: Activity::default(),
                     packets: 0,
                     moved_at: None,
@@ -59,6 +60,7 @@ impl Hub {
         }
         let room = peer.room.clone();
         self.configure(id);
+        self.record_tracks(id);
         self.subscribe(now, id);
         self.tell_tracks(id);
         let ended: Vec<TrackKey> = ended.into_iter().map(|(_, key)| key).collect();
@@ -140,6 +142,7 @@ impl Hub {
             self.plan.subscribe(*track, owner, Subscriber { session: peer.session, mline: *mline });
         }
         self.pin(id);
+        self.record_tracks(id);
     }
 
     /// It receives nothing any more.

@@ -14,6 +14,7 @@ pub mod ice_servers;
 pub mod limits;
 pub mod page;
 pub mod problem;
+pub mod records;
 pub mod tls;
 pub mod whep;
 pub mod whep_events;
@@ -41,6 +42,7 @@ use self::limits::Limits;
 use self::tls::Certificate;
 use self::ws::socket::SocketCounters;
 use crate::config::Config;
+use crate::record::recorder::Board;
 use crate::room::control::Control;
 use crate::runtime::clock;
 
@@ -66,6 +68,8 @@ pub struct AppState {
     pub sockets: Arc<SocketCounters>,
     /// Peers that came by WHIP or WHEP.
     pub sessions: Arc<Sessions>,
+    /// What is recorded now.
+    pub recordings: Arc<Board>,
     stopping: Arc<watch::Sender<bool>>,
 }
 
@@ -81,6 +85,7 @@ impl AppState {
             registry: Arc::default(),
             sockets: Arc::default(),
             sessions: Arc::default(),
+            recordings: Arc::default(),
             stopping: Arc::new(watch::Sender::new(false)),
         }
     }
@@ -97,6 +102,11 @@ impl AppState {
     /// Whether whoever shows this may do what only administrators do.
     pub async fn admit_admin(&self, shown: &Shown) -> Result<Grant, Denied> {
         self.door.admit_admin(shown).await
+    }
+
+    /// The same with a recorder.
+    pub fn with_recordings(self, recordings: Arc<Board>) -> Self {
+        Self { recordings, ..self }
     }
 
     /// Tells every client that the server stops, and lets no more in.
@@ -139,6 +149,7 @@ pub fn router(state: AppState) -> Router {
         .merge(golive::routes())
         .layer(CorsLayer::permissive())
         .merge(http_session::routes(&state))
+        .merge(records::routes(&state))
         .merge(ice_servers::routes())
         .layer(from_fn_with_state(state.clone(), access::check))
         .with_state(state)

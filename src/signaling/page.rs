@@ -40,6 +40,9 @@ const FILES: &[File] = files! {
     "player.js": SCRIPT,
     "publisher.html": HTML,
     "publisher.js": SCRIPT,
+    "records.css": STYLE,
+    "records.html": HTML,
+    "records.js": SCRIPT,
     "session.js": SCRIPT,
     "signaling.js": SCRIPT,
     "speaking.js": SCRIPT,
@@ -52,6 +55,11 @@ const FILES: &[File] = files! {
 /// `/`.
 pub fn index(headers: &HeaderMap) -> Response {
     respond("index.html", headers)
+}
+
+/// `/web/records.html`.
+pub async fn records(headers: HeaderMap) -> Response {
+    respond("records.html", &headers)
 }
 
 /// `/page/{name}`.

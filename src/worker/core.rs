@@ -21,6 +21,7 @@ use super::lane::Lanes;
 use super::seats::{Seat, Seats, State};
 use super::shim::Shim;
 use super::stun::Questions;
+use super::tap::Tap;
 use super::timers::Timers;
 use super::voices::Voices;
 use crate::base::batch::TxBatch;
@@ -80,6 +81,8 @@ pub struct WorkerCore {
     /// What a peer may send at most, in bits per second.
     ingest_cap_bps: Option<u64>,
     pub(super) events: VecDeque<Event>,
+    /// The way to the recorder, where there is one.
+    pub(super) tap: Option<Box<Tap>>,
     pub(super) discards: Discards,
     /// Feedback of sessions that are gone.
     pub(super) past: FeedbackCounters,
@@ -119,6 +122,7 @@ impl WorkerCore {
             questions: Questions::default(),
             ingest_cap_bps: None,
             events: VecDeque::new(),
+            tap: None,
             discards: Discards::default(),
             past: FeedbackCounters::default(),
             io: IoNumbers::default(),
@@ -188,6 +192,12 @@ impl WorkerCore {
                 self.schedule(session);
             }
             Command::Close { session } => self.close(session, tx),
+            Command::Record(about) => self.record(about),
+            Command::StopRecording { track } => self.stop_recording(track),
+            Command::WantKeyframe { track, encoding } => {
+                self.want_keyframe(track, encoding);
+                self.flush_keyframes(now, tx);
+            }
             Command::Impair { session, impairments } => self.set_impairments(session, impairments),
             Command::CloseTrack { track } => self.close_track(track),
             Command::SelfCheck(credentials) => self.questions.self_check = Some(credentials),
@@ -308,6 +318,11 @@ impl WorkerCore {
     }
 
     fn handle_clock(&mut self, key: TrackKey, encoding: u8, clock: SenderClock) {
+        if self.tracks.track(key).is_some_and(|track| track.is_recorded)
+            && let Some(tap) = &mut self.tap
+        {
+            tap.send_clock(key, encoding, clock);
+        }
         self.note_clock(key, encoding, clock);
         let table = self.table.load();
         if let Some(route) = table.route(key) {

@@ -66,6 +66,7 @@ impl WorkerCore {
 
     pub(super) fn close_track(&mut self, track: TrackKey) {
         self.voices.forget(track);
+        self.stop_recording(track);
         self.tracks.remove(track);
     }
 }
