@@ -13,8 +13,8 @@ const KINDS = {
   h264: { word: "Picture" },
 };
 
-/** Where rooms are closed, `?token=` of this page opens recordings. */
-const token = new URLSearchParams(location.search).get("token");
+/** Where rooms are closed, `#token=` of this page opens recordings. */
+const token = new URLSearchParams(location.hash.slice(1)).get("token");
 const mine = (url) => (token ? `${url}?token=${encodeURIComponent(token)}` : url);
 
 let records = [];
