@@ -48,8 +48,12 @@ pub async fn healthz() -> &'static str {
 
 /// `/metrics`.
 pub async fn metrics(State(state): State<AppState>) -> Response {
+    let recordings = state.recordings.read();
+    let failed = recordings.iter().filter(|recording| recording.failure.is_some()).count();
+    let mut counters = state.control.counters();
+    (counters.recordings, counters.recordings_failed) = (recordings.len() as u64, failed as u64);
     let sockets = Sockets { refused: state.limits.refused(), ..state.sockets.snapshot() };
-    let text = metrics::render(state.control.counters(), sockets);
+    let text = metrics::render(counters, sockets);
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
 }
 

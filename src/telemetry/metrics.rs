@@ -57,6 +57,10 @@ pub struct Snapshot {
     pub discards: Vec<(&'static str, u64)>,
     /// Failed socket operations by kind.
     pub io_errors: Vec<(&'static str, u64)>,
+    /// Tracks that are recorded.
+    pub recordings: u64,
+    /// Those of them whose recording has failed.
+    pub recordings_failed: u64,
     /// One row per room.
     pub room_rows: Vec<RoomRow>,
 }
@@ -116,6 +120,8 @@ impl prometheus_client::collector::Collector for Page {
             ("sfu_active_rooms_total", "Rooms with peers", now.rooms),
             ("sfu_active_peers_total", "Peers in rooms", now.peers),
             ("live_rooms", "Rooms with peers", now.rooms),
+            ("tramline_recordings", "Tracks that are recorded", now.recordings),
+            ("tramline_recordings_failed", "Tracks whose recording has failed", now.recordings_failed),
         ] {
             gauge(&mut out, name, help, value)?;
         }
