@@ -90,11 +90,6 @@ impl AppState {
         }
     }
 
-    /// The same with a recorder.
-    pub fn with_recordings(self, recordings: Arc<Board>) -> Self {
-        Self { recordings, ..self }
-    }
-
     /// Whether whoever shows this may do that in the room, and what else; `user_id` is who they say they are.
     pub async fn admit(&self, shown: &Shown, room: &str, user_id: Option<&str>, role: Role) -> Result<Grant, Denied> {
         let grant = self.door.admit(clock::wall(), &self.registry, shown, Asked { room, user_id, role }).await?;
@@ -107,6 +102,11 @@ impl AppState {
     /// Whether whoever shows this may do what only administrators do.
     pub async fn admit_admin(&self, shown: &Shown) -> Result<Grant, Denied> {
         self.door.admit_admin(shown).await
+    }
+
+    /// The same with a recorder.
+    pub fn with_recordings(self, recordings: Arc<Board>) -> Self {
+        Self { recordings, ..self }
     }
 
     /// Tells every client that the server stops, and lets no more in.
@@ -149,7 +149,7 @@ pub fn router(state: AppState) -> Router {
         .merge(golive::routes())
         .layer(CorsLayer::permissive())
         .merge(http_session::routes(&state))
-        .merge(records::routes(&state.config.record.directory))
+        .merge(records::routes(&state))
         .merge(ice_servers::routes())
         .layer(from_fn_with_state(state.clone(), access::check))
         .with_state(state)
