@@ -5,7 +5,7 @@
 //! table leaves when it is due, also when nobody calls: [`Control::run`] sees to it.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, at, bounded, never, select, tick};
@@ -52,7 +52,7 @@ pub struct WorkerLink {
 
 struct Inner {
     hub: Hub,
-    notices: HashMap<PeerId, mpsc::Sender<Box<Notice>>>,
+    notices: HashMap<PeerId, mpsc::Sender<Arc<Notice>>>,
     /// When outputs that wait are due, as [`Control::run`] knows it.
     due_at: Option<Instant>,
 }
@@ -86,11 +86,11 @@ impl Control {
     }
 
     fn dispatch(&self, inner: &mut Inner) {
-        let (now, mut woken) = (clock::now(), 0u64);
+        let (now, mut woken, mut told) = (clock::now(), 0u64, None);
         while let Some(output) = inner.hub.poll_output(now) {
             match output {
                 Output::ToWorker(worker, command) => woken |= self.send(worker, *command),
-                Output::ToPeer(peer, notice) => tell(inner, peer, notice),
+                Output::ToPeer(peer, notice) => tell(inner, peer, notice, &mut told),
                 Output::ToWatchers(event) => drop(self.events.send(event)),
             }
         }
@@ -345,10 +345,15 @@ impl Control {
     }
 }
 
-fn tell(inner: &mut Inner, peer: PeerId, notice: Notice) {
+/// `told` is what somebody was told just before: a room is told the same one by one.
+fn tell(inner: &mut Inner, peer: PeerId, notice: Notice, told: &mut Option<Arc<Notice>>) {
     let is_last = matches!(notice, Notice::Closed(_));
     let Some(sender) = inner.notices.get(&peer) else { return };
-    if sender.try_send(Box::new(notice)).is_err() {
+    let notice = match told.take() {
+        Some(told) if *told == notice => told,
+        _ => Arc::new(notice),
+    };
+    if sender.try_send(Arc::clone(told.insert(notice))).is_err() {
         tracing::debug!(%peer, "does not read its notices");
         inner.notices.remove(&peer);
         inner.hub.handle_slow_peer(clock::now(), peer);
@@ -359,8 +364,6 @@ fn tell(inner: &mut Inner, peer: PeerId, notice: Notice) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use rand::SeedableRng;
     use rand::rngs::StdRng;
 

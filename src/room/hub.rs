@@ -63,6 +63,8 @@ pub(super) struct Room {
     /// Peers by the worker they live on.
     pub by_worker: Vec<usize>,
     pub speaker: DominantSpeaker<PeerId>,
+    /// When the dominant speaker was heard last.
+    pub heard_at: Option<Instant>,
     /// Who spoke, latest first.
     pub speakers: Vec<PeerId>,
     /// What its publishers send is recorded.

@@ -101,6 +101,7 @@ impl Hub {
                 by_user: HashMap::new(),
                 by_worker: vec![0; self.config.workers],
                 speaker: DominantSpeaker::default(),
+                heard_at: None,
                 speakers: Vec::new(),
                 recording: self.recording,
                 viewers: 0,

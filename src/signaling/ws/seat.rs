@@ -73,7 +73,7 @@ pub async fn serve(mut socket: Socket, seat: Seat, mut notices: Notices, mut wor
                 Incoming::Text(text) => replies(&mut words, &seat, &text),
                 Incoming::End(ending) => Err(ending),
             },
-            notice = notices.recv() => match notice.map(|notice| *notice) {
+            notice = notices.recv() => match notice.map(Arc::unwrap_or_clone) {
                 Some(Notice::Closed(reason)) => {
                     let _ = words.closed(reason).map(|word| socket.send(word));
                     Err(Ending::of(reason))
