@@ -32,7 +32,7 @@ async fn bootstrap(State(state): State<AppState>, shown: Shown) -> Json<Value> {
         "authEnabled": auth.closes_rooms() || !auth.room_tokens.is_empty(),
         "recordEnabled": state.config.record.is_enabled,
         "iceServers": ice_servers(&state.config, clock::wall(), identity),
-        "features": {"rooms": true, "records": state.config.record.is_enabled},
+        "features": {"rooms": true, "records": true},
     }))
 }
 
