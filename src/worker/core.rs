@@ -189,7 +189,10 @@ impl WorkerCore {
                     }
                 }
                 let before = seat.streams.replace(Arc::clone(&streams));
-                let gone = before.iter().flat_map(|before| before.sent()).filter(|track| !streams.sent().any(|it| it == *track));
+                let gone = before
+                    .iter()
+                    .flat_map(|before| before.sent())
+                    .filter(|track| !streams.sent().any(|it| it == *track));
                 gone.for_each(|track| self.forget_unfed(session, track));
                 self.schedule(session);
             }

@@ -167,7 +167,11 @@ pub fn crowd(seed: u64, viewers: usize, is_fresh: bool) -> CrowdResult {
     {
         let publisher = stage.publisher;
         let asked = stage.world.act(publisher, |_, peer: &mut StrPeer| {
-            peer.keyframes_asked.iter().filter(|(at, _)| *at >= since).map(|(at, rid)| (*at - since, rid.clone())).collect::<Vec<_>>()
+            peer.keyframes_asked
+                .iter()
+                .filter(|(at, _)| *at >= since)
+                .map(|(at, rid)| (*at - since, rid.clone()))
+                .collect::<Vec<_>>()
         });
         eprintln!("ASKED {asked:?}");
     }
