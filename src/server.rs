@@ -211,8 +211,8 @@ fn start_workers(
             let mut core = WorkerCore::new(id, rng, dtls, table, lanes);
             core.set_train_limits(trains);
             core.set_voices_heard(loudest);
-            core.set_tap(tap);
             core.set_ingest_cap(ingest_cap);
+            core.set_tap(tap);
             Worker::new(id, core, commands_out, events)
         };
         seats.push(Seat { sockets, wake, build });
@@ -252,7 +252,8 @@ async fn serve(
     let announced: Vec<String> = addresses.iter().flatten().map(SocketAddr::to_string).collect();
     let media_port = ports.first().copied().unwrap_or_default();
     tracing::info!(media_port, candidates = announced.join(" "), io = driver.as_str(), "media is served");
-    tracing::info!("open http://{host}:{} in a browser", http.port());
+    let scheme = if config.tls.files.is_some() { "https" } else { "http" };
+    tracing::info!("open {scheme}://{host}:{} in a browser", http.port());
     let stop = async move {
         tokio::select! {
             () = stop_signal() => {}

@@ -42,7 +42,8 @@ async fn joined(server: &Server, user: &str) -> Client {
     client.send(client_join(user, "acme_general")).await;
     let welcome = client.hear().await;
     assert_eq!(welcome["event"], "room_joined");
-    assert_eq!(inner(&welcome), json!({"message": "Successfully joined room"}));
+    let stun = json!([{"urls": ["stun:stun.l.google.com:19302"]}]);
+    assert_eq!(inner(&welcome), json!({"message": "Successfully joined room", "iceServers": stun}));
     client
 }
 
@@ -246,7 +247,7 @@ async fn a_gryt_room_is_closed_to_other_dialects_without_its_token() {
     let _control = registered(&server).await;
     let mut eve = server.connect("/").await;
     eve.send(json!({"event": "join", "data": {"roomId": "acme_general", "userId": "eve"}})).await;
-    assert_eq!(eve.hear().await["data"]["code"], "forbidden");
+    assert_eq!(eve.hear().await["data"]["code"], "unauthorized");
     let token = token("eve", "acme_general", PASSWORD);
     eve.send(json!({"event": "join", "data": {"roomId": "acme_general", "userId": "eve", "token": token}})).await;
     assert_eq!(eve.hear().await["event"], "joined");

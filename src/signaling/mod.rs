@@ -2,16 +2,20 @@
 //!
 //! Owns: sockets, messages, who may come in. Knows rooms only through [`Control`], and media not at all.
 
+pub mod access;
 pub mod admin;
 pub mod auth;
+pub mod connections;
 pub mod golive;
 pub mod http;
 pub mod http_session;
 pub mod ice_patch;
+pub mod ice_servers;
 pub mod limits;
 pub mod page;
 pub mod problem;
 pub mod records;
+pub mod tls;
 pub mod whep;
 pub mod whep_events;
 pub mod whep_layer;
@@ -22,22 +26,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, put};
-use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
 use tower_http::cors::CorsLayer;
 
+use self::auth::grant::{Asked, Denied, Door, Grant, Role};
 use self::auth::registry::Registry;
+use self::auth::shown::Shown;
+use self::connections::Server;
 use self::http_session::Sessions;
+use self::limits::Limits;
+use self::tls::Certificate;
 use self::ws::socket::SocketCounters;
 use crate::config::Config;
 use crate::record::recorder::Board;
 use crate::room::control::Control;
+use crate::runtime::clock;
 
 /// Requests and close handshakes that are under way when the server stops get this long.
 const STOP_WAIT: Duration = Duration::from_secs(4);
-/// How often the last sockets are counted while stopping.
+/// How often the last connections are counted while stopping.
 const STOP_STEP: Duration = Duration::from_millis(20);
 
 /// What every request handler shares.
@@ -49,6 +60,10 @@ pub struct AppState {
     pub config: Arc<Config>,
     /// Gryt servers and their rooms.
     pub registry: Arc<Registry>,
+    /// Who may come in.
+    pub door: Arc<Door>,
+    /// How much each may ask.
+    pub limits: Arc<Limits>,
     /// Numbers of the WebSockets.
     pub sockets: Arc<SocketCounters>,
     /// Peers that came by WHIP or WHEP.
@@ -64,6 +79,8 @@ impl AppState {
         control.limit_viewers(config.broadcast.viewers_max);
         Self {
             control,
+            door: Arc::new(Door::new(&config)),
+            limits: Arc::new(Limits::new(&config)),
             config,
             registry: Arc::default(),
             sockets: Arc::default(),
@@ -71,6 +88,20 @@ impl AppState {
             recordings: Arc::default(),
             stopping: Arc::new(watch::Sender::new(false)),
         }
+    }
+
+    /// Whether whoever shows this may do that in the room, and what else; `user_id` is who they say they are.
+    pub async fn admit(&self, shown: &Shown, room: &str, user_id: Option<&str>, role: Role) -> Result<Grant, Denied> {
+        let grant = self.door.admit(clock::wall(), &self.registry, shown, Asked { room, user_id, role }).await?;
+        if let Some(user) = &grant.identity {
+            self.limits.ask_as(user).map_err(Denied::too_many)?;
+        }
+        Ok(grant)
+    }
+
+    /// Whether whoever shows this may do what only administrators do.
+    pub async fn admit_admin(&self, shown: &Shown) -> Result<Grant, Denied> {
+        self.door.admit_admin(shown).await
     }
 
     /// The same with a recorder.
@@ -117,8 +148,10 @@ pub fn router(state: AppState) -> Router {
         .route("/api/admin/impair/{room}/{peer}", put(admin::impair).get(admin::impair).delete(admin::impair))
         .merge(golive::routes())
         .layer(CorsLayer::permissive())
-        .merge(http_session::routes())
-        .merge(records::routes(&state.config.record.directory))
+        .merge(http_session::routes(&state))
+        .merge(records::routes(&state))
+        .merge(ice_servers::routes())
+        .layer(from_fn_with_state(state.clone(), access::check))
         .with_state(state)
 }
 
@@ -128,29 +161,29 @@ pub async fn serve(
     state: AppState,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let listener = listener.tap_io(|stream| {
-        // Small messages should not wait for an acknowledgement.
-        let _ = stream.set_nodelay(true);
-    });
-    let told = state.clone();
-    let server = axum::serve(listener, router(state.clone())).with_graceful_shutdown(async move {
-        shutdown.await;
-        told.stop();
-    });
-    let deadline = async {
-        state.stopped().await;
-        tokio::time::sleep(STOP_WAIT).await;
-    };
-    let orderly = async {
-        server.await?;
-        // Upgraded connections are no longer the server's; they are counted.
-        while state.sockets.snapshot().active > 0 {
-            tokio::time::sleep(STOP_STEP).await;
+    let certificate = state.config.tls.files.as_ref().map(Certificate::open).transpose();
+    let certificate = certificate.map_err(std::io::Error::other)?;
+    let tls = certificate.as_ref().map(Certificate::acceptor).transpose().map_err(std::io::Error::other)?;
+    let follow = async {
+        match &certificate {
+            Some(certificate) => certificate.follow().await,
+            None => std::future::pending().await,
         }
-        Ok(())
     };
+    let server = Server::new(state.clone(), router(state.clone()), tls);
     tokio::select! {
-        result = orderly => result,
-        () = deadline => Ok(()),
+        () = shutdown => {}
+        () = server.accept(listener) => {}
+        () = state.door.keep_fresh() => {}
+        () = follow => {}
     }
+    state.stop();
+    let gone = async {
+        while state.limits.open() > 0 || state.sockets.snapshot().active > 0 {
+            sleep(STOP_STEP).await;
+        }
+    };
+    // Whoever needs longer is left behind.
+    let _ = timeout(STOP_WAIT, gone).await;
+    Ok(())
 }

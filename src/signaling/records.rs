@@ -20,6 +20,8 @@ use serde_json::json;
 use tower_http::services::ServeDir;
 
 use super::AppState;
+use super::auth::grant::Denied;
+use super::auth::shown::Shown;
 use super::http::refused;
 use super::problem::Problem;
 use crate::room::record::RecordWish;
@@ -29,13 +31,15 @@ const LISTED: [&str; 4] = ["ivf", "ogg", "h264", "webm"];
 /// Endings of what is given out: sidecars, too.
 const GIVEN_OUT: [&str; 5] = ["ivf", "ogg", "h264", "webm", "json"];
 
-/// The routes; recordings lie in `directory`.
-pub fn routes(directory: &FilePath) -> Router<AppState> {
+/// The routes. Where rooms are closed, recordings are for those who may watch in all of them.
+pub fn routes(state: &AppState) -> Router<AppState> {
+    let guests_only = middleware::from_fn_with_state(state.clone(), guests_only);
     let files = Router::new()
-        .fallback_service(ServeDir::new(directory).append_index_html_on_directories(false))
-        .layer(middleware::from_fn(only_recordings));
+        .fallback_service(ServeDir::new(&state.config.record.directory).append_index_html_on_directories(false))
+        .layer(middleware::from_fn(only_recordings))
+        .layer(guests_only.clone());
     Router::new()
-        .route("/api/records", get(list))
+        .route("/api/records", get(list).layer(guests_only))
         .route("/api/admin/rooms/{room}/record", post(record).delete(record).get(record))
         .nest_service("/records", files)
 }
@@ -83,6 +87,16 @@ fn has_ending(name: &str, endings: &[&str]) -> bool {
     !name.starts_with('.') && ending.is_some_and(|ending| endings.contains(&ending))
 }
 
+async fn guests_only(
+    State(state): State<AppState>,
+    shown: Shown,
+    request: Request,
+    next: Next,
+) -> Result<Response, Denied> {
+    state.door.admit_everywhere(&shown).await?;
+    Ok(next.run(request).await)
+}
+
 /// Nothing but recordings, of which no browser guesses that they are pages.
 async fn only_recordings(request: Request, next: Next) -> Response {
     let name = request.uri().path().trim_start_matches('/').to_owned();
@@ -110,7 +124,7 @@ async fn record(
     method: Method,
     headers: HeaderMap,
 ) -> Response {
-    if let Some(refusal) = refused(&state, &headers) {
+    if let Some(refusal) = refused(&state, &headers).await {
         return refusal;
     }
     let is_muxed = match query.get("webm").map(String::as_str) {

@@ -89,6 +89,8 @@ pub struct Sockets {
     pub messages_sent: u64,
     /// Messages received.
     pub messages_received: u64,
+    /// Requests and connections beyond the limits.
+    pub refused: u64,
 }
 
 /// The exposition.
@@ -128,6 +130,7 @@ impl prometheus_client::collector::Collector for Page {
             ("sfu_connections", "WebSockets accepted", sockets.accepted),
             ("sfu_messages_sent", "Signalling messages sent", sockets.messages_sent),
             ("sfu_messages_received", "Signalling messages received", sockets.messages_received),
+            ("tramline_refused", "Requests and connections beyond the limits", sockets.refused),
             ("sfu_bytes_transferred", "UDP payload bytes in and out", now.bytes_transferred),
             ("sfu_pli_requests", "Keyframe requests from subscribers", now.pli_requests),
             ("sfu_nack_requests", "Packets asked for again by subscribers", now.nack_requests),
@@ -228,7 +231,7 @@ mod tests {
             trains: TrainNumbers { by_length: [5, 0, 3, 0, 0, 0, 0], packets: 15, padding_bytes: 9 },
             ..Snapshot::default()
         };
-        render(snapshot, Sockets { active: 3, accepted: 9, messages_sent: 5, messages_received: 6 })
+        render(snapshot, Sockets { active: 3, accepted: 9, messages_sent: 5, messages_received: 6, refused: 7 })
     }
 
     #[test]
@@ -244,6 +247,7 @@ mod tests {
             "sfu_connections_total 9",
             "sfu_messages_sent_total 5",
             "sfu_messages_received_total 6",
+            "tramline_refused_total 7",
             "sfu_bytes_transferred_total 0",
             "sfu_pli_requests_total 0",
             "sfu_nack_requests_total 0",

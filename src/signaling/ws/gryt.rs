@@ -6,31 +6,34 @@
 use serde_json::{Value, json};
 
 use super::super::AppState;
+use super::super::auth::grant::{Grant, Role};
 use super::super::auth::registry::Ticket;
+use super::super::auth::shown::Shown;
 use super::envelope::{self, Envelope, Fields};
 use super::gryt_documented::sdp;
 use super::seat::{self, Failure, Seat, Words};
 use super::socket::{Ending, Socket};
 use super::{CANDIDATE_MAX, ID_MAX, ROOM_MAX, TOKEN_MAX, wishes};
 use crate::base::format::MediaKind;
-use crate::room::api::{Capabilities, CloseReason, Dialect, JoinError, JoinRequest, Joined, Notice, StreamNames};
+use crate::room::api::{CloseReason, Dialect, JoinError, JoinRequest, Joined, Notice, StreamNames};
 use crate::runtime::clock;
-use crate::session::negotiate::{Policy, Role};
+use crate::session::negotiate::{Policy, Role as MediaRole};
 
 const POLICY: Policy = Policy {
     server_offers_first: true,
     server_may_offer: true,
     live_binding: false,
     slots: &[MediaKind::Audio, MediaKind::Video, MediaKind::Video, MediaKind::Audio],
-    role: Role::Participant,
+    role: MediaRole::Participant,
 };
 
 /// Serves a client whose first message was `client_join`.
 pub async fn run(socket: Socket, state: AppState, first: Envelope) {
-    let ending = match join(&state, &first) {
-        Ok(joined) => {
+    let ending = match join(&state, &socket.shown, &first).await {
+        Ok((joined, user_id)) => {
             let seat = Seat { control: state.control.clone(), peer: joined.peer };
-            match socket.send(envelope::text("room_joined", welcome(state.config.ingest.max_kbps).to_string())) {
+            let welcome = welcome(&state, user_id.as_deref()).to_string();
+            match socket.send(envelope::text("room_joined", welcome)) {
                 Ok(()) => return seat::serve(socket, seat, joined.into_notices(), Gryt).await,
                 Err(ending) => ending,
             }
@@ -43,7 +46,7 @@ pub async fn run(socket: Socket, state: AppState, first: Envelope) {
     socket.close(ending).await;
 }
 
-fn join(state: &AppState, envelope: &Envelope) -> Result<Joined, Ending> {
+async fn join(state: &AppState, shown: &Shown, envelope: &Envelope) -> Result<(Joined, Option<String>), Ending> {
     let invalid = |sentence: String| {
         Ending::error(1008, "join refused", "bad-join", format!("Join validation failed: {sentence}"))
     };
@@ -61,31 +64,40 @@ fn join(state: &AppState, envelope: &Envelope) -> Result<Joined, Ending> {
         .registry
         .admit(clock::wall(), &ticket, state.config.require_client_token)
         .map_err(|refusal| invalid(refusal.to_string()))?;
-    let user_id = user_id.map(str::to_owned).or_else(|| claims.as_ref().map(|claims| claims.user_id.clone()));
+    let grant = match claims {
+        Some(claims) => Grant::of_claims(claims),
+        // An old server's token says nothing: what else is shown counts.
+        None => {
+            let admitted = state.admit(&Shown::token(token).or(shown), room, user_id, Role::Participate).await;
+            admitted.map_err(|denied| invalid(denied.to_string()))?
+        }
+    };
+    let user_id = grant.user_id(user_id).map_err(|denied| invalid(denied.to_string()))?;
     let request = JoinRequest {
         room: room.to_owned(),
         display_name: user_id.clone().unwrap_or_default(),
-        user_id,
+        user_id: user_id.clone(),
         dialect: Dialect::Gryt,
         policy: POLICY,
         stream_names: StreamNames::Publisher,
-        capabilities: claims.map_or(Capabilities::ALL, |claims| claims.capabilities),
+        capabilities: grant.capabilities,
     };
-    state.control.join(request).map_err(|error| match &error {
+    let joined = state.control.join(request).map_err(|error| match &error {
         JoinError::Full { taken, seats } => {
             let sentence =
                 format!("Sorry, there are no seats left in this voice server ({taken}/{seats}). Try again later.");
             Ending::error(1013, "server full", "server-full", sentence)
         }
         other => seat::refused(other),
-    })
+    })?;
+    Ok((joined, user_id))
 }
 
 /// What `room_joined` says. Only what we keep to is promised: no call_alone_timeout_seconds. Without a cap on what may be
 /// sent there is none in it: clients would take 0 for one.
-fn welcome(max_ingest_kbps: Option<usize>) -> Value {
-    let mut welcome = json!({"message": "Successfully joined room"});
-    if let Some(kbps) = max_ingest_kbps {
+fn welcome(state: &AppState, user_id: Option<&str>) -> Value {
+    let mut welcome = json!({"message": "Successfully joined room", "iceServers": state.ice_servers(user_id)});
+    if let Some(kbps) = state.config.ingest.max_kbps {
         welcome["max_ingest_kbps"] = json!(kbps);
     }
     welcome

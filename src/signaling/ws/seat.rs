@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::super::auth::grant::Denied;
 use super::socket::{Ending, Incoming, SDP_MAX, Socket};
 use crate::base::ids::PeerId;
 use crate::room::api::{CloseReason, JoinError, Notice, Notices, RequestError};
@@ -124,6 +125,12 @@ fn check_length(sdp: &str) -> Result<(), Failure> {
         return Err(Failure::Error("sdp-too-long", sentence));
     }
     Ok(())
+}
+
+impl From<Denied> for Failure {
+    fn from(denied: Denied) -> Self {
+        Self::Error(denied.code(), denied.to_string())
+    }
 }
 
 impl From<RequestError> for Failure {

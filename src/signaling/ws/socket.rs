@@ -15,6 +15,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval_at, timeout};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes, protocol::CloseFrame};
 
 use super::super::AppState;
+use super::super::auth::shown::Shown;
 use super::super::limits::TokenBucket;
 use super::upgrade::{Stream, send_text};
 use crate::room::api::CloseReason;
@@ -122,6 +123,7 @@ impl SocketCounters {
             accepted: self.accepted.load(Ordering::Relaxed),
             messages_sent: self.sent.load(Ordering::Relaxed),
             messages_received: self.received.load(Ordering::Relaxed),
+            refused: 0,
         }
     }
 
@@ -145,6 +147,8 @@ impl Drop for OpenSocket {
 
 /// See the module.
 pub struct Socket {
+    /// What its upgrade showed.
+    pub shown: Shown,
     stream: SplitStream<Stream>,
     outbox: Outbox,
     writer: JoinHandle<()>,
@@ -207,6 +211,7 @@ impl Socket {
         let mut pings = interval_at(tokio::time::Instant::from_std(now) + every, every);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
+            shown: Shown::default(),
             stream,
             writer: tokio::spawn(write(sink, outgoing, Arc::clone(&outbox.waiting))),
             outbox,
@@ -216,6 +221,11 @@ impl Socket {
             heard: now,
             counters: Arc::clone(&state.sockets),
         }
+    }
+
+    /// The same with a token that came with the upgrade.
+    pub fn showing(self, shown: Shown) -> Self {
+        Self { shown, ..self }
     }
 
     /// The next message. Answers pings and sends its own meanwhile.
