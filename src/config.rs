@@ -13,6 +13,7 @@ use clap::Parser;
 
 use crate::base::train::TrainLimits;
 
+pub mod dialects;
 mod parse;
 
 /// HTTP port of Gryt's SFU.
@@ -140,6 +141,8 @@ pub struct Config {
     pub admin_token: Option<String>,
     /// Peers may be put behind bad networks (`/api/admin/impair`).
     pub impairments: bool,
+    /// What other programs have settings for.
+    pub dialects: dialects::Dialects,
     /// Sentences for the log, once it is set up: which of several variables won.
     pub notes: Vec<String>,
     /// Sentences for the log that deserve a look.
@@ -262,6 +265,7 @@ impl Config {
             require_client_token: true,
             admin_token: None,
             impairments: false,
+            dialects: Default::default(),
             notes: Vec::new(),
             warnings: Vec::new(),
         }

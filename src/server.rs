@@ -168,7 +168,8 @@ fn start_workers(
     let fingerprint = certificate.fingerprint_sha256();
     let count = sockets.len();
     let hub_config = HubConfig { seats: config.max_connections, workers: count, addresses, fingerprint };
-    let hub = Hub::new(hub_config, os_rng()?);
+    let mut hub = Hub::new(hub_config, os_rng()?);
+    hub.set_room_limits(signaling::rest::limits(config));
     let (events, events_out): (Sender<(WorkerId, Event)>, _) = bounded(EVENTS_MAX);
     let (mut links, mut seats) = (Vec::new(), Vec::new());
     for (sockets, lanes) in sockets.into_iter().zip(Lanes::mesh(count)) {

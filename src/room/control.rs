@@ -15,7 +15,7 @@ use super::api::{
     JoinError, JoinRequest, Joined, Listening, Notice, PeerControl, PeerUpdate, RequestError, RoomEvent, RoomView,
     TrackName, Wish,
 };
-use super::hub::{Hub, Output};
+use super::hub::{Entered, Hub, Output};
 use super::impair::{BadNetwork, ImpairError};
 use super::why::WhyError;
 use crate::base::ids::{PeerId, WorkerId};
@@ -46,11 +46,20 @@ pub struct WorkerLink {
     pub wake: Wake,
 }
 
-struct Inner {
-    hub: Hub,
-    notices: HashMap<PeerId, mpsc::Sender<Box<Notice>>>,
+pub(super) struct Inner {
+    pub(super) hub: Hub,
+    pub(super) notices: HashMap<PeerId, mpsc::Sender<Box<Notice>>>,
     /// When outputs that wait are due, as [`Control::run`] knows it.
     due_at: Option<Instant>,
+}
+
+impl Inner {
+    /// From now on the peer is told its notices here.
+    pub(super) fn seat(&mut self, Entered { peer, wire_id, others }: Entered) -> Joined {
+        let (sender, notices) = mpsc::channel(NOTICES_MAX);
+        self.notices.insert(peer, sender);
+        Joined { peer, wire_id, others, notices }
+    }
 }
 
 /// See the module.
@@ -69,19 +78,19 @@ impl Control {
         Self { inner, workers, events: broadcast::channel(ROOM_EVENTS_MAX).0, nudge: bounded(1) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs a request and sends out what follows from it, before anybody else's.
-    fn with<T>(&self, request: impl FnOnce(&mut Hub) -> T) -> T {
+    pub(super) fn with<T>(&self, request: impl FnOnce(&mut Hub) -> T) -> T {
         let mut inner = self.lock();
         let result = request(&mut inner.hub);
         self.dispatch(&mut inner);
         result
     }
 
-    fn dispatch(&self, inner: &mut Inner) {
+    pub(super) fn dispatch(&self, inner: &mut Inner) {
         let (now, mut woken) = (clock::now(), 0u64);
         while let Some(output) = inner.hub.poll_output(now) {
             match output {
@@ -132,20 +141,9 @@ impl Control {
     pub fn join(&self, request: JoinRequest) -> Result<Joined, JoinError> {
         let mut inner = self.lock();
         let entered = inner.hub.join(clock::now(), clock::wall(), request);
-        if let Ok(entered) = &entered {
-            let (sender, receiver) = mpsc::channel(NOTICES_MAX);
-            inner.notices.insert(entered.peer, sender);
-            self.dispatch(&mut inner);
-            let entered = entered.clone();
-            return Ok(Joined {
-                peer: entered.peer,
-                wire_id: entered.wire_id,
-                others: entered.others,
-                notices: receiver,
-            });
-        }
+        let joined = entered.map(|entered| inner.seat(entered));
         self.dispatch(&mut inner);
-        Err(entered.err().unwrap_or(JoinError::Stopping))
+        joined
     }
 
     /// The client offers; the answer comes back.

@@ -5,7 +5,8 @@
 //!
 //! Its methods lie beside this file: `join` (coming and going), `requests` (what peers ask), `events` (what workers
 //! tell), `publish` (tracks and configurations), `subscribe` (who receives what), `wishes` (how large), `voices` (who
-//! speaks), `impair` (bad networks on purpose), `views` and `why` (for people).
+//! speaks), `stay` (coming back), `list` (rooms made by themselves, limits), `choice` (what a peer picks), `quality`, `impair`
+//! (bad networks on purpose), `views` and `why` (for people).
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ use foldhash::fast::RandomState;
 use rand::rngs::StdRng;
 
 use super::api::{Notice, PeerInfo, RoomEvent};
+use super::list::RoomLimits;
 use super::peer::{Peer, Track};
 use super::placement::Placement;
 use super::wishes::Telling;
@@ -54,7 +56,13 @@ pub enum Output {
 pub(super) struct Room {
     /// What its voices are found by in the workers' tables.
     pub key: RoomKey,
-    pub created_at: SystemTime,
+    pub name: String,
+    pub created_at: (Instant, SystemTime),
+    /// When somebody came or went last.
+    pub changed_at: Instant,
+    /// It was made by itself and waits for peers; others end with their last peer.
+    pub is_kept: bool,
+    pub places: Option<usize>,
     /// In order of joining, which is the order of ids.
     pub peers: Vec<PeerId>,
     pub by_user: HashMap<String, PeerId>,
@@ -79,6 +87,7 @@ pub struct Hub {
     pub(super) sessions: KeyPool,
     pub(super) track_keys: KeyPool,
     pub(super) room_keys: KeyPool,
+    pub(super) limits: RoomLimits,
     pub(super) last_peer: u64,
     pub(super) plan: Plan,
     /// What people are told.
@@ -125,6 +134,7 @@ impl Hub {
             sessions: KeyPool::default(),
             track_keys: KeyPool::default(),
             room_keys: KeyPool::default(),
+            limits: RoomLimits::default(),
             last_peer: 0,
             plan: Plan::default(),
             notices: VecDeque::new(),
@@ -218,6 +228,17 @@ impl Hub {
         let hears = |id: &PeerId| self.peers.get(id).is_some_and(|peer| peer.dialect.has_socket());
         let others = ids.iter().filter(|id| Some(**id) != except && hears(id));
         self.notices.extend(others.map(|id| Output::ToPeer(*id, notice.clone())));
+    }
+
+    /// Tells of a track whoever hears of tracks, except a publisher and those who hide him.
+    pub(super) fn tell_of_track(&mut self, room: &str, publisher: Option<PeerId>, notice: &Notice) {
+        let ids = self.rooms.get(room).map_or(&[][..], |room| &room.peers);
+        let of = publisher.and_then(|publisher| self.peers.get(&publisher));
+        let hears = |id: &&PeerId| {
+            let me = self.peers.get(id).filter(|me| me.dialect.hears_of_tracks() && Some(**id) != publisher);
+            me.is_some_and(|me| of.is_none_or(|of| !me.hides(of)))
+        };
+        self.notices.extend(ids.iter().filter(hears).map(|id| Output::ToPeer(*id, notice.clone())));
     }
 
     pub(super) fn tell(&mut self, id: PeerId, notice: Notice) {

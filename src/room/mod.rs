@@ -3,15 +3,20 @@
 //! [`hub`] is the pure machine, [`control`] the door to it, [`api`] the words in which signalling talks to it.
 
 pub mod api;
+mod choice;
 pub mod control;
 mod events;
 pub mod hub;
 pub mod impair;
 mod join;
+pub mod list;
 mod peer;
 mod placement;
 mod publish;
+mod quality;
+mod renegotiate;
 mod requests;
+pub mod stay;
 mod subscribe;
 mod views;
 mod voices;

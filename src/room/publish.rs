@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::api::Notice;
 use super::hub::Hub;
 use super::peer::Track;
 use crate::base::ids::{PeerId, TrackKey};
@@ -34,12 +35,13 @@ impl Hub {
                 self.telling.note([key]);
                 Track {
                     key,
-                    id: format!("t-{index}-{epoch}"),
+                    id: id_of(key),
                     kind: publication.kind,
                     mid: publication.mid.as_str().to_owned(),
                     stream_id: String::new(),
                     track_id: String::new(),
                     slot: publication.slot,
+                    rids: Vec::new(),
                     is_live: false,
                     activity: Activity::default(),
                     packets: 0,
@@ -49,6 +51,7 @@ impl Hub {
             });
             track.stream_id = publication.stream_id;
             track.track_id = publication.track_id;
+            track.rids = publication.rids;
         }
         for (mline, _) in &ended {
             peer.tracks.remove(mline);
@@ -70,6 +73,7 @@ impl Hub {
             self.room_ids(room).into_iter().for_each(|id| self.unwant(now, id, tracks));
         }
         for key in tracks {
+            self.tell_of_track(room, None, &Notice::Unpublished(id_of(*key)));
             self.publishers.remove(key);
             self.forget_wishes(room, *key);
             self.plan.remove(*key);
@@ -83,6 +87,7 @@ impl Hub {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let tracks = &peer.tracks;
         let mut streams = peer.negotiation.streams(|mline| tracks.get(&mline).map(|track| track.key));
+        streams.downlink_bps_max = peer.downlink_bps_max;
         for egress in streams.mlines.iter_mut().flatten().filter_map(|mline| mline.egress.as_mut()) {
             egress.demand = egress.track.and_then(|track| peer.demands.get(&track)).copied().unwrap_or_default();
         }
@@ -142,4 +147,9 @@ impl Hub {
             self.plan.unsubscribe(*track, owner, Subscriber { session: peer.session, mline: *mline });
         }
     }
+}
+
+/// The stable id of a publication.
+fn id_of(TrackKey { index, epoch }: TrackKey) -> String {
+    format!("t-{index}-{epoch}")
 }

@@ -16,6 +16,9 @@ const CHECK_SILENCE_S: f32 = 5.0;
 impl Hub {
     /// The client offers; the answer comes back.
     pub fn offer(&mut self, now: Instant, id: PeerId, sdp: &str) -> Result<String, RequestError> {
+        if self.is_of_new_connection(id, sdp) {
+            self.renew_session(now, id);
+        }
         let wanted = self.wanted(id);
         let credentials = LocalCredentials::generate(&mut self.rng);
         let peer = self.peers.get_mut(&id).ok_or(RequestError::Gone)?;
@@ -29,12 +32,12 @@ impl Hub {
         let answer = negotiation.accept_offer(sdp)?;
         peer.negotiation = negotiation;
         peer.offered_at = None;
-        peer.asked_for = 0;
         if is_restart {
             let (session, placed) = (peer.session, peer.placed);
             // Checks with them come over a path that is new, so maybe to another worker than the owner.
             self.command(placed, &Command::Restart { session, credentials });
         }
+        self.handle_client_offer(now, id);
         self.handle_negotiated(now, id);
         Ok(answer)
     }

@@ -17,15 +17,7 @@ use crate::worker::command::{SessionReport, WorkerReport};
 impl Hub {
     /// Rooms with peers.
     pub fn rooms(&self) -> Vec<RoomView> {
-        let view = |(id, room): (&String, &super::hub::Room)| RoomView {
-            id: id.clone(),
-            created_at: room.created_at,
-            peers: self.room_peers(id).map(|peer| peer.info.clone()).collect(),
-            tracks: self.room_peers(id).map(|peer| peer.tracks.len()).sum(),
-        };
-        let mut views: Vec<_> = self.rooms.iter().map(view).collect();
-        views.sort_by(|a, b| a.id.cmp(&b.id));
-        views
+        self.rooms.iter().map(|(id, room)| self.room_view(id, room)).collect()
     }
 
     /// `/debug/rooms`.
@@ -204,8 +196,13 @@ impl Hub {
         }
     }
 
-    fn session_report(&self, peer: &Peer) -> Option<&SessionReport> {
+    pub(super) fn session_report(&self, peer: &Peer) -> Option<&SessionReport> {
         session_in(self.reports.get(usize::from(peer.owner?.0))?, peer)
+    }
+
+    /// The one before.
+    pub(super) fn earlier_report(&self, peer: &Peer) -> Option<&SessionReport> {
+        session_in(&self.earlier.get(usize::from(peer.owner?.0))?.0, peer)
     }
 
     /// The first stream of a track that lives.

@@ -91,7 +91,7 @@ impl Egress {
         let audio_bps = layers.audio_bps(now, &self.slots);
         let is_mute = now >= layers.began_at + FEEDBACK_WITHIN;
         let known = self.downlink.as_ref().filter(|downlink| downlink.is_measured() || !is_mute);
-        let line_bps = known.map_or(UNKNOWN_BPS, |downlink| downlink.estimator.estimate_bps());
+        let line_bps = known.map_or(UNKNOWN_BPS, |downlink| downlink.estimator.estimate_bps()).min(self.bps_max);
         let loss = known.map_or(0.0, |downlink| downlink.estimator.state().inherent_loss.clamp(0.0, RESERVE_MAX));
         let for_media_bps = (line_bps as f64 * f64::from(1.0 - loss)) as u64;
         let budget_bps = for_media_bps.saturating_sub(audio_bps);
@@ -112,7 +112,7 @@ impl Egress {
         let runs = self.slots.iter().flatten().filter(|slot| layers.is_young(now) && slot.can_wait());
         let runs = runs.filter_map(|slot| slot.best_run_bytes(now, tracks.track(slot.track?)?));
         let run_bps = runs.max().map_or(0, |bytes| bytes as u64 * 8 * 1000 / RUN_TIME_MAX.as_millis() as u64);
-        let wanted_bps = (best_bps.max(run_bps) as f64 / f64::from(1.0 - loss)) as u64;
+        let wanted_bps = ((best_bps.max(run_bps) as f64 / f64::from(1.0 - loss)) as u64).min(self.bps_max);
         if let Some(downlink) = &mut self.downlink {
             downlink.set_wanted(now, sent_bps, wanted_bps);
         }
@@ -164,6 +164,7 @@ fn want(mline: u16, slot: &Slot) -> Want {
         max_pixels: demand.pixels_max(),
         max_fps: demand.fps.map(|fps| fps.min(u16::from(u8::MAX)) as u8),
         max_temporal: demand.temporal_max,
+        forced: demand.forced,
         is_visible: !demand.is_hidden(),
         ..Want::best(mline)
     }

@@ -4,6 +4,7 @@
 //! Promises: declarative. A worker compares it with the one before; streams whose m-line and ssrc stay keep their state.
 
 use crate::base::format::{Format, MediaKind};
+use crate::base::frame::Layer;
 use crate::base::ids::{Mid, Rid, Ssrc, TrackKey};
 use crate::wire::rtp_ext::Ext;
 
@@ -14,6 +15,8 @@ pub struct StreamsConfig {
     pub mlines: Vec<Option<MlineConfig>>,
     /// The peer takes one- and two-byte extension headers mixed (RFC 8285 §6, `a=extmap-allow-mixed`).
     pub ext_mixed: bool,
+    /// No more is sent to the peer, in bits per second.
+    pub downlink_bps_max: Option<u64>,
 }
 
 /// One negotiated m-line.
@@ -110,6 +113,8 @@ pub struct Demand {
     pub fps: Option<u16>,
     /// Highest temporal layer.
     pub temporal_max: Option<u8>,
+    /// The best layer, named by the subscriber; `u8::MAX` for a part that it did not name.
+    pub forced: Option<Layer>,
 }
 
 impl Demand {

@@ -291,7 +291,9 @@ impl From<JoinError> for Problem {
     fn from(error: JoinError) -> Self {
         match error {
             JoinError::HasPublisher => Self::new(StatusCode::CONFLICT, error.to_string()),
-            JoinError::Full { .. } | JoinError::Stopping => Self::busy(error.to_string()),
+            JoinError::Full { .. } | JoinError::RoomFull { .. } | JoinError::TooManyRooms(_) | JoinError::Stopping => {
+                Self::busy(error.to_string())
+            }
         }
     }
 }
@@ -300,6 +302,7 @@ impl From<RequestError> for Problem {
     fn from(error: RequestError) -> Self {
         match error {
             RequestError::Gone => Self::busy(error.to_string()),
+            RequestError::NoTrack(_) | RequestError::NoLayer { .. } => Self::bad_request(error.to_string()),
             RequestError::Negotiate(error) => Self::bad_request(error.to_string()),
         }
     }

@@ -8,6 +8,7 @@ pub mod http;
 pub mod http_session;
 pub mod limits;
 pub mod page;
+pub mod rest;
 pub mod whep;
 pub mod whip;
 pub mod ws;
@@ -98,6 +99,7 @@ pub fn router(state: AppState) -> Router {
         .route("/api/admin/impair/{room}/{peer}", put(admin::impair).get(admin::impair).delete(admin::impair))
         .layer(CorsLayer::permissive())
         .merge(http_session::routes())
+        .merge(rest::routes())
         .with_state(state)
 }
 

@@ -75,7 +75,7 @@ pub const CANDIDATE: &str = "candidate:1 1 udp 2130706431 192.0.2.7 50000 typ ho
 /// The rooms under test, with one worker that takes every command and does nothing.
 pub fn control(config: &Config) -> Arc<Control> {
     let certificate = Certificate::generate().unwrap();
-    let hub = Hub::new(
+    let mut hub = Hub::new(
         HubConfig {
             seats: config.max_connections,
             workers: 1,
@@ -84,6 +84,7 @@ pub fn control(config: &Config) -> Arc<Control> {
         },
         StdRng::seed_from_u64(1),
     );
+    hub.set_room_limits(tramline::signaling::rest::limits(config));
     let (commands, taken) = crossbeam_channel::unbounded();
     // The receiver is gone with the last link, and so is the thread.
     std::thread::spawn(move || for _ in taken {});

@@ -220,7 +220,8 @@ impl Mline {
         let kind = self.kind.filter(|_| self.live && self.peer_sends)?;
         let stream_id = self.msid.stream.clone().unwrap_or_else(|| format!("{session_id:014x}"));
         let track_id = self.msid.track.clone().unwrap_or_else(|| format!("{session_id:014x}-{}", self.mid));
-        Some(Publication { mline: index, mid: self.mid, kind, stream_id, track_id, slot: self.slot })
+        let rids = self.simulcast.iter().map(|stream| stream.rid).collect();
+        Some(Publication { mline: index, mid: self.mid, kind, stream_id, track_id, slot: self.slot, rids })
     }
 
     fn write<'a>(&'a self, cname: &'a str, policy: &Policy) -> MediaOut<'a> {

@@ -79,7 +79,7 @@ fn join(state: &AppState, envelope: &Envelope) -> Result<Joined, Ending> {
                 format!("Sorry, there are no seats left in this voice server ({taken}/{seats}). Try again later.");
             Ending::error(1013, "server full", "server-full", sentence)
         }
-        JoinError::HasPublisher | JoinError::Stopping => seat::refused(&error),
+        _ => seat::refused(&error),
     })
 }
 
@@ -117,15 +117,14 @@ impl Words for Gryt {
         Ok(Vec::new())
     }
 
-    fn told(&mut self, notice: Notice) -> Option<String> {
-        match notice {
-            Notice::Offer { sdp } => Some(envelope::text("offer", json!({"type": "offer", "sdp": sdp}).to_string())),
-            Notice::VideoWanted(wanted) => {
-                Some(envelope::text("video_wanted", wishes::video_wanted(&wanted).to_string()))
-            }
+    fn told(&mut self, _seat: &Seat, notice: Notice) -> Vec<String> {
+        let (event, data) = match notice {
+            Notice::Offer { sdp } => ("offer", json!({"type": "offer", "sdp": sdp})),
+            Notice::VideoWanted(wanted) => ("video_wanted", wishes::video_wanted(&wanted)),
             // The app learns of people from its own server and of tracks from the msid.
-            _ => None,
-        }
+            _ => return Vec::new(),
+        };
+        vec![envelope::text(event, data.to_string())]
     }
 
     fn error(&self, _code: &'static str, sentence: &str) -> String {
