@@ -38,6 +38,8 @@ pub struct Want {
     pub priority: u8,
     /// The size at which it is shown; the smallest layer that covers it will do.
     pub max_pixels: Option<u32>,
+    /// Layers with more pixels are not wanted, unless there is no smaller one.
+    pub limit_pixels: Option<u32>,
     /// Frames per second that will do.
     pub max_fps: Option<u8>,
     /// Temporal layers above are not wanted.
@@ -58,6 +60,7 @@ impl Want {
             id,
             priority: 0,
             max_pixels: None,
+            limit_pixels: None,
             max_fps: None,
             max_temporal: None,
             forced: None,
@@ -161,8 +164,15 @@ impl Builder {
 
     /// Marks what the wish leaves. `false`: it names a layer that is not sent.
     fn apply(&mut self, want: &Want) -> bool {
+        if let Some(limit) = want.limit_pixels.map(u64::from) {
+            let smallest = self.candidates.iter().map(|candidate| candidate.pixels).min().unwrap_or(0);
+            for candidate in &mut self.candidates {
+                candidate.is_wanted &= candidate.pixels <= limit.max(smallest);
+            }
+        }
         if let Some(forced) = want.forced {
-            let best = self.candidates.iter().filter(|candidate| is_within(candidate.step.layer, forced));
+            let allowed = self.candidates.iter().filter(|candidate| candidate.is_wanted);
+            let best = allowed.filter(|candidate| is_within(candidate.step.layer, forced));
             let best = best.map(|candidate| candidate.step.quality).reduce(f32::max);
             let Some(best) = best else { return false };
             for candidate in &mut self.candidates {
@@ -339,6 +349,19 @@ mod tests {
         let scalable =
             [offer(0, 0, 0, 100, 1000, 30.0), offer(0, 1, 0, 300, 4000, 30.0), offer(0, 2, 0, 900, 16_000, 30.0)];
         assert_eq!(ladder(&force(all, 1, all), &scalable, None).0, [(0, 0), (1, 0)]);
+    }
+
+    #[test]
+    fn a_limit_is_never_passed_while_there_is_something_smaller() {
+        for (pixels, best) in [(1, 0), (320 * 180, 0), (640 * 360 - 1, 0), (640 * 360, 1), (960 * 540, 1), (1 << 30, 2)]
+        {
+            let want = Want { limit_pixels: Some(pixels), ..Want::best(0) };
+            assert_eq!(ladder(&want, &simulcast(), None).0.last(), Some(&(best, 2)), "{pixels}");
+        }
+        let forced = Some(Layer { encoding: 2, spatial: u8::MAX, temporal: u8::MAX });
+        let want = Want { limit_pixels: Some(640 * 360), forced, ..Want::best(0) };
+        let (steps, limit) = ladder(&want, &simulcast(), None);
+        assert_eq!((steps.last(), limit), (Some(&(1, 2)), Limit::NotSent));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use crate::base::format::MediaKind;
 use crate::base::frame::Layer;
-use crate::base::ids::{PeerId, Rid};
+use crate::base::ids::PeerId;
 use crate::session::negotiate::{NegotiateError, Policy};
 
 /// Which signalling a peer speaks; shown in the debug views.
@@ -189,7 +189,7 @@ pub struct PublishedTrack {
     /// Publisher's user id.
     pub user_id: String,
     /// Names of its simulcast streams; none without simulcast.
-    pub rids: Vec<Rid>,
+    pub layers: Vec<String>,
 }
 
 /// How well a peer is connected, in both directions.
@@ -400,6 +400,12 @@ pub enum JoinError {
     /// A WHIP room has one WHIP publisher.
     #[error("this room has a publisher already")]
     HasPublisher,
+    /// A room takes so many viewers.
+    #[error("this room has {max} viewers already, which is all it takes")]
+    TooManyViewers {
+        /// How many.
+        max: usize,
+    },
     /// The server is stopping.
     #[error("the server is stopping; reconnect in a moment")]
     Stopping,
@@ -414,14 +420,6 @@ pub enum RequestError {
     /// Nothing of that name is published in the room.
     #[error("there is no track {0}")]
     NoTrack(String),
-    /// The track is not sent in such a layer.
-    #[error("the track has no layer {rid}; it has {layers}")]
-    NoLayer {
-        /// Asked for.
-        rid: String,
-        /// What there is, or "one only".
-        layers: String,
-    },
     /// The description cannot be used.
     #[error(transparent)]
     Negotiate(#[from] NegotiateError),

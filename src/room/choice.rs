@@ -1,4 +1,4 @@
-//! What a peer picks of what it could receive: which tracks at all, which layer of one, and how much in all.
+//! What a peer picks of what it could receive: which tracks at all, and how much in all.
 //!
 //! Owns: the picks, which end with their tracks. Without any a peer receives everything.
 
@@ -10,7 +10,6 @@ use super::control::Control;
 use super::hub::Hub;
 use super::peer::{Peer, Track};
 use super::wishes::is_meant;
-use crate::base::frame::Layer;
 use crate::base::ids::{PeerId, TrackKey};
 use crate::runtime::clock;
 
@@ -61,26 +60,6 @@ impl Hub {
         Ok(())
     }
 
-    /// The best layer of a simulcast that the peer gets, by its name; `None`: whatever its line carries.
-    pub fn choose_layer(&mut self, id: PeerId, name: &TrackName, rid: Option<&str>) -> Result<(), RequestError> {
-        let (_, track) = self.meant(id, name)?.next().ok_or_else(|| no_track(name))?;
-        let at = |rid: &str| track.rids.iter().position(|known| known.as_str() == rid);
-        let forced = match rid.map(|rid| (rid, at(rid))) {
-            None => None,
-            Some((_, Some(at))) => Some(Layer { encoding: at as u8, spatial: u8::MAX, temporal: u8::MAX }),
-            Some((rid, None)) => {
-                let names: Vec<&str> = track.rids.iter().map(|rid| rid.as_str()).collect();
-                let layers = if names.is_empty() { "one only".to_owned() } else { names.join(", ") };
-                return Err(RequestError::NoLayer { rid: rid.chars().take(32).collect(), layers });
-            }
-        };
-        let key = track.key;
-        let peer = self.peers.get_mut(&id).ok_or(RequestError::Gone)?;
-        peer.demands.entry(key).or_default().forced = forced;
-        self.configure(id);
-        Ok(())
-    }
-
     /// No more than so much is sent to the peer, in bits per second; `None`: as much as its line carries.
     pub fn limit_downlink(&mut self, id: PeerId, bps_max: Option<u64>) -> Result<(), RequestError> {
         self.peers.get_mut(&id).ok_or(RequestError::Gone)?.downlink_bps_max = bps_max;
@@ -93,7 +72,19 @@ impl Hub {
         let Some(me) = self.peers.get(&id) else { return Vec::new() };
         let others = self.room_peers(&me.room).filter(|other| other.info.peer != id && !me.hides(other));
         let tracks = others.flat_map(|other| other.tracks.values().map(move |track| (other, track)));
-        tracks.filter(|(_, track)| track.is_live).map(|(other, track)| published(other, track)).collect()
+        tracks.filter(|(_, track)| track.is_live).map(|(other, track)| self.published_track(other, track)).collect()
+    }
+
+    /// A track as those are told of it who may not receive it.
+    pub(super) fn published_track(&self, publisher: &Peer, track: &Track) -> PublishedTrack {
+        PublishedTrack {
+            track_id: track.id.clone(),
+            kind: track.kind,
+            source: publisher.source_of(track),
+            wire_id: publisher.info.wire_id.clone(),
+            user_id: publisher.info.user_id.clone(),
+            layers: self.encoding_names(track.key).into_iter().flatten().collect(),
+        }
     }
 
     fn meant(&self, id: PeerId, name: &TrackName) -> Result<impl Iterator<Item = (&Peer, &Track)>, RequestError> {
@@ -102,18 +93,6 @@ impl Hub {
         let tracks = others.flat_map(|other| other.tracks.values().map(move |track| (other, track)));
         let name = name.clone();
         Ok(tracks.filter(move |(other, track)| is_meant(&name, other, track)))
-    }
-}
-
-/// A track as those are told of it who may not receive it.
-pub(super) fn published(publisher: &Peer, track: &Track) -> PublishedTrack {
-    PublishedTrack {
-        track_id: track.id.clone(),
-        kind: track.kind,
-        source: publisher.source_of(track),
-        wire_id: publisher.info.wire_id.clone(),
-        user_id: publisher.info.user_id.clone(),
-        rids: track.rids.clone(),
     }
 }
 
@@ -131,11 +110,6 @@ impl Control {
     /// See [`Hub::choose`].
     pub fn choose(&self, peer: PeerId, name: &TrackName, takes: bool) -> Result<(), RequestError> {
         self.with(|hub| hub.choose(clock::now(), peer, name, takes))
-    }
-
-    /// See [`Hub::choose_layer`].
-    pub fn choose_layer(&self, peer: PeerId, name: &TrackName, rid: Option<&str>) -> Result<(), RequestError> {
-        self.with(|hub| hub.choose_layer(peer, name, rid))
     }
 
     /// See [`Hub::limit_downlink`].

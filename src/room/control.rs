@@ -17,9 +17,12 @@ use super::api::{
 };
 use super::hub::{Entered, Hub, Output};
 use super::impair::{BadNetwork, ImpairError};
+use super::restart::Restarted;
+use super::showing::{LayerError, LayerWish, Picture, Showing};
 use super::why::WhyError;
 use crate::base::ids::{PeerId, WorkerId};
 use crate::runtime::clock;
+use crate::session::negotiate::IceCredentials;
 use crate::telemetry::Snapshot;
 use crate::worker::command::{Command, Event};
 
@@ -166,6 +169,16 @@ impl Control {
         self.with(|hub| hub.renegotiate(clock::now(), peer))
     }
 
+    /// An offer of ours that restarts ICE.
+    pub fn restart_ice(&self, peer: PeerId) -> Result<(), RequestError> {
+        self.with(|hub| hub.restart_ice(clock::now(), peer))
+    }
+
+    /// The peer's credentials came without a description; new ones restart ICE.
+    pub fn exchange_ice(&self, peer: PeerId, remote: IceCredentials) -> Result<Option<Restarted>, RequestError> {
+        self.with(|hub| hub.exchange_ice(peer, remote))
+    }
+
     /// What a peer says about itself.
     pub fn update(&self, peer: PeerId, update: PeerUpdate) -> Result<(), RequestError> {
         self.with(|hub| hub.update(clock::now(), peer, update))
@@ -179,6 +192,26 @@ impl Control {
     /// The peer wants more or less of pictures.
     pub fn demand(&self, peer: PeerId, wishes: &[(TrackName, Wish)]) -> Result<(), RequestError> {
         self.with(|hub| hub.demand(peer, wishes))
+    }
+
+    /// What a viewer is shown; `None` when it is gone.
+    pub fn showing(&self, peer: PeerId) -> Option<Showing> {
+        self.lock().hub.showing(peer)
+    }
+
+    /// The peer chooses among the layers of a picture.
+    pub fn choose_layer(&self, peer: PeerId, of: Picture<'_>, wish: &LayerWish) -> Result<(), LayerError> {
+        self.with(|hub| hub.choose_layer(peer, of, wish))
+    }
+
+    /// Rooms take no more viewers than that.
+    pub fn limit_viewers(&self, max: Option<usize>) {
+        self.lock().hub.limit_viewers(max);
+    }
+
+    /// Closes a room: everybody in it is told and leaves. `false`: there is none.
+    pub fn close_room(&self, room: &str) -> bool {
+        self.with(|hub| hub.close_room(clock::now(), room))
     }
 
     /// The peer wants to be told how what it receives is doing, or no more.

@@ -3,10 +3,11 @@
 //! Owns: peers, rooms, keys, the fanout plan. Promises: commands leave in the order of their causes; a refused request
 //! changes nothing. Forbids: sockets, tasks, clocks; the simulator drives the very same hub.
 //!
-//! Its methods lie beside this file: `join` (coming and going), `requests` (what peers ask), `events` (what workers
-//! tell), `publish` (tracks and configurations), `subscribe` (who receives what), `wishes` (how large), `voices` (who
-//! speaks), `stay` (coming back), `list` (rooms made by themselves, limits), `choice` (what a peer picks), `quality`, `impair`
-//! (bad networks on purpose), `views` and `why` (for people).
+//! Its methods lie beside this file: `join` (coming and going), `stay` (coming back), `list` (rooms made by themselves,
+//! limits), `requests` (what peers ask), `restart` (ICE anew), `renegotiate` (clients that are asked to offer), `events`
+//! (what workers tell), `publish` (tracks and configurations), `subscribe` (who receives what), `wishes` (how large),
+//! `choice` (what a peer picks), `showing` (what viewers see and choose), `voices` (who speaks), `quality`, `impair` (bad
+//! networks on purpose), `views` and `why` (for people).
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -71,6 +72,8 @@ pub(super) struct Room {
     pub speaker: DominantSpeaker<PeerId>,
     /// Who spoke, latest first.
     pub speakers: Vec<PeerId>,
+    /// Peers that nobody is told of.
+    pub viewers: usize,
 }
 
 /// See the module.
@@ -106,6 +109,8 @@ pub struct Hub {
     pub(super) self_checked: Vec<bool>,
     pub(super) knows_public_address: bool,
     pub(super) telling: Telling,
+    /// Viewers that a room may have.
+    pub(super) viewers_max: Option<usize>,
     pub(super) is_stopping: bool,
 }
 
@@ -148,8 +153,14 @@ impl Hub {
             self_checked: vec![false; workers],
             knows_public_address: false,
             telling: Telling::default(),
+            viewers_max: None,
             is_stopping: false,
         }
+    }
+
+    /// Rooms take no more viewers than that; `None`: as many as come.
+    pub fn limit_viewers(&mut self, max: Option<usize>) {
+        self.viewers_max = max;
     }
 
     /// The table that workers read.

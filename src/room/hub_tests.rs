@@ -3,8 +3,8 @@
 use rand::{RngExt, SeedableRng};
 
 use super::super::api::{
-    Capabilities, CloseReason, Dialect, JoinError, JoinRequest, Listening, PeerControl, StreamNames, TrackName,
-    VideoWanted, Wish,
+    Capabilities, CloseReason, Dialect, JoinError, JoinRequest, Listening, PeerControl, RequestError, StreamNames,
+    TrackName, VideoWanted, Wish,
 };
 use super::*;
 use crate::base::format::MediaKind;
@@ -13,7 +13,7 @@ use crate::forward::plan::PUBLISH_INTERVAL;
 use crate::forward::speaker::Activity;
 use crate::forward::table::Subscriber;
 use crate::runtime::clock;
-use crate::session::negotiate::{Policy, Role, WantedTrack};
+use crate::session::negotiate::{IceCredentials, Policy, Role, WantedTrack};
 use crate::worker::command::Event;
 
 fn hub(seats: usize) -> Hub {
@@ -110,6 +110,64 @@ fn new_credentials_reach_every_worker_also_when_one_owns_the_session() {
     hub.renegotiate(now, peer).unwrap();
     // The peer restarts because its address changed: its checks may land anywhere.
     assert_eq!(commands(&outputs(&mut hub)), [(0, "restart"), (1, "restart")]);
+}
+
+/// The credentials of a description.
+fn ice_of(sdp: &str) -> (&str, &str) {
+    let of = |name| sdp.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    (of("a=ice-ufrag:"), of("a=ice-pwd:"))
+}
+
+#[test]
+fn credentials_without_a_description_restart_ice() {
+    let (mut hub, now) = (hub(9), clock::now());
+    let peer = join(&mut hub, "ann").unwrap().peer;
+    let theirs = |ufrag: &str, pwd: &str| IceCredentials { ufrag: ufrag.into(), pwd: pwd.into() };
+    assert_eq!(hub.exchange_ice(peer, theirs("abcd", "x")), Err(RequestError::Gone), "nothing is there to restart");
+    let offer = offer(&[("audio", "sendonly")]);
+    let answer = hub.offer(now, peer, &offer).unwrap();
+    let (ufrag, pwd) = ice_of(&offer);
+    outputs(&mut hub);
+    assert_eq!(hub.exchange_ice(peer, theirs(ufrag, pwd)), Ok(None));
+    assert!(
+        hub.exchange_ice(peer, theirs("anew", pwd)).is_err() && hub.exchange_ice(peer, theirs(ufrag, "anew")).is_err()
+    );
+    assert!(commands(&outputs(&mut hub)).is_empty());
+    let restarted = hub.exchange_ice(peer, theirs("anew", "anew-anew-anew-anew-anew")).unwrap().unwrap();
+    assert_eq!(commands(&outputs(&mut hub))[..2], [(0, "configure"), (1, "configure")]);
+    assert_eq!((restarted.kind, restarted.mid.as_str()), (MediaKind::Audio, "0"));
+    assert_eq!(restarted.candidates, hub.config.addresses[0]);
+    let before = ice_of(&answer);
+    assert!(restarted.local.ufrag != before.0 && restarted.local.pwd != before.1);
+    // The next description goes on from there.
+    let again = offer.replace(ufrag, "anew").replace(pwd, "anew-anew-anew-anew-anew");
+    let answer = hub.offer(now, peer, &again).unwrap();
+    assert_eq!(ice_of(&answer), (restarted.local.ufrag.as_str(), restarted.local.pwd.as_str()));
+    assert_eq!(hub.exchange_ice(peer, theirs("anew", "anew-anew-anew-anew-anew")), Ok(None));
+}
+
+#[test]
+fn an_offer_of_ours_restarts_ice_where_the_client_takes_one() {
+    let (mut hub, now) = (hub(9), clock::now());
+    let peer = join(&mut hub, "ann").unwrap().peer;
+    assert!(hub.restart_ice(now, peer).is_err(), "it has not come so far");
+    let answer = hub.offer(now, peer, &offer(&[("audio", "sendonly")])).unwrap();
+    outputs(&mut hub);
+    for _ in 0..2 {
+        // The second one while the first is not answered.
+        hub.restart_ice(now, peer).unwrap();
+        let told = outputs(&mut hub);
+        assert_eq!(commands(&told), [(0, "restart"), (1, "restart")]);
+        let sdp = told.iter().find_map(|output| match output {
+            Output::ToPeer(to, Notice::Offer { sdp }) if *to == peer => Some(sdp),
+            _ => None,
+        });
+        assert_ne!(ice_of(sdp.unwrap()), ice_of(&answer));
+    }
+    let policy = Policy { server_may_offer: false, ..request("bob").policy };
+    let bob = hub.join(now, clock::wall(), JoinRequest { policy, ..request("bob") }).unwrap().peer;
+    hub.offer(now, bob, &offer(&[("audio", "sendonly")])).unwrap();
+    assert!(hub.restart_ice(now, bob).is_err());
 }
 
 #[test]

@@ -49,7 +49,7 @@ impl Hub {
         self.check_room_count()?;
         let is_free = is_id && !self.rooms.contains_key(name);
         let id = if is_free { name.to_owned() } else { uuid_v4(&mut self.rng) };
-        self.open_room(now, wall, &id, name);
+        self.open_room((now, wall), &id, name);
         if let Some(room) = self.rooms.get_mut(&id) {
             (room.is_kept, room.places) = (true, places);
         }
@@ -91,7 +91,7 @@ impl Hub {
         let Some(places) = room.places.or(self.limits.peers).filter(|_| request.dialect.is_announced()) else {
             return Ok(());
         };
-        let taken = self.room_peers(&request.room).filter(|peer| peer.dialect.is_announced()).count();
+        let taken = room.peers.len() - room.viewers;
         if taken >= places { Err(JoinError::RoomFull { taken, places }) } else { Ok(()) }
     }
 
@@ -103,7 +103,7 @@ impl Hub {
         }
     }
 
-    pub(super) fn open_room(&mut self, now: Instant, wall: SystemTime, id: &str, name: &str) {
+    pub(super) fn open_room(&mut self, (now, wall): (Instant, SystemTime), id: &str, name: &str) {
         let (index, epoch) = self.room_keys.take();
         let room = Room {
             key: RoomKey { index, epoch },
@@ -117,6 +117,7 @@ impl Hub {
             by_worker: vec![0; self.config.workers],
             speaker: DominantSpeaker::default(),
             speakers: Vec::new(),
+            viewers: 0,
         };
         self.rooms.insert(id.to_owned(), room);
     }
@@ -139,11 +140,6 @@ impl Control {
     /// See [`Hub::create_room`].
     pub fn create_room(&self, name: &str, places: Option<usize>, is_id: bool) -> Result<RoomView, JoinError> {
         self.with(|hub| hub.create_room((clock::now(), clock::wall()), name, places, is_id))
-    }
-
-    /// See [`Hub::close_room`].
-    pub fn close_room(&self, id: &str) -> bool {
-        self.with(|hub| hub.close_room(clock::now(), id))
     }
 
     /// One room.

@@ -16,6 +16,8 @@ mod publish;
 mod quality;
 mod renegotiate;
 mod requests;
+pub mod restart;
+pub mod showing;
 pub mod stay;
 mod subscribe;
 mod views;

@@ -11,7 +11,7 @@ use super::choice::Choice;
 use super::impair::BadNetwork;
 use super::stay::Stay;
 use crate::base::format::MediaKind;
-use crate::base::ids::{Rid, RoomKey, SessionKey, TrackKey, WorkerId};
+use crate::base::ids::{RoomKey, SessionKey, TrackKey, WorkerId};
 use crate::forward::speaker::Activity;
 use crate::forward::table::Voice;
 use crate::session::negotiate::{Negotiation, Publication};
@@ -30,8 +30,6 @@ pub(super) struct Track {
     pub stream_id: String,
     pub track_id: String,
     pub slot: Option<usize>,
-    /// Names of its simulcast streams.
-    pub rids: Vec<Rid>,
     /// Media came.
     pub is_live: bool,
     /// Of its voice, lately.

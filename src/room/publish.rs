@@ -41,7 +41,6 @@ impl Hub {
                     stream_id: String::new(),
                     track_id: String::new(),
                     slot: publication.slot,
-                    rids: Vec::new(),
                     is_live: false,
                     activity: Activity::default(),
                     packets: 0,
@@ -51,7 +50,6 @@ impl Hub {
             });
             track.stream_id = publication.stream_id;
             track.track_id = publication.track_id;
-            track.rids = publication.rids;
         }
         for (mline, _) in &ended {
             peer.tracks.remove(mline);

@@ -8,7 +8,6 @@ use super::hub::Hub;
 use crate::base::ids::PeerId;
 use crate::proto::ice::LocalCredentials;
 use crate::session::negotiate::NegotiateError;
-use crate::worker::command::Command;
 
 /// A peer that sent no check for so long is in trouble: libwebrtc checks its pair every 2.5 s.
 const CHECK_SILENCE_S: f32 = 5.0;
@@ -33,9 +32,7 @@ impl Hub {
         peer.negotiation = negotiation;
         peer.offered_at = None;
         if is_restart {
-            let (session, placed) = (peer.session, peer.placed);
-            // Checks with them come over a path that is new, so maybe to another worker than the owner.
-            self.command(placed, &Command::Restart { session, credentials });
+            self.accept_checks_by(id, credentials);
         }
         self.handle_client_offer(now, id);
         self.handle_negotiated(now, id);
@@ -66,18 +63,13 @@ impl Hub {
 
     /// The client wants a fresh offer; one that restarts ICE when its path seems to be lost.
     pub fn renegotiate(&mut self, now: Instant, id: PeerId) -> Result<(), RequestError> {
-        let credentials = LocalCredentials::generate(&mut self.rng);
-        let peer = self.peers.get_mut(&id).ok_or(RequestError::Gone)?;
+        let peer = self.peers.get(&id).ok_or(RequestError::Gone)?;
         let is_lost = peer.media == Some(MediaState::Disconnected) || peer.silent_s > CHECK_SILENCE_S;
         let asks_for_restart = peer.dialect == Dialect::GrytDocumented;
-        if peer.media.is_some() && (is_lost || asks_for_restart) {
-            peer.negotiation.drop_pending_offer();
-            peer.negotiation.ice_restart(credentials.ufrag().as_str().to_owned(), credentials.pwd().to_owned());
-            let (session, placed) = (peer.session, peer.placed);
-            // Checks with them come over a path that is new, so maybe to another worker than the owner.
-            self.command(placed, &Command::Restart { session, credentials });
+        match peer.media.is_some() && (is_lost || asks_for_restart) {
+            true => self.offer_restart(now, id),
+            false => self.make_offer(now, id),
         }
-        self.make_offer(now, id);
         Ok(())
     }
 

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::api::{Dialect, Notice, StreamNames, TrackInfo};
-use super::choice::published;
 use super::hub::{Hub, Room};
 use super::peer::{Peer, Track};
 use crate::base::format::MediaKind;
@@ -155,7 +154,7 @@ impl Hub {
     fn announce(&mut self, id: PeerId, mline: usize) {
         let Some(publisher) = self.peers.get(&id) else { return };
         let Some(track) = publisher.tracks.get(&mline) else { return };
-        let (room, track) = (publisher.room.clone(), published(publisher, track));
+        let (room, track) = (publisher.room.clone(), self.published_track(publisher, track));
         self.tell_of_track(&room, Some(id), &Notice::Published(Arc::new(track)));
     }
 }

@@ -281,6 +281,11 @@ impl Ingress {
         encodings.filter_map(|encoding| encoding.stream.as_ref()?.nack.next_timeout()).min()
     }
 
+    /// What it publishes.
+    pub fn tracks(&self) -> impl Iterator<Item = TrackKey> {
+        self.publications.iter().flatten().map(|publication| publication.track)
+    }
+
     /// Numbers for people.
     pub fn numbers(&self) -> impl Iterator<Item = IngressReport> {
         self.publications.iter().flatten().flat_map(|publication| {

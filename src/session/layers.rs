@@ -162,9 +162,10 @@ fn want(mline: u16, slot: &Slot) -> Want {
     let demand = &slot.demand;
     Want {
         max_pixels: demand.pixels_max(),
+        limit_pixels: demand.pixels_limit(),
+        forced: demand.layer,
         max_fps: demand.fps.map(|fps| fps.min(u16::from(u8::MAX)) as u8),
         max_temporal: demand.temporal_max,
-        forced: demand.forced,
         is_visible: !demand.is_hidden(),
         ..Want::best(mline)
     }

@@ -113,8 +113,11 @@ pub struct Demand {
     pub fps: Option<u16>,
     /// Highest temporal layer.
     pub temporal_max: Option<u8>,
-    /// The best layer, named by the subscriber; `u8::MAX` for a part that it did not name.
-    pub forced: Option<Layer>,
+    /// A layer by name, the best that is given; `u8::MAX` for a part that was not named. How large it is shown counts for
+    /// nothing then.
+    pub layer: Option<Layer>,
+    /// Layers with more pixels are not wanted, unless there is no smaller one.
+    pub size_max: Option<(u16, u16)>,
 }
 
 impl Demand {
@@ -125,6 +128,15 @@ impl Demand {
 
     /// More pixels are not needed.
     pub fn pixels_max(&self) -> Option<u32> {
-        self.size.map(|(width, height)| u32::from(width) * u32::from(height))
+        self.size.map(area)
     }
+
+    /// More pixels are not wanted.
+    pub fn pixels_limit(&self) -> Option<u32> {
+        self.size_max.map(area)
+    }
+}
+
+fn area((width, height): (u16, u16)) -> u32 {
+    u32::from(width) * u32::from(height)
 }

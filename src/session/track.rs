@@ -124,8 +124,8 @@ impl Encoding {
         if meta.format.kind() == MediaKind::Video {
             self.run.handle_packet(now, &self.history, &meta);
             self.rates.handle_packet(now, bytes, meta.timestamp, &meta.marks);
-            for (spatial, (width, height)) in sizes.iter().flat_map(|sizes| sizes.layers().iter().enumerate()) {
-                self.rates.set_pixels(spatial as u8, u32::from(*width) * u32::from(*height));
+            for (spatial, size) in sizes.iter().flat_map(|sizes| sizes.layers().iter().enumerate()) {
+                self.rates.set_size(spatial as u8, *size);
             }
         }
         if meta.marks.begins() {

@@ -290,7 +290,8 @@ impl IntoResponse for Problem {
 impl From<JoinError> for Problem {
     fn from(error: JoinError) -> Self {
         match error {
-            JoinError::HasPublisher => Self::new(StatusCode::CONFLICT, error.to_string()),
+            JoinError::HasPublisher => Self::new(StatusCode::CONFLICT, error.to_string()).for_now(),
+            JoinError::TooManyViewers { .. } => Self::new(StatusCode::FORBIDDEN, error.to_string()),
             JoinError::Full { .. } | JoinError::RoomFull { .. } | JoinError::TooManyRooms(_) | JoinError::Stopping => {
                 Self::busy(error.to_string())
             }
@@ -302,7 +303,7 @@ impl From<RequestError> for Problem {
     fn from(error: RequestError) -> Self {
         match error {
             RequestError::Gone => Self::busy(error.to_string()),
-            RequestError::NoTrack(_) | RequestError::NoLayer { .. } => Self::bad_request(error.to_string()),
+            RequestError::NoTrack(_) => Self::bad_request(error.to_string()),
             RequestError::Negotiate(error) => Self::bad_request(error.to_string()),
         }
     }

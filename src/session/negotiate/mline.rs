@@ -204,7 +204,7 @@ impl Mline {
     }
 
     /// What the peer's stream, or each of its simulcast, is known by.
-    fn encodings(&self) -> Vec<EncodingConfig> {
+    pub(super) fn encodings(&self) -> Vec<EncodingConfig> {
         if !self.simulcast.is_empty() {
             let named = |stream: &SimulcastStream| EncodingConfig { rid: Some(stream.rid), ssrcs: Vec::new() };
             return self.simulcast.iter().map(named).collect();
@@ -220,8 +220,7 @@ impl Mline {
         let kind = self.kind.filter(|_| self.live && self.peer_sends)?;
         let stream_id = self.msid.stream.clone().unwrap_or_else(|| format!("{session_id:014x}"));
         let track_id = self.msid.track.clone().unwrap_or_else(|| format!("{session_id:014x}-{}", self.mid));
-        let rids = self.simulcast.iter().map(|stream| stream.rid).collect();
-        Some(Publication { mline: index, mid: self.mid, kind, stream_id, track_id, slot: self.slot, rids })
+        Some(Publication { mline: index, mid: self.mid, kind, stream_id, track_id, slot: self.slot })
     }
 
     fn write<'a>(&'a self, cname: &'a str, policy: &Policy) -> MediaOut<'a> {

@@ -79,7 +79,7 @@ fn join(state: &AppState, envelope: &Envelope) -> Result<Joined, Ending> {
                 format!("Sorry, there are no seats left in this voice server ({taken}/{seats}). Try again later.");
             Ending::error(1013, "server full", "server-full", sentence)
         }
-        _ => seat::refused(&error),
+        other => seat::refused(other),
     })
 }
 

@@ -9,6 +9,7 @@ use super::socket::{Ending, Incoming, SDP_MAX, Socket};
 use crate::base::ids::PeerId;
 use crate::room::api::{CloseReason, JoinError, Notice, Notices, RequestError};
 use crate::room::control::Control;
+use crate::room::showing::LayerError;
 use crate::runtime::clock;
 use crate::session::negotiate::NegotiateError;
 
@@ -155,6 +156,7 @@ pub fn refused(error: &JoinError) -> Ending {
         JoinError::TooManyRooms(_) => Ending::error(1013, "server full", "too-many-rooms", error.to_string()),
         // Said to WHIP only; whoever hears it may come back later.
         JoinError::HasPublisher => Ending::error(1013, "room has a publisher", "has-publisher", error.to_string()),
+        JoinError::TooManyViewers { .. } => Ending::error(1013, "room full", "room-full", error.to_string()),
         JoinError::Stopping => Ending::error(1012, "server stopping", "server-stopping", error.to_string()),
     }
 }
@@ -172,10 +174,19 @@ impl From<RequestError> for Failure {
         let code = match &error {
             RequestError::Gone => "gone",
             RequestError::NoTrack(_) => "no-track",
-            RequestError::NoLayer { .. } => "no-layer",
             RequestError::Negotiate(NegotiateError::UnexpectedAnswer) => "unexpected-answer",
             RequestError::Negotiate(_) => "bad-sdp",
         };
         Self::Error(code, error.to_string())
+    }
+}
+
+impl From<LayerError> for Failure {
+    fn from(error: LayerError) -> Self {
+        match error {
+            LayerError::Gone(error) => error.into(),
+            LayerError::NoEncoding { .. } => Self::Error("no-layer", error.to_string()),
+            LayerError::NoPicture(_) | LayerError::NothingShown => Self::Error("no-track", error.to_string()),
+        }
     }
 }

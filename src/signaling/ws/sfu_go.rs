@@ -28,6 +28,7 @@ use crate::room::api::{
     Capabilities, CloseReason, Dialect, JoinError, JoinRequest, Joined, MediaState, Notice, PeerInfo, StreamNames,
     TrackName,
 };
+use crate::room::showing::{LayerWish, Picture};
 use crate::room::stay::Pass;
 use crate::runtime::clock;
 use crate::session::negotiate::{Policy, Role};
@@ -217,14 +218,11 @@ impl SfuGo {
         let fields = Fields::of(data).map_err(Failure::bad_message)?;
         let text = |name| fields.text(&[name], ID_MAX).map_err(Failure::bad_message);
         let (key, shown, name) = match (text("trackId")?, text("peerId")?) {
-            (Some(track), _) => ("trackId", track, self.tracks.meant(track)),
+            (Some(track), _) => ("trackId", track, TrackName::Track(self.tracks.meant(track).to_owned())),
             (None, Some(peer)) => ("peerId", peer, TrackName::Stream(peer.to_owned())),
             (None, None) => return Err(Failure::bad_message("trackId is missing")),
         };
         seat.control.choose(seat.peer, &name, takes)?;
-        if let Some(layer) = text("layer")?.filter(|_| takes) {
-            seat.control.choose_layer(seat.peer, &name, rid(layer))?;
-        }
         Ok(vec![frame("subscription-ack", &json!({key: shown, "subscribed": takes}))])
     }
 
@@ -232,7 +230,10 @@ impl SfuGo {
         let fields = Fields::of(data).map_err(Failure::bad_message)?;
         let track = fields.required(&["trackId"], ID_MAX).map_err(Failure::bad_message)?;
         let target = fields.text(&["targetRid"], ID_MAX).map_err(Failure::bad_message)?;
-        seat.control.choose_layer(seat.peer, &self.tracks.meant(track), target.and_then(rid))?;
+        // `auto` leaves it to us again.
+        let rid = target.filter(|target| *target != "auto").map(str::to_owned);
+        let wish = LayerWish { rid, ..LayerWish::default() };
+        seat.control.choose_layer(seat.peer, Picture::Track(self.tracks.meant(track)), &wish)?;
         Ok(Vec::new())
     }
 
@@ -274,7 +275,7 @@ impl Words for SfuGo {
                 return Ok(vec![frame("allow-renegotiation", &json!({"allowed": allowed}))]);
             }
             "ice-restart-request" => {
-                seat.control.renegotiate(seat.peer)?;
+                seat.control.restart_ice(seat.peer)?;
                 self.restarts = true;
             }
             "ping" => return Ok(vec![bare("pong")]),
@@ -330,11 +331,6 @@ impl Words for SfuGo {
     fn closed(&self, _reason: CloseReason) -> Option<String> {
         None
     }
-}
-
-/// The name of a layer; `auto` for none.
-fn rid(text: &str) -> Option<&str> {
-    Some(text).filter(|text| !matches!(*text, "" | "auto"))
 }
 
 /// `set-bandwidth-limit`: bits per second, 0 for none.

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 
 use super::sfu_go_frame::frame;
-use crate::room::api::{PublishedTrack, Source, TrackInfo, TrackName};
+use crate::room::api::{PublishedTrack, Source, TrackInfo};
 
 /// See the module.
 #[derive(Debug)]
@@ -41,9 +41,8 @@ impl Tracks {
             "mediaType": media_type(track.source),
         });
         let mut messages = vec![frame("track-published", &data)];
-        if !track.rids.is_empty() {
-            let layers: Vec<&str> = track.rids.iter().map(|rid| rid.as_str()).collect();
-            messages.push(frame("layer-available", &json!({"trackId": track_id, "layers": layers})));
+        if !track.layers.is_empty() {
+            messages.push(frame("layer-available", &json!({"trackId": track_id, "layers": track.layers})));
         }
         messages
     }
@@ -77,9 +76,8 @@ impl Tracks {
     }
 
     /// What the client calls a track, as the room calls it.
-    pub fn meant(&self, track_id: &str) -> TrackName {
-        let suffix = format!("_to_{}", self.me);
-        TrackName::Track(track_id.strip_suffix(&suffix).unwrap_or(track_id).to_owned())
+    pub fn meant<'a>(&self, track_id: &'a str) -> &'a str {
+        track_id.strip_suffix(&format!("_to_{}", self.me)).unwrap_or(track_id)
     }
 
     fn name(&self, track_id: &str) -> String {
@@ -114,16 +112,15 @@ fn media_type(source: Source) -> &'static str {
 mod tests {
     use super::*;
     use crate::base::format::MediaKind;
-    use crate::base::ids::Rid;
 
-    fn published(rids: &[&str]) -> PublishedTrack {
+    fn published(layers: &[&str]) -> PublishedTrack {
         PublishedTrack {
             track_id: "t-1-0".into(),
             kind: MediaKind::Video,
             source: Source::Unknown,
             wire_id: "p-2".into(),
             user_id: "bo".into(),
-            rids: rids.iter().filter_map(|rid| Rid::new(rid.as_bytes())).collect(),
+            layers: layers.iter().map(|&name| name.to_owned()).collect(),
         }
     }
 
@@ -163,7 +160,7 @@ mod tests {
     fn the_client_may_name_a_track_either_way() {
         let tracks = Tracks::new("p-1".into());
         for name in ["t-1-0", "t-1-0_to_p-1"] {
-            assert_eq!(tracks.meant(name), TrackName::Track("t-1-0".into()));
+            assert_eq!(tracks.meant(name), "t-1-0");
         }
     }
 }
