@@ -28,6 +28,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 
+pub use http::addresses;
 pub use logs::{LogFormat, LogLevel};
 pub use media::{IoDriver, MediaPorts, StunServer};
 pub use secret::Secret;

@@ -125,9 +125,12 @@ async fn health_says_what_sfu_gos_clients_look_for() {
     let server = Server::with(Config { dialects, ..Config::defaults() }).await;
     let (_, _, body) = server.http("/health", "").await;
     let body = read(&body);
-    for (name, value) in
-        [("status", json!("healthy")), ("instanceId", json!("sfu-7")), ("redis", json!("disabled")), ("rooms", json!(0))]
-    {
+    for (name, value) in [
+        ("status", json!("healthy")),
+        ("instanceId", json!("sfu-7")),
+        ("redis", json!("disabled")),
+        ("rooms", json!(0)),
+    ] {
         assert_eq!(body[name], value, "{body}");
     }
 }

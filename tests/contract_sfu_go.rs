@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::{CANDIDATE, Client, OFFER, Server};
-use tramline::base::ids::{SessionKey, TrackKey, WorkerId};
+use tramline::base::ids::{SessionKey, Ssrc, TrackKey, WorkerId};
 use tramline::config::Config;
 use tramline::config::dialects::Dialects;
 use tramline::crypto::srtp::SrtpSuite;
 use tramline::forward::speaker::Activity;
-use tramline::worker::command::Event;
+use tramline::session::stats::EgressReport;
+use tramline::worker::command::{Event, SessionReport, WorkerReport};
 
 const WORKER: WorkerId = WorkerId(0);
 
@@ -418,4 +419,89 @@ async fn peers_of_all_dialects_share_a_room() {
     cy.send(json!({"type": "join", "roomId": "room-9"})).await;
     let id = cy.hear_named("welcome").await["peerId"].clone();
     assert_eq!(ana.hear_named("peer-joined").await["data"]["peerId"], id);
+}
+
+#[tokio::test]
+async fn ice_is_restarted_when_asked_for_and_when_the_path_is_lost() {
+    let server = Server::start().await;
+    let (mut ana, id) = joined(&server, "ana").await;
+    send(&mut ana, "ice-restart-request", json!({})).await;
+    refused(&mut ana, 400, "client has to offer").await;
+    send(&mut ana, "offer", json!({"sdp": OFFER, "type": "offer"})).await;
+    let ufrag = |message: &Value| {
+        let sdp = message["data"]["sdp"].as_str().unwrap().to_owned();
+        sdp.lines().find_map(|line| line.strip_prefix("a=ice-ufrag:")).unwrap().to_owned()
+    };
+    let first = ufrag(&ana.hear_named("answer").await);
+    send(&mut ana, "ice-restart-request", json!({})).await;
+    let offer = ana.hear_named("ice-restart-offer").await;
+    assert_eq!((&offer["data"]["type"], &offer["data"]["peerId"]), (&json!("offer"), &json!(id)));
+    assert_ne!(ufrag(&offer), first);
+    let session = SessionKey { index: 0, epoch: 0 };
+    let happens = |event| server.state.control.handle_event(WORKER, event);
+    happens(Event::Claimed { session });
+    happens(Event::Connected { session, suite: SrtpSuite::AeadAes128Gcm });
+    happens(Event::Lost { session });
+    assert_eq!(ana.hear_named("network-condition").await["data"], json!({"condition": "poor"}));
+    assert_ne!(ufrag(&ana.hear_named("ice-restart-offer").await), ufrag(&offer));
+}
+
+#[tokio::test]
+async fn a_new_connection_of_the_same_peer_is_taken() {
+    let server = Server::start().await;
+    let (mut ana, ana_id, mut bo, bo_id) = call(&server, OFFER).await;
+    let published = bo.hear_named("track-published").await["data"]["trackId"].clone();
+    // Another certificate, as after a page was reloaded with its pass.
+    let offer = OFFER.replace("D2:FA:0E", "D3:FA:0E").replace("F7gI", "G8hJ");
+    send(&mut ana, "offer", json!({"sdp": offer, "type": "offer"})).await;
+    assert!(ana.hear_named("answer").await["data"]["sdp"].as_str().unwrap().starts_with("v=0"));
+    let removed = bo.hear_named("track-removed").await["data"].clone();
+    assert_eq!(removed, json!({"trackId": published, "peerId": ana_id}));
+    let Value::Array(tracks) = server.state.control.debug_tracks() else { panic!("no list") };
+    tracks.iter().filter(|track| track["publisher"] == "ana").for_each(|track| server.is_live(track));
+    let again = loop {
+        let again = bo.hear_named("track-published").await["data"].clone();
+        if again["trackId"] != json!(format!("t-1-0_to_{bo_id}")) {
+            break again;
+        }
+    };
+    assert_eq!(again["peerId"], json!(ana_id));
+    assert_ne!(again["trackId"], published);
+}
+
+#[tokio::test]
+async fn everybodys_connection_is_told_in_levels() {
+    let dialects = Dialects { stats_interval: Duration::from_millis(20), ..Dialects::default() };
+    let server = Server::with(Config { dialects, ..Config::defaults() }).await;
+    let (_ana, ana_id, mut bo, bo_id) = call(&server, OFFER).await;
+    let session = |index, fraction_lost| SessionReport {
+        session: SessionKey { index, epoch: 0 },
+        remote: None,
+        suite: Some(SrtpSuite::AeadAes128Gcm),
+        has_consent: true,
+        silent: Duration::ZERO,
+        ingress: Vec::new(),
+        egress: vec![EgressReport {
+            mline: 0,
+            track: None,
+            ssrc: Ssrc(1),
+            packets: 9,
+            bytes: 9,
+            retransmissions: 0,
+            fraction_lost,
+            round_trip: None,
+            waits: None,
+            layer: None,
+            allocation: None,
+        }],
+        layers: Vec::new(),
+        downlink: None,
+    };
+    let report = WorkerReport { sessions: vec![session(0, 0.01), session(1, 0.25)], ..WorkerReport::default() };
+    server.state.control.handle_event(WORKER, Event::Report(Box::new(report)));
+    let mine = bo.hear_named("quality-stats").await["data"].clone();
+    assert_eq!(mine, json!({"peerId": bo_id, "level": "critical", "packetLoss": 25.0}));
+    assert_eq!(bo.hear().await["data"], json!({"condition": "poor"}));
+    let anas = bo.hear_named("quality-stats").await["data"].clone();
+    assert_eq!(anas, json!({"peerId": ana_id, "level": "good", "packetLoss": 1.0}));
 }

@@ -142,8 +142,14 @@ impl Control {
 
     /// Enters a room.
     pub fn join(&self, request: JoinRequest) -> Result<Joined, JoinError> {
+        self.join_hiding(request, Vec::new())
+    }
+
+    /// The same for a peer that is not to get the media of these users.
+    pub fn join_hiding(&self, request: JoinRequest, user_ids: Vec<String>) -> Result<Joined, JoinError> {
         let mut inner = self.lock();
-        let entered = inner.hub.join(clock::now(), clock::wall(), request);
+        let hidden = user_ids.into_iter().collect();
+        let entered = inner.hub.join_hiding((clock::now(), clock::wall()), request, hidden);
         let joined = entered.map(|entered| inner.seat(entered));
         self.dispatch(&mut inner);
         joined

@@ -1,6 +1,6 @@
 //! Coming and going: who is in which room.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -20,6 +20,16 @@ use crate::worker::command::{Command, Ticket};
 impl Hub {
     /// Enters a room, which is made if it is not there. An older self leaves first.
     pub fn join(&mut self, now: Instant, wall: SystemTime, request: JoinRequest) -> Result<Entered, JoinError> {
+        self.join_hiding((now, wall), request, HashSet::new())
+    }
+
+    /// The same for a peer that is not to get the media of these users.
+    pub fn join_hiding(
+        &mut self,
+        (now, wall): (Instant, SystemTime),
+        request: JoinRequest,
+        hidden: HashSet<String>,
+    ) -> Result<Entered, JoinError> {
         if self.is_stopping {
             return Err(JoinError::Stopping);
         }
@@ -57,7 +67,7 @@ impl Hub {
             capabilities: request.capabilities,
             is_server_muted: false,
             is_deafened: false,
-            hidden: Default::default(),
+            hidden,
             muted: Default::default(),
             pinned: Default::default(),
             negotiation: Negotiation::new(request.policy, local, self.rng.random()),

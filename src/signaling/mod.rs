@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod auth;
+pub mod calls;
 pub mod http;
 pub mod http_session;
 pub mod limits;
@@ -24,6 +25,7 @@ use tokio::sync::watch;
 use tower_http::cors::CorsLayer;
 
 use self::auth::registry::Registry;
+use self::calls::Calls;
 use self::http_session::Sessions;
 use self::ws::socket::SocketCounters;
 use crate::config::Config;
@@ -43,6 +45,8 @@ pub struct AppState {
     pub config: Arc<Config>,
     /// Gryt servers and their rooms.
     pub registry: Arc<Registry>,
+    /// Gryt's calls.
+    pub calls: Arc<Calls>,
     /// Numbers of the WebSockets.
     pub sockets: Arc<SocketCounters>,
     /// Peers that came by WHIP or WHEP.
@@ -57,6 +61,7 @@ impl AppState {
             control,
             config,
             registry: Arc::default(),
+            calls: Arc::default(),
             sockets: Arc::default(),
             sessions: Arc::default(),
             stopping: Arc::new(watch::Sender::new(false)),
@@ -103,6 +108,24 @@ pub fn router(state: AppState) -> Router {
         .with_state(state)
 }
 
+/// Where Gryt's servers connect, if not at the main port.
+pub fn control_router(state: AppState) -> Router {
+    Router::new().route("/server", get(ws::control)).with_state(state)
+}
+
+/// Metrics alone, for a port that is not shown to everybody.
+pub fn metrics_router(state: AppState) -> Router {
+    Router::new().route(&state.config.dialects.metrics_path, get(http::metrics)).with_state(state)
+}
+
+/// Serves what has a port of its own until [`AppState::stop`] is called.
+pub async fn serve_beside(listener: TcpListener, state: AppState, router: Router) {
+    let stopped = async move { state.stopped().await };
+    if let Err(fault) = axum::serve(listener, router).with_graceful_shutdown(stopped).await {
+        tracing::error!(%fault, "a port beside the main one is not served any more");
+    }
+}
+
 /// Serves until `shutdown` completes, then tells everybody, and returns when they are gone or have had a few seconds.
 pub async fn serve(
     listener: TcpListener,
@@ -113,6 +136,7 @@ pub async fn serve(
         // Small messages should not wait for an acknowledgement.
         let _ = stream.set_nodelay(true);
     });
+    tokio::spawn(calls::run(state.clone()));
     let told = state.clone();
     let server = axum::serve(listener, router(state.clone())).with_graceful_shutdown(async move {
         shutdown.await;

@@ -1,6 +1,8 @@
 //! A served router on a free port, and a WebSocket client that speaks JSON.
 #![allow(dead_code, clippy::unwrap_used, clippy::panic)]
 
+pub mod gryt;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
-use tramline::base::ids::WorkerId;
+use tramline::base::ids::{TrackKey, WorkerId};
 use tramline::config::Config;
 use tramline::crypto::cert::Certificate;
 use tramline::room::control::{Control, WorkerLink};
@@ -128,6 +130,14 @@ impl Server {
     pub async fn connect(&self, path: &str) -> Client {
         let (socket, _) = connect_async(format!("ws://{}{path}", self.address)).await.unwrap();
         Client(socket)
+    }
+
+    /// The first media of a track came, as the debug view shows it. Its id is made of its key.
+    pub fn is_live(&self, track: &Value) {
+        let numbers = track["id"].as_str().unwrap().split('-').skip(1).map(|number| number.parse().unwrap());
+        let numbers: Vec<u32> = numbers.collect();
+        let track = TrackKey { index: numbers[0], epoch: numbers[1] };
+        self.state.control.handle_event(WorkerId(0), Event::TrackLive { track });
     }
 
     /// Status, headers in lower case and body of a GET.

@@ -3,19 +3,30 @@
 //! The first message is `client_join`; `room_joined` and `offer` follow at once. Our offers begin with four fixed
 //! slots: microphone, camera, screen, screen sound.
 
+use std::sync::Arc;
+
 use serde_json::json;
 
 use super::super::AppState;
 use super::super::auth::registry::Ticket;
+use super::super::calls::Calls;
+use super::super::limits::TokenBucket;
 use super::envelope::{self, Envelope, Fields};
 use super::gryt_documented::sdp;
 use super::seat::{self, Failure, Seat, Words};
 use super::socket::{Ending, Socket};
 use super::{CANDIDATE_MAX, ID_MAX, ROOM_MAX, TOKEN_MAX, wishes};
 use crate::base::format::MediaKind;
-use crate::room::api::{Capabilities, CloseReason, Dialect, JoinError, JoinRequest, Joined, Notice, StreamNames};
+use crate::room::api::{
+    Capabilities, CloseReason, Dialect, JoinError, JoinRequest, Joined, MediaState, Notice, StreamNames,
+};
 use crate::runtime::clock;
 use crate::session::negotiate::{Policy, Role};
+
+/// How often somebody may say that he is still there.
+const PRESSES_PER_S: u32 = 1;
+/// So often at once.
+const PRESSES_BURST: u32 = 5;
 
 const POLICY: Policy = Policy {
     server_offers_first: true,
@@ -28,12 +39,14 @@ const POLICY: Policy = Policy {
 /// Serves a client whose first message was `client_join`.
 pub async fn run(socket: Socket, state: AppState, first: Envelope) {
     let ending = match join(&state, &first) {
-        Ok(joined) => {
+        Ok((joined, room)) => {
             let seat = Seat { control: state.control.clone(), peer: joined.peer };
-            // Only what we keep to is promised: no call_alone_timeout_seconds, no max_ingest_kbps.
-            let welcome = json!({"message": "Successfully joined room"}).to_string();
-            match socket.send(envelope::text("room_joined", welcome)) {
-                Ok(()) => return seat::serve(socket, seat, joined.notices, Gryt).await,
+            // Only what we keep to is promised: no max_ingest_kbps.
+            let alone_s = state.config.dialects.call_alone_timeout.as_secs();
+            let welcome = json!({"message": "Successfully joined room", "call_alone_timeout_seconds": alone_s});
+            let words = Gryt::new(&state, room);
+            match socket.send(envelope::text("room_joined", welcome.to_string())) {
+                Ok(()) => return seat::serve(socket, seat, joined.notices, words).await,
                 Err(ending) => ending,
             }
         }
@@ -45,7 +58,7 @@ pub async fn run(socket: Socket, state: AppState, first: Envelope) {
     socket.close(ending).await;
 }
 
-fn join(state: &AppState, envelope: &Envelope) -> Result<Joined, Ending> {
+fn join(state: &AppState, envelope: &Envelope) -> Result<(Joined, String), Ending> {
     let invalid = |sentence: String| {
         Ending::error(1008, "join refused", "bad-join", format!("Join validation failed: {sentence}"))
     };
@@ -67,20 +80,22 @@ fn join(state: &AppState, envelope: &Envelope) -> Result<Joined, Ending> {
     let request = JoinRequest {
         room: room.to_owned(),
         display_name: user_id.clone().unwrap_or_default(),
-        user_id,
+        user_id: user_id.clone(),
         dialect: Dialect::Gryt,
         policy: POLICY,
         stream_names: StreamNames::Publisher,
         capabilities: claims.map_or(Capabilities::ALL, |claims| claims.capabilities),
     };
-    state.control.join(request).map_err(|error| match &error {
+    let hidden = user_id.and_then(|user_id| state.registry.hidden_from(room, &user_id)).unwrap_or_default();
+    let joined = state.control.join_hiding(request, hidden).map_err(|error| match &error {
         JoinError::Full { taken, seats } => {
             let sentence =
                 format!("Sorry, there are no seats left in this voice server ({taken}/{seats}). Try again later.");
             Ending::error(1013, "server full", "server-full", sentence)
         }
         other => seat::refused(other),
-    })
+    })?;
+    Ok((joined, room.to_owned()))
 }
 
 /// The `room_error` event: a plain sentence.
@@ -88,7 +103,19 @@ pub fn room_error(sentence: &str) -> String {
     envelope::text("room_error", sentence)
 }
 
-struct Gryt;
+struct Gryt {
+    calls: Arc<Calls>,
+    room: String,
+    /// Of `still_here`: a person presses a button.
+    presses: TokenBucket,
+}
+
+impl Gryt {
+    fn new(state: &AppState, room: String) -> Self {
+        let presses = TokenBucket::new(clock::now(), PRESSES_PER_S, PRESSES_BURST);
+        Self { calls: Arc::clone(&state.calls), room, presses }
+    }
+}
 
 impl Words for Gryt {
     fn heard(&mut self, seat: &Seat, text: &str) -> Result<Vec<String>, Failure> {
@@ -100,6 +127,12 @@ impl Words for Gryt {
                 line.map_or(Ok(()), |line| seat.control.candidate(seat.peer, line))?;
             }
             "renegotiate" => seat.control.renegotiate(seat.peer)?,
+            "still_here" => {
+                let now = clock::now();
+                if self.presses.take(now) {
+                    self.calls.still_here(now, &self.room);
+                }
+            }
             "video_demand" => wishes::video_demand(seat, &data)?,
             "set_layer" => wishes::set_layer(seat, &data)?,
             "offer" => {
@@ -117,8 +150,13 @@ impl Words for Gryt {
         Ok(Vec::new())
     }
 
-    fn told(&mut self, _seat: &Seat, notice: Notice) -> Vec<String> {
+    fn told(&mut self, seat: &Seat, notice: Notice) -> Vec<String> {
         let (event, data) = match notice {
+            Notice::Media(MediaState::Disconnected) => {
+                // The client cannot restart ICE by itself: it only answers. One that is gone meanwhile needs none.
+                let _ = seat.control.restart_ice(seat.peer);
+                return Vec::new();
+            }
             Notice::Offer { sdp } => ("offer", json!({"type": "offer", "sdp": sdp})),
             Notice::VideoWanted(wanted) => ("video_wanted", wishes::video_wanted(&wanted)),
             // The app learns of people from its own server and of tracks from the msid.

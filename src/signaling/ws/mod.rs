@@ -53,8 +53,19 @@ pub async fn client(State(state): State<AppState>, upgrade: Upgrade) -> Response
     })
 }
 
-/// `/server`: Gryt's control socket.
-pub async fn server(State(state): State<AppState>, upgrade: Upgrade) -> Response {
+/// `/server`: Gryt's control socket, or where it is.
+pub async fn server(state: State<AppState>, upgrade: Upgrade) -> Response {
+    match state.config.dialects.control_port {
+        None => control(state, upgrade).await,
+        Some(port) => {
+            let sentence = "servers connect to another port here; X-Gryt-Control-Port names it\n";
+            (StatusCode::FORBIDDEN, [("x-gryt-control-port", port.to_string())], sentence).into_response()
+        }
+    }
+}
+
+/// Gryt's control socket.
+pub async fn control(State(state): State<AppState>, upgrade: Upgrade) -> Response {
     accept(state, upgrade, |socket, state| async move {
         control_socket::run(Socket::new(socket, &state, Rate::SERVER), state).await;
     })

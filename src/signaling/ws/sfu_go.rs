@@ -292,7 +292,7 @@ impl Words for SfuGo {
         Ok(Vec::new())
     }
 
-    fn told(&mut self, _seat: &Seat, notice: Notice) -> Vec<String> {
+    fn told(&mut self, seat: &Seat, notice: Notice) -> Vec<String> {
         match notice {
             Notice::Offer { sdp } => vec![self.offer(&sdp)],
             Notice::NeedsOffer { track_count } => {
@@ -305,7 +305,11 @@ impl Words for SfuGo {
             Notice::PeerJoined(info) => vec![self.event("peer-joined", &info)],
             Notice::PeerLeft(info) => vec![self.event("peer-left", &info)],
             Notice::Speaker(info) => vec![self.spoke(info)],
-            Notice::Media(MediaState::Disconnected) => vec![frame("network-condition", &json!({"condition": "poor"}))],
+            Notice::Media(MediaState::Disconnected) => {
+                // One that is gone meanwhile, or has to come with a new connection, needs none.
+                self.restarts = seat.control.restart_ice(seat.peer).is_ok();
+                vec![frame("network-condition", &json!({"condition": "poor"}))]
+            }
             // There is no word for the rest.
             _ => Vec::new(),
         }
