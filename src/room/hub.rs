@@ -91,6 +91,7 @@ pub struct Hub {
     pub(super) track_keys: KeyPool,
     pub(super) room_keys: KeyPool,
     pub(super) limits: RoomLimits,
+    pub(super) ice_restarts: u64,
     pub(super) last_peer: u64,
     pub(super) plan: Plan,
     /// What people are told.
@@ -140,6 +141,7 @@ impl Hub {
             track_keys: KeyPool::default(),
             room_keys: KeyPool::default(),
             limits: RoomLimits::default(),
+            ice_restarts: 0,
             last_peer: 0,
             plan: Plan::default(),
             notices: VecDeque::new(),

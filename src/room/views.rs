@@ -162,6 +162,7 @@ impl Hub {
             peers: self.peers.len() as u64,
             tracks: self.peers.values().map(|peer| peer.tracks.len() as u64).sum(),
             room_rows: self.rooms.keys().map(|room| self.room_row(room)).collect(),
+            connections: self.connections(),
             ..Snapshot::default()
         };
         for report in &self.reports {
@@ -211,7 +212,7 @@ impl Hub {
     }
 
     /// All its streams: several where it comes as a simulcast.
-    fn ingress_reports(&self, publisher: &Peer, track: &Track) -> impl Iterator<Item = &IngressReport> {
+    pub(super) fn ingress_reports(&self, publisher: &Peer, track: &Track) -> impl Iterator<Item = &IngressReport> {
         let of_all = self.session_report(publisher).into_iter().flat_map(|report| &report.ingress);
         let key = track.key;
         of_all.filter(move |ingress| ingress.track == key)
@@ -229,7 +230,7 @@ impl Hub {
     }
 
     /// What came of a stream between the last two reports.
-    fn ingress_bps(&self, peer: &Peer, ingress: &IngressReport) -> u64 {
+    pub(super) fn ingress_bps(&self, peer: &Peer, ingress: &IngressReport) -> u64 {
         self.bps(peer, ingress.summary.bytes, |session| {
             session.ingress.iter().find(|before| before.ssrc == ingress.ssrc).map(|before| before.summary.bytes)
         })

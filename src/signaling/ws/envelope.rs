@@ -186,6 +186,7 @@ mod tests {
         #[test]
         fn no_text_makes_the_readers_panic(text: String, data: String, line: String) {
             let _ = Envelope::parse(&text);
+            let _ = Envelope::parse_typed(&text);
             let framed = json!({"event": text, "data": data}).to_string();
             if let Ok(envelope) = Envelope::parse(&framed) {
                 let _ = candidate(&envelope.data, 64);
