@@ -153,6 +153,12 @@ macro_rules! groups {
 groups! {
     /// Who may come in.
     auth: Auth,
+    /// What peers may send.
+    ingest: Ingest,
+    /// What WHIP publishers and WHEP viewers may do.
+    broadcast: Broadcast,
+    /// What is recorded.
+    record: RecordConfig,
     /// What the programs we stand in for have settings for.
     dialects: Dialects,
 }

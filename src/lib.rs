@@ -19,6 +19,7 @@
 //! | [`net`] | sockets and what carries their datagrams, io_uring first; knows bytes, not WebRTC | base |
 //! | [`room`] | rooms, publications, subscriptions, as a pure machine ([`room::hub`]) | base, wire::sdp, proto::{ice, link}, forward, session::{negotiate, feedback, stats, streams}, worker::command, telemetry |
 //! | [`runtime`] | threads, the loop, the only clock | base, config, net, worker |
+//! | [`record`] | recordings: packets of a tap to files that play, and what becomes of them | base, config, wire, worker::{command, tap}, runtime::clock |
 //! | [`signaling`] | HTTP, WebSocket, the dialects, the page | base, config, wire::sdp, session::negotiate, runtime::clock, telemetry, room |
 //! | [`config`], [`telemetry`] | settings in; logs and numbers out | little |
 //! | [`server`], [`self_check`] | wiring, start and stop | all |
@@ -126,6 +127,7 @@ pub mod crypto;
 pub mod forward;
 pub mod net;
 pub mod proto;
+pub mod record;
 pub mod room;
 pub mod runtime;
 pub mod self_check;

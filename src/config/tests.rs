@@ -126,6 +126,14 @@ fn an_unreadable_token_switch_keeps_the_door_closed() {
 }
 
 #[test]
+fn a_room_takes_as_many_viewers_as_it_is_told() {
+    let viewers = |env: &[(&str, &str)]| read(env).unwrap().broadcast.viewers_max;
+    assert_eq!((viewers(&[]), viewers(&[("MAX_SUBS_PER_ROOM", "0")])), (None, None));
+    assert_eq!(viewers(&[("MAX_SUBS_PER_ROOM", "3")]), Some(3));
+    assert!(refusal(&[("MAX_SUBS_PER_ROOM", "many")]).starts_with("MAX_SUBS_PER_ROOM is `many`"));
+}
+
+#[test]
 fn verbose_log_means_debug_unless_a_level_is_set() {
     assert_eq!(read(&[("VERBOSE_LOG", "true")]).unwrap().log_level, LogLevel::Debug);
     assert_eq!(read(&[("DEBUG", "app:*")]).unwrap().log_level, LogLevel::Info);
@@ -148,4 +156,11 @@ fn secrets_are_said_nowhere() {
     assert!(!shown.contains("hush") && !shown.contains(key), "{shown}");
     assert!(!refusal(&[("ROOM_TOKENS", "hush")]).contains("hush"));
     assert!(!refusal(&[("JWT_SECRET", "hush")]).contains("hush"));
+}
+
+#[test]
+fn what_peers_send_is_capped_only_by_a_number_above_zero() {
+    let capped = |value| read(&[("SFU_MAX_INGEST_KBPS", value)]).unwrap().ingest.max_kbps;
+    assert_eq!((capped("2500"), capped("0"), capped("")), (Some(2500), None, None));
+    assert!(refusal(&[("SFU_MAX_INGEST_KBPS", "2.5M")]).starts_with("SFU_MAX_INGEST_KBPS is `2.5M`"));
 }

@@ -22,12 +22,17 @@ const TEMPORAL_LOSS_SCREEN: f32 = 0.3;
 /// What twice the bits for the same size are worth.
 const BITS_GAIN: f32 = 0.25;
 /// Pixels that a bit per second usually pays for, at 30 frames per second: what stands for a size that nobody knows.
-const BPS_PER_PIXEL: u64 = 3;
+pub const BPS_PER_PIXEL: u64 = 3;
 /// A layer covers a size or frame rate that is larger by no more than an eighth of it: encoders crop to whole blocks, and
 /// rates are measured.
 const COVERS: u64 = 8;
 /// A layer that is sent counts as so much cheaper, in eighths, that measuring errors do not make others stand before it.
 const KEPT_EIGHTHS: u64 = 7;
+
+/// Whether a layer of so many pixels is large enough for who wants `wanted`.
+pub fn is_covered(wanted: u64, pixels: u64) -> bool {
+    pixels + pixels / COVERS >= wanted
+}
 
 /// What one subscriber asks of one video.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,7 +187,7 @@ impl Builder {
             }
         } else if let Some(pixels) = want.max_pixels.map(u64::from) {
             let covering = self.candidates.iter().map(|candidate| candidate.pixels);
-            let enough = covering.filter(|covering| covering + covering / COVERS >= pixels).min();
+            let enough = covering.filter(|covering| is_covered(pixels, *covering)).min();
             for candidate in &mut self.candidates {
                 candidate.is_wanted &= enough.is_none_or(|enough| candidate.pixels <= enough);
             }

@@ -154,6 +154,11 @@ impl EncodingRates {
         self.cells.as_flattened().iter().any(|cell| cell.is_alive(now))
     }
 
+    /// Pixels of its spatial layers as far as they were told, also of those that stopped.
+    pub fn pixels(&self) -> impl Iterator<Item = u32> {
+        self.sizes.iter().flatten().map(|(width, height)| u32::from(*width) * u32::from(*height))
+    }
+
     /// Bytes of the last keyframe that came in whole, with all its spatial layers.
     pub fn keyframe_bytes(&self) -> Option<u32> {
         self.keyframe_bytes

@@ -13,6 +13,17 @@ use super::wishes::is_meant;
 use crate::base::ids::{PeerId, TrackKey};
 use crate::runtime::clock;
 
+/// Why nothing was chosen.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChoiceError {
+    /// The peer is gone.
+    #[error(transparent)]
+    Gone(#[from] RequestError),
+    /// Nothing of that name is published in the room.
+    #[error("there is no track {0}")]
+    NoTrack(String),
+}
+
 /// Which tracks a peer receives: all but these, or these only.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Choice {
@@ -49,7 +60,7 @@ impl Hub {
     }
 
     /// Subscribes to a track or to all of a stream, or not any more.
-    pub fn choose(&mut self, now: Instant, id: PeerId, name: &TrackName, takes: bool) -> Result<(), RequestError> {
+    pub fn choose(&mut self, now: Instant, id: PeerId, name: &TrackName, takes: bool) -> Result<(), ChoiceError> {
         let keys: Vec<TrackKey> = self.meant(id, name)?.map(|(_, track)| track.key).collect();
         if keys.is_empty() {
             return Err(no_track(name));
@@ -96,9 +107,9 @@ impl Hub {
     }
 }
 
-fn no_track(name: &TrackName) -> RequestError {
+fn no_track(name: &TrackName) -> ChoiceError {
     let (TrackName::Stream(name) | TrackName::Track(name)) = name;
-    RequestError::NoTrack(name.chars().take(64).collect())
+    ChoiceError::NoTrack(name.chars().take(64).collect())
 }
 
 impl Control {
@@ -108,7 +119,7 @@ impl Control {
     }
 
     /// See [`Hub::choose`].
-    pub fn choose(&self, peer: PeerId, name: &TrackName, takes: bool) -> Result<(), RequestError> {
+    pub fn choose(&self, peer: PeerId, name: &TrackName, takes: bool) -> Result<(), ChoiceError> {
         self.with(|hub| hub.choose(clock::now(), peer, name, takes))
     }
 

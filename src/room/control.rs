@@ -5,7 +5,7 @@
 //! table leaves when it is due, also when nobody calls: [`Control::run`] sees to it.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, at, bounded, never, select, tick};
@@ -17,6 +17,7 @@ use super::api::{
 };
 use super::hub::{Entered, Hub, Output};
 use super::impair::{BadNetwork, ImpairError};
+use super::record::{RecordError, RecordWish};
 use super::restart::Restarted;
 use super::showing::{LayerError, LayerWish, Picture, Showing};
 use super::why::WhyError;
@@ -51,7 +52,7 @@ pub struct WorkerLink {
 
 pub(super) struct Inner {
     pub(super) hub: Hub,
-    pub(super) notices: HashMap<PeerId, mpsc::Sender<Box<Notice>>>,
+    pub(super) notices: HashMap<PeerId, mpsc::Sender<Arc<Notice>>>,
     /// When outputs that wait are due, as [`Control::run`] knows it.
     due_at: Option<Instant>,
 }
@@ -94,11 +95,11 @@ impl Control {
     }
 
     pub(super) fn dispatch(&self, inner: &mut Inner) {
-        let (now, mut woken) = (clock::now(), 0u64);
+        let (now, mut woken, mut told) = (clock::now(), 0u64, None);
         while let Some(output) = inner.hub.poll_output(now) {
             match output {
                 Output::ToWorker(worker, command) => woken |= self.send(worker, *command),
-                Output::ToPeer(peer, notice) => tell(inner, peer, notice),
+                Output::ToPeer(peer, notice) => tell(inner, peer, notice, &mut told),
                 Output::ToWatchers(event) => drop(self.events.send(event)),
             }
         }
@@ -243,6 +244,21 @@ impl Control {
         self.with(|hub| hub.disconnect_user(clock::now(), room, user_id))
     }
 
+    /// What rooms that are made from now on are recorded with.
+    pub fn record_rooms(&self, wish: Option<RecordWish>) {
+        self.lock().hub.record_rooms(wish);
+    }
+
+    /// Begins or ends the recording of a room.
+    pub fn record(&self, room: &str, wish: Option<RecordWish>) -> Result<(), RecordError> {
+        self.with(|hub| hub.record(room, wish))
+    }
+
+    /// How a room is recorded, if it is.
+    pub fn recording(&self, room: &str) -> Result<Option<RecordWish>, RecordError> {
+        self.lock().hub.recording(room)
+    }
+
     /// Puts a peer behind a bad network.
     pub fn impair(&self, room: &str, peer: &str, network: BadNetwork) -> Result<(), ImpairError> {
         self.with(|hub| hub.impair(room, peer, network))
@@ -333,10 +349,15 @@ impl Control {
     }
 }
 
-fn tell(inner: &mut Inner, peer: PeerId, notice: Notice) {
+/// `told` is what somebody was told just before: a room is told the same one by one.
+fn tell(inner: &mut Inner, peer: PeerId, notice: Notice, told: &mut Option<Arc<Notice>>) {
     let is_last = matches!(notice, Notice::Closed(_));
     let Some(sender) = inner.notices.get(&peer) else { return };
-    if sender.try_send(Box::new(notice)).is_err() {
+    let notice = match told.take() {
+        Some(told) if *told == notice => told,
+        _ => Arc::new(notice),
+    };
+    if sender.try_send(Arc::clone(told.insert(notice))).is_err() {
         tracing::debug!(%peer, "does not read its notices");
         inner.notices.remove(&peer);
         inner.hub.handle_slow_peer(clock::now(), peer);
@@ -347,8 +368,6 @@ fn tell(inner: &mut Inner, peer: PeerId, notice: Notice) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use rand::SeedableRng;
     use rand::rngs::StdRng;
 

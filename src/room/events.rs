@@ -95,6 +95,7 @@ impl Hub {
         self.end_stays(now);
         self.drop_empty_rooms(now);
         self.offer_to_the_silent(now);
+        self.forget_silent_speakers(now);
         let late: Vec<_> = self
             .peers
             .values()

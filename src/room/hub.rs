@@ -6,8 +6,8 @@
 //! Its methods lie beside this file: `join` (coming and going), `stay` (coming back), `list` (rooms made by themselves,
 //! limits), `requests` (what peers ask), `restart` (ICE anew), `renegotiate` (clients that are asked to offer), `events`
 //! (what workers tell), `publish` (tracks and configurations), `subscribe` (who receives what), `wishes` (how large),
-//! `choice` (what a peer picks), `showing` (what viewers see and choose), `voices` (who speaks), `quality`, `impair` (bad
-//! networks on purpose), `views` and `why` (for people).
+//! `choice` (what a peer picks), `showing` (what viewers see and choose), `voices` (who speaks), `record` (what is
+//! recorded), `quality`, `impair` (bad networks on purpose), `views` and `why` (for people).
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -21,6 +21,7 @@ use super::api::{Notice, PeerInfo, RoomEvent};
 use super::list::RoomLimits;
 use super::peer::{Peer, Track};
 use super::placement::Placement;
+use super::record::RecordWish;
 use super::wishes::Telling;
 use crate::base::ids::{KeyPool, PeerId, RoomKey, SessionKey, TrackKey, WorkerId};
 use crate::forward::plan::{Plan, SharedTable};
@@ -70,8 +71,12 @@ pub(super) struct Room {
     /// Peers by the worker they live on.
     pub by_worker: Vec<usize>,
     pub speaker: DominantSpeaker<PeerId>,
+    /// When the dominant speaker was heard last.
+    pub heard_at: Option<Instant>,
     /// Who spoke, latest first.
     pub speakers: Vec<PeerId>,
+    /// What its publishers send is recorded.
+    pub recording: Option<RecordWish>,
     /// Peers that nobody is told of.
     pub viewers: usize,
 }
@@ -110,6 +115,8 @@ pub struct Hub {
     pub(super) self_checked: Vec<bool>,
     pub(super) knows_public_address: bool,
     pub(super) telling: Telling,
+    /// New rooms are recorded.
+    pub(super) recording: Option<RecordWish>,
     /// Viewers that a room may have.
     pub(super) viewers_max: Option<usize>,
     pub(super) is_stopping: bool,
@@ -155,6 +162,7 @@ impl Hub {
             self_checked: vec![false; workers],
             knows_public_address: false,
             telling: Telling::default(),
+            recording: None,
             viewers_max: None,
             is_stopping: false,
         }

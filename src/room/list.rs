@@ -117,6 +117,8 @@ impl Hub {
             by_worker: vec![0; self.config.workers],
             speaker: DominantSpeaker::default(),
             speakers: Vec::new(),
+            heard_at: None,
+            recording: self.recording,
             viewers: 0,
         };
         self.rooms.insert(id.to_owned(), room);

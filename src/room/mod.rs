@@ -3,7 +3,7 @@
 //! [`hub`] is the pure machine, [`control`] the door to it, [`api`] the words in which signalling talks to it.
 
 pub mod api;
-mod choice;
+pub mod choice;
 pub mod control;
 mod events;
 pub mod hub;
@@ -14,6 +14,7 @@ mod peer;
 mod placement;
 mod publish;
 mod quality;
+pub mod record;
 mod renegotiate;
 mod requests;
 pub mod restart;

@@ -89,6 +89,7 @@ impl Hub {
         let (room, info) = (peer.room.clone(), peer.info.clone());
         if info != before {
             self.tell_room(&room, Some(id), &Notice::PeerUpdated(info));
+            self.compare_voices(now, &room);
         }
         if has_new_sources {
             self.handle_negotiated(now, id);
@@ -109,6 +110,7 @@ impl Hub {
         }
         self.handle_negotiated(now, id);
         self.subscribe_room(now, room);
+        self.compare_voices(now, room);
         true
     }
 

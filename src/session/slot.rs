@@ -9,10 +9,9 @@ use rand::{Rng, RngExt};
 
 use super::discard::Discard;
 use super::egress::Outlet;
-use super::header_exts::{DescriptorChange, ExtRoom, HeaderExts, Stamp};
+use super::header_exts::{DescriptorChange, HeaderExts, Stamp};
 use super::streams::{Demand, MlineConfig, Payload};
 use super::track::Track;
-use crate::base::batch::TxBatch;
 use crate::base::format::{Format, MediaKind};
 use crate::base::frame::Layer;
 use crate::base::ids::{Ssrc, TrackKey};
@@ -22,9 +21,8 @@ use crate::forward::rewrite::{Numbers, Rewriter};
 use crate::forward::select::{Cut, PacketHead, Selector, Verdict};
 use crate::proto::history::{self, Packet};
 use crate::proto::report::SendStats;
-use crate::proto::run::{Replay, Replayed, Squeeze};
 use crate::wire::payload;
-use crate::wire::rtp::{self, Fixed};
+use crate::wire::rtp::{self, FIXED_HEADER_BYTES, Fixed};
 use crate::wire::rtp_ext::AbsSendTime;
 
 /// Retransmissions per m-line in one [`RETRANSMISSION_WINDOW`]: a frame of a hundred packets twice over. Who asks for
@@ -40,9 +38,6 @@ const AWAIT_KEYFRAME_MAX: Duration = Duration::from_secs(5);
 /// Packets missing before a keyframe that may still come: more than are lost in a row, or late. A worker that could not
 /// keep up left out more.
 const GAP_KEPT_MAX: u64 = 32;
-/// Pictures of a run that is sent to who joins: each takes a stretch of numbers of its own, and all must be found again
-/// when one is missed.
-const RUN_PICTURES_MAX: u32 = 100;
 
 /// See the module.
 #[derive(Debug)]
@@ -65,7 +60,7 @@ pub(super) struct Slot {
     /// What the allocator said last.
     pub(super) allocation: Option<Allocation>,
     /// Its target costs more than the one before.
-    rises: bool,
+    pub(super) rises: bool,
     /// What the subscriber asked for.
     pub(super) demand: Demand,
     /// Payload type of the format sent last.
@@ -80,18 +75,24 @@ pub(super) struct Slot {
 
 /// What goes around a payload inside the encrypted part.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Around<'a> {
-    /// Before it.
-    pub(super) prefix: &'a [u8],
+pub(super) struct Around {
+    /// Before it, of what is sent again: the number it had (RFC 4588 §4).
+    pub(super) original: Option<u16>,
     /// Bytes of padding behind it.
     pub(super) padding: u8,
 }
 
 impl Slot {
     /// The slot of an m-line by its new negotiation, with the state of the old where the source is the same.
-    pub(super) fn new(rng: &mut impl Rng, mline: &MlineConfig, has_two_byte: bool, old: Option<Self>) -> Option<Self> {
+    /// `is_estimated`: its peer is to tell of what arrives.
+    pub(super) fn new(
+        rng: &mut impl Rng,
+        mline: &MlineConfig,
+        (has_two_byte, is_estimated): (bool, bool),
+        old: Option<Self>,
+    ) -> Option<Self> {
         let egress = mline.egress.as_ref()?;
-        let exts = HeaderExts::new(mline, has_two_byte, !is_rebuilt(mline));
+        let exts = HeaderExts::new(mline, has_two_byte, is_estimated && !is_rebuilt(mline));
         let Some(mut slot) = old.filter(|old| old.ssrc == egress.ssrc) else {
             let mut rewriter = Rewriter::new(rng.random(), rng.random());
             rewriter.keep_paddings(kept_paddings(mline));
@@ -160,15 +161,19 @@ impl Slot {
         if self.kind == MediaKind::Audio { None } else { self.selector.wants_keyframe() }
     }
 
-    /// It goes on with something that will do until it has what it should.
-    pub(super) fn can_wait(&self) -> bool {
-        self.rises && self.selector.current().is_some()
-    }
-
     /// Numbers for a packet that goes out. Video begins with a keyframe: of a track, of a track's new source, of another
     /// of its encodings, after a long absence.
     pub(super) fn number(&mut self, now: Instant, track: &Track, packet: &Packet<'_>) -> Result<Numbers, Discard> {
         let meta = &packet.meta;
+        // Most packets by far.
+        if self.source == Some(meta.source) && self.rewriter.is_next(meta) {
+            let cut = match self.kind {
+                MediaKind::Audio => Cut::NONE,
+                MediaKind::Video => self.select(now, track, meta)?,
+            };
+            self.awaits_since = None;
+            return self.rewriter.number(now, meta, cut).ok_or(Discard::TooOld);
+        }
         let is_present = self.rewriter.encoding() == Some(meta.encoding);
         let goes_on = self.source == Some(meta.source) && self.rewriter.is_near(meta.encoding, meta.seq);
         let cut = match self.kind {
@@ -196,6 +201,9 @@ impl Slot {
 
     /// How a packet's picture is cut, if it goes out.
     fn select(&mut self, now: Instant, track: &Track, meta: &PacketMeta) -> Result<Cut, Discard> {
+        if let Some(cut) = self.selector.pass(meta) {
+            return Ok(cut);
+        }
         if self.selector.current().is_none() {
             let since = *self.awaits_since.get_or_insert(now);
             if now.saturating_duration_since(since) >= AWAIT_KEYFRAME_MAX {
@@ -216,7 +224,7 @@ impl Slot {
 
     /// The timestamp of the first packet of another encoding, or after a pause: as long after the last one as the
     /// publisher's clocks say (RFC 3550 §6.4.1), so that sound and picture stay together. `None` where they say nothing.
-    fn timestamp_after(&self, track: &Track, meta: &PacketMeta) -> Option<u32> {
+    pub(super) fn timestamp_after(&self, track: &Track, meta: &PacketMeta) -> Option<u32> {
         let (_, last) = self.rewriter.last()?;
         let present = track.clock(self.rewriter.encoding()?).filter(|clock| self.source == Some(clock.source))?;
         let next = track.clock(meta.encoding).filter(|clock| clock.source == meta.source)?;
@@ -249,92 +257,7 @@ impl Slot {
             self.rises = allocation.bps >= before.bps;
         }
         self.allocation = Some(allocation);
-    }
-
-    /// Takes what is kept of a stream from its last keyframe on, so that nobody has to be asked for another: packets with
-    /// their numbers, to be sent in this order. Who sees nothing yet takes a cheaper stream where too much is kept of its
-    /// own. `false` where nothing is kept, or too much of all.
-    pub(super) fn take_run(
-        &mut self,
-        now: Instant,
-        track: &Track,
-        bytes_max: usize,
-        mut take: impl FnMut(&PacketMeta, Numbers),
-    ) -> bool {
-        let Some((encoding, replay)) = self.find_run(now, track, bytes_max) else { return false };
-        let (pictures, first, live_from) = (replay.pictures(), replay.first(), replay.live_from());
-        let newest = replay.clone().last().and_then(|replayed| track.packet(encoding, replayed.seq));
-        let (Some(first), Some(newest)) = (track.packet(encoding, first), newest) else { return false };
-        if self.payload_for(first.meta.format).is_none() {
-            return false;
-        }
-        let clock_rate_hz = first.meta.format.clock_rate_hz();
-        let timestamp = self
-            .timestamp_after(track, &newest.meta)
-            .unwrap_or_else(|| self.rewriter.timestamp_now(now, clock_rate_hz));
-        let squeeze = Squeeze::new(self.rewriter.last().map(|(_, last)| last), timestamp, pictures, clock_rate_hz);
-        let closes_gaps = payload::closes_picture_gaps(first.meta.format);
-        self.selector.begin_run(&head(&first.meta), track.targets(encoding));
-        self.source = Some(first.meta.source);
-        let mut last: Option<Replayed> = None;
-        for replayed in replay {
-            let Some(packet) = track.packet(encoding, replayed.seq) else { break };
-            let timestamp = squeeze.timestamp(replayed.picture);
-            match last {
-                None => self.rewriter.bind(now, &packet.meta, Some(timestamp)),
-                Some(last) if last.picture == replayed.picture => {}
-                Some(_) => self.rewriter.skip_to(&packet.meta, timestamp, closes_gaps),
-            }
-            last = Some(replayed);
-            let head = head(&packet.meta);
-            self.selector.pass_over(&head);
-            if let Some(numbers) = self.rewriter.number(now, &packet.meta, self.selector.cut(&head)) {
-                take(&packet.meta, numbers);
-            }
-        }
-        if let Some(last) = last {
-            self.skip_to_live(track, (encoding, newest.meta.timestamp), last.seq + 1..live_from);
-        }
-        self.awaits_since = None;
-        last.is_some()
-    }
-
-    /// Bytes of the run of the best stream it might get, where there is one that is not sent already.
-    pub(super) fn best_run_bytes(&self, now: Instant, track: &Track) -> Option<usize> {
-        let best = self.allocation?.wanted?;
-        let is_sent = self.selector.current().is_some_and(|layer| layer.encoding == best.encoding);
-        let replay = track.encoding(best.encoding).filter(|_| !is_sent)?.replay(now, best.spatial, usize::MAX)?;
-        (replay.pictures() <= RUN_PICTURES_MAX).then_some(replay.bytes())
-    }
-
-    /// The run to take: of the stream that is waited for, or of the dearest one below that is small enough.
-    fn find_run<'a>(&self, now: Instant, track: &'a Track, bytes_max: usize) -> Option<(u8, Replay<'a>)> {
-        let present = self.selector.current().map(|layer| layer.encoding);
-        let wanted = self.wants_keyframe().filter(|wanted| present != Some(*wanted))?;
-        let target = self.allocation.and_then(|allocation| allocation.target);
-        let spatial_max = target.filter(|target| target.encoding == wanted).map_or(u8::MAX, |target| target.spatial);
-        let is_short = |replay: &Replay<'_>| replay.pictures() <= RUN_PICTURES_MAX;
-        let best = track.encoding(wanted)?;
-        let replay = best.replay(now, spatial_max, bytes_max).filter(is_short).map(|replay| (wanted, replay));
-        if replay.is_some() || present.is_some() {
-            return replay;
-        }
-        let cheaper = track.encodings().filter(|(_, encoding)| encoding.rates.bps(now) < best.rates.bps(now));
-        let runs = cheaper.filter_map(|(index, encoding)| {
-            let replay = encoding.replay(now, u8::MAX, bytes_max).filter(is_short)?;
-            Some((encoding.rates.bps(now), index, replay))
-        });
-        runs.max_by_key(|(bps, ..)| *bps).map(|(_, index, replay)| (index, replay))
-    }
-
-    /// What follows the last picture of a run is over before anybody could use it.
-    fn skip_to_live(&mut self, track: &Track, (encoding, timestamp): (u8, u32), seqs: std::ops::Range<u64>) {
-        let mut picture = timestamp;
-        for packet in seqs.filter_map(|seq| track.packet(encoding, seq)) {
-            let is_new = std::mem::replace(&mut picture, packet.meta.timestamp) != packet.meta.timestamp;
-            self.selector.pass_over(&head(&packet.meta));
-            self.rewriter.withhold(&packet.meta, is_new && payload::closes_picture_gaps(packet.meta.format));
-        }
+        self.selector.set_pressed(self.is_pressed());
     }
 
     pub(super) fn payload_for(&mut self, format: Format) -> Option<Payload> {
@@ -386,35 +309,33 @@ impl Slot {
         Fixed { marker, pt, seq: numbers.index as u16, timestamp, ssrc }
     }
 
-    /// Header, extensions and payload with what goes around it into a slot of the batch, protected in place. Bytes of the
-    /// datagram.
-    #[allow(clippy::too_many_arguments, reason = "the parts of a packet, each from somewhere else")]
-    pub(super) fn send(
+    /// Writes header, extensions and payload with what goes around it to `out`, protected in place. Bytes of the datagram.
+    pub(super) fn write(
         &self,
         header: &Fixed,
-        around: Around<'_>,
+        around: Around,
         packet: &Packet<'_>,
         numbers: Numbers,
-        stamp: (u16, AbsSendTime),
-        outlet: &Outlet<'_>,
-        tx: &mut TxBatch,
+        (twcc, send_time): (u16, AbsSendTime),
+        (outlet, out): (&Outlet<'_>, &mut [u8]),
     ) -> Result<usize, Discard> {
-        let out = tx.reserve().ok_or(Discard::TxFull)?;
-        let mut room = ExtRoom::default();
-        let (twcc, send_time) = stamp;
         let stamp = Stamp { twcc, send_time, descriptor: descriptor_change(numbers, &packet.meta) };
-        let exts = self.exts.write(packet.exts, &stamp, &mut room);
-        let header_len = rtp::write_header(out, header, &[], exts).ok_or(Discard::TooLarge)?;
-        let payload_at = header_len + around.prefix.len();
+        let (head, rest) = out.split_first_chunk_mut::<FIXED_HEADER_BYTES>().ok_or(Discard::TooLarge)?;
+        let exts_len = self.exts.write(packet.exts, &stamp, rest).ok_or(Discard::TooLarge)?;
+        *head = header.to_bytes(exts_len > 0);
+        let header_len = FIXED_HEADER_BYTES + exts_len;
+        let mut payload_at = header_len;
+        if let Some(original) = around.original {
+            let room = out.get_mut(payload_at..).and_then(<[u8]>::first_chunk_mut).ok_or(Discard::TooLarge)?;
+            *room = original.to_be_bytes();
+            payload_at += room.len();
+        }
         let payload_end = payload_at + packet.payload.len();
-        out.get_mut(header_len..payload_at).ok_or(Discard::TooLarge)?.copy_from_slice(around.prefix);
         let payload = out.get_mut(payload_at..payload_end).ok_or(Discard::TooLarge)?;
         payload.copy_from_slice(packet.payload);
         self.rewrite_payload(packet.meta.format, payload, numbers);
         let plain_len = rtp::write_padding(out, payload_end, around.padding).ok_or(Discard::TooLarge)?;
-        let len = outlet.srtp.protect_rtp(out, header_len, plain_len, numbers.index).map_err(|_| Discard::TooLarge)?;
-        tx.commit(outlet.path, len);
-        Ok(len)
+        outlet.srtp.protect_rtp(out, header_len, plain_len, numbers.index).map_err(|_| Discard::TooLarge)
     }
 
     /// What in a payload speaks of numbers: pictures, and the payload types in RED.
@@ -444,7 +365,7 @@ pub(super) fn descriptor_change(numbers: Numbers, meta: &PacketMeta) -> Descript
     DescriptorChange { frame_number_shift: numbers.shift.frame_number, active }
 }
 
-fn head(meta: &PacketMeta) -> PacketHead {
+pub(super) fn head(meta: &PacketMeta) -> PacketHead {
     let PacketMeta { encoding, seq, timestamp, marker, marks, .. } = *meta;
     PacketHead { encoding, seq, timestamp, marker, marks }
 }

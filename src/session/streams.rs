@@ -36,6 +36,14 @@ pub struct MlineConfig {
     pub egress: Option<EgressConfig>,
 }
 
+impl StreamsConfig {
+    /// Whether there is anything that depends on what the peer's line carries: sound goes out whatever it is.
+    pub fn sends_video(&self) -> bool {
+        let is_sent = |mline: &MlineConfig| mline.egress.as_ref().is_some_and(|egress| egress.track.is_some());
+        self.mlines.iter().flatten().any(|mline| mline.kind == MediaKind::Video && is_sent(mline))
+    }
+}
+
 impl MlineConfig {
     /// The peer tells what arrives of what we send here.
     pub fn gives_feedback(&self) -> bool {
@@ -72,6 +80,8 @@ pub struct IngressConfig {
     /// Its streams: at least one, at most [`ENCODINGS_MAX`](crate::base::frame::ENCODINGS_MAX). The index is the
     /// encoding's, in the order of `a=simulcast` or of the `SIM` group; a track without simulcast has one without a name.
     pub encodings: Vec<EncodingConfig>,
+    /// As large as the largest of its viewers shows it, in pixels; 0: nobody looks. `None`: as large as can be had.
+    pub pixels_wanted: Option<u32>,
 }
 
 /// One stream of a track.
@@ -87,7 +97,7 @@ pub struct EncodingConfig {
 impl IngressConfig {
     /// A track without simulcast.
     pub fn single(track: TrackKey, ssrcs: Vec<(Ssrc, Option<Ssrc>)>) -> Self {
-        Self { track, encodings: vec![EncodingConfig { rid: None, ssrcs }] }
+        Self { track, encodings: vec![EncodingConfig { rid: None, ssrcs }], pixels_wanted: None }
     }
 }
 
@@ -124,6 +134,11 @@ impl Demand {
     /// Nobody looks at it.
     pub fn is_hidden(&self) -> bool {
         self.size.is_some_and(|(width, height)| width == 0 || height == 0)
+    }
+
+    /// The size that its picture needs; `None`: as large as can be had, or nobody can tell.
+    pub fn needs(&self) -> Option<(u16, u16)> {
+        self.size.or(self.size_max).filter(|_| self.layer.is_none())
     }
 
     /// More pixels are not needed.

@@ -15,7 +15,7 @@ use crate::base::ids::{SessionKey, Ssrc, TrackKey};
 use crate::forward::rates::EncodingRates;
 use crate::proto::history::{self, History, Packet, PacketMeta};
 use crate::proto::keyframe::KeyframeRequester;
-use crate::proto::run::{KeyframeRun, Replay};
+use crate::proto::run::{Bounds, KeyframeRun, Replay};
 use crate::wire::dependency::Structure;
 use crate::wire::payload;
 
@@ -81,6 +81,8 @@ pub struct Track {
     pub kind: MediaKind,
     /// The publisher's session and m-line, when it lives on this worker.
     pub home: Option<(SessionKey, u16)>,
+    /// Copies of its packets go to the recorder.
+    pub is_recorded: bool,
     /// By index; those that nothing came of yet take no memory, but for the first.
     encodings: [Option<Box<Encoding>>; ENCODINGS_MAX],
     /// What came and is not forwarded yet, in order of arrival.
@@ -138,9 +140,9 @@ impl Encoding {
         true
     }
 
-    /// What somebody who joins can be served now: of spatial layers up to `spatial_max`, with so many bytes at most.
-    pub fn replay(&self, now: Instant, spatial_max: u8, bytes_max: usize) -> Option<Replay<'_>> {
-        self.run.fits(now, &self.history, spatial_max, bytes_max)
+    /// What somebody who joins can be served now.
+    pub fn replay(&self, now: Instant, bounds: &Bounds) -> Option<Replay<'_>> {
+        self.run.fits(now, &self.history, bounds)
     }
 }
 
@@ -153,6 +155,7 @@ impl Track {
             key,
             kind,
             home: None,
+            is_recorded: false,
             encodings,
             fresh: Vec::with_capacity(FRESH_MAX),
             planned: 0,

@@ -5,7 +5,7 @@
 
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -14,19 +14,18 @@ use tower_http::cors::CorsLayer;
 
 use super::AppState;
 use super::http::{refused, rfc3339};
+use super::problem::Problem;
 use super::ws::envelope::Fields;
 use super::ws::{NAME_MAX, sfu_go};
 use crate::config::Config;
 use crate::config::dialects::RoomsApi;
-use crate::room::api::{JoinError, RoomView};
+use crate::room::api::RoomView;
 use crate::room::list::RoomLimits;
 
 /// A name and a number.
 const BODY_BYTES_MAX: usize = 16 << 10;
 /// SFU-Go's limit, where the seats are not more.
 const ROOMS_MAX: usize = 1000;
-/// What a client that finds no place is told to wait, in seconds.
-const RETRY_AFTER_S: u32 = 5;
 
 /// The paths.
 pub fn routes() -> Router<AppState> {
@@ -60,15 +59,11 @@ async fn create(State(state): State<AppState>, headers: HeaderMap, body: Bytes) 
     }
     let (name, places) = match wish(&body) {
         Ok(wish) => wish,
-        Err(sentence) => return problem(StatusCode::BAD_REQUEST, &sentence),
+        Err(sentence) => return Problem::bad_request(sentence).into_response(),
     };
     match state.control.create_room(&name, places, sfu_go::is_id(&name)) {
         Ok(room) => Json(view(&room)).into_response(),
-        Err(error @ (JoinError::TooManyRooms(_) | JoinError::Stopping)) => {
-            let retry = [(header::RETRY_AFTER, RETRY_AFTER_S)];
-            (retry, problem(StatusCode::SERVICE_UNAVAILABLE, &error.to_string())).into_response()
-        }
-        Err(error) => problem(StatusCode::BAD_REQUEST, &error.to_string()),
+        Err(error) => Problem::from(error).into_response(),
     }
 }
 
@@ -115,9 +110,5 @@ fn live(room: &RoomView) -> Value {
 }
 
 fn unknown() -> Response {
-    problem(StatusCode::NOT_FOUND, "there is no room with this id")
-}
-
-fn problem(status: StatusCode, sentence: &str) -> Response {
-    (status, Json(json!({"error": sentence}))).into_response()
+    Problem::not_found("there is no room with this id").into_response()
 }

@@ -191,9 +191,11 @@ impl Mline {
             kind,
             exts: self.exts.clone(),
             payloads: self.codecs.iter().map(payload).collect(),
-            ingress: ingress
-                .filter(|_| self.peer_sends)
-                .map(|track| IngressConfig { track, encodings: self.encodings() }),
+            ingress: ingress.filter(|_| self.peer_sends).map(|track| IngressConfig {
+                track,
+                encodings: self.encodings(),
+                pixels_wanted: None,
+            }),
             egress: egress.map(|(ssrc, rtx_ssrc)| EgressConfig {
                 ssrc,
                 rtx_ssrc,

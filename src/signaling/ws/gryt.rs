@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::super::AppState;
 use super::super::auth::registry::Ticket;
@@ -17,6 +17,7 @@ use super::seat::{self, Failure, Seat, Words};
 use super::socket::{Ending, Socket};
 use super::{CANDIDATE_MAX, ID_MAX, ROOM_MAX, TOKEN_MAX, wishes};
 use crate::base::format::MediaKind;
+use crate::config::Config;
 use crate::room::api::{
     Capabilities, CloseReason, Dialect, JoinError, JoinRequest, Joined, MediaState, Notice, StreamNames,
 };
@@ -41,12 +42,9 @@ pub async fn run(socket: Socket, state: AppState, first: Envelope) {
     let ending = match join(&state, &first) {
         Ok((joined, room)) => {
             let seat = Seat { control: state.control.clone(), peer: joined.peer };
-            // Only what we keep to is promised: no max_ingest_kbps.
-            let alone_s = state.config.dialects.call_alone_timeout.as_secs();
-            let welcome = json!({"message": "Successfully joined room", "call_alone_timeout_seconds": alone_s});
             let words = Gryt::new(&state, room);
-            match socket.send(envelope::text("room_joined", welcome.to_string())) {
-                Ok(()) => return seat::serve(socket, seat, joined.notices, words).await,
+            match socket.send(envelope::text("room_joined", welcome(&state.config).to_string())) {
+                Ok(()) => return seat::serve(socket, seat, joined.into_notices(), words).await,
                 Err(ending) => ending,
             }
         }
@@ -96,6 +94,16 @@ fn join(state: &AppState, envelope: &Envelope) -> Result<(Joined, String), Endin
         other => seat::refused(other),
     })?;
     Ok((joined, room.to_owned()))
+}
+
+/// What `room_joined` says. Without a cap on what may be sent there is none in it: clients would take 0 for one.
+fn welcome(config: &Config) -> Value {
+    let alone_s = config.dialects.call_alone_timeout.as_secs();
+    let mut welcome = json!({"message": "Successfully joined room", "call_alone_timeout_seconds": alone_s});
+    if let Some(kbps) = config.ingest.max_kbps {
+        welcome["max_ingest_kbps"] = json!(kbps);
+    }
+    welcome
 }
 
 /// The `room_error` event: a plain sentence.

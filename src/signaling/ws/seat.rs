@@ -8,6 +8,7 @@ use tokio::time::sleep_until;
 use super::socket::{Ending, Incoming, SDP_MAX, Socket};
 use crate::base::ids::PeerId;
 use crate::room::api::{CloseReason, JoinError, Notice, Notices, RequestError};
+use crate::room::choice::ChoiceError;
 use crate::room::control::Control;
 use crate::room::showing::LayerError;
 use crate::runtime::clock;
@@ -100,7 +101,7 @@ pub async fn serve(mut socket: Socket, mut seat: Seat, mut notices: Notices, mut
                 Incoming::Text(text) => replies(&mut words, &seat, &text),
                 Incoming::End(ending) => Err(ending),
             },
-            notice = notices.recv() => match notice.map(|notice| *notice) {
+            notice = notices.recv() => match notice.map(Arc::unwrap_or_clone) {
                 Some(Notice::Closed(reason)) => {
                     // The room has taken the place back, maybe for who came with its pass.
                     seat.release();
@@ -173,11 +174,19 @@ impl From<RequestError> for Failure {
     fn from(error: RequestError) -> Self {
         let code = match &error {
             RequestError::Gone => "gone",
-            RequestError::NoTrack(_) => "no-track",
             RequestError::Negotiate(NegotiateError::UnexpectedAnswer) => "unexpected-answer",
             RequestError::Negotiate(_) => "bad-sdp",
         };
         Self::Error(code, error.to_string())
+    }
+}
+
+impl From<ChoiceError> for Failure {
+    fn from(error: ChoiceError) -> Self {
+        match error {
+            ChoiceError::Gone(error) => error.into(),
+            ChoiceError::NoTrack(_) => Self::Error("no-track", error.to_string()),
+        }
     }
 }
 

@@ -3,8 +3,8 @@
 //! Client: `join` `offer` `iceCandidate`, ours: `answer` and re-offers. Server: `welcome` `answer` `peerJoined`
 //! `peerLeft` `error`, ours: `offer`. An error never ends the connection.
 
-use axum::extract::ws::Utf8Bytes;
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::super::AppState;
 use super::envelope::{self, Fields};
@@ -44,7 +44,7 @@ pub async fn run(mut socket: Socket, state: AppState, mut first: Option<Utf8Byte
             Ok((joined, welcome)) => {
                 let seat = Seat { control: state.control.clone(), peer: joined.peer };
                 match socket.send(welcome) {
-                    Ok(()) => return seat::serve(socket, seat, joined.notices, Switchboard).await,
+                    Ok(()) => return seat::serve(socket, seat, joined.into_notices(), Switchboard).await,
                     Err(ending) => Err(ending),
                 }
             }
