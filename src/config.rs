@@ -153,6 +153,12 @@ macro_rules! groups {
 groups! {
     /// Who may come in.
     auth: Auth,
+    /// How much one address may ask.
+    limits: Limits,
+    /// The certificate of pages, HTTP and WebSockets.
+    tls: Tls,
+    /// STUN and TURN servers for clients.
+    ice: Ice,
     /// What peers may send.
     ingest: Ingest,
     /// What WHIP publishers and WHEP viewers may do.

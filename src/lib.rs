@@ -50,7 +50,8 @@
 //! 5. [`session::track`]: where there is a dependency descriptor, it tells more, even of what is encrypted end to end. The
 //!    packet is copied once, into the ring of its encoding ([`proto::history`]). This copy is what all subscribers are
 //!    served from now, what is sent again when somebody misses it, and since the last keyframe ([`proto::run`]) what
-//!    somebody new begins with. What each layer costs is measured here ([`forward::rates`]).
+//!    somebody new begins with. What each layer costs is measured here ([`forward::rates`]). Of a track that is recorded,
+//!    another copy waits in the [`worker::tap`] for the threads of [`record`].
 //! 6. `worker/forward.rs`: when the turn's datagrams are in, [`forward::table`] is loaded once. Every *other worker* with
 //!    subscribers gets one copy over its lane and goes on at step 5. A busy worker waits a little for more to come
 //!    ([`worker::hold`]). Then a job is made of what is fresh (`worker/job.rs`): the subscribers here are sorted, so that

@@ -254,7 +254,8 @@ async fn serve(
     let announced: Vec<String> = addresses.iter().flatten().map(SocketAddr::to_string).collect();
     let media_port = ports.first().copied().unwrap_or_default();
     tracing::info!(media_port, candidates = announced.join(" "), io = driver.as_str(), "media is served");
-    tracing::info!("open http://{host}:{} in a browser", http.port());
+    let scheme = if config.tls.files.is_some() { "https" } else { "http" };
+    tracing::info!("open {scheme}://{host}:{} in a browser", http.port());
     if let Some(listener) = beside.control {
         tokio::spawn(signaling::serve_beside(listener, state.clone(), signaling::control_router(state.clone())));
     }

@@ -185,7 +185,7 @@ async fn a_gryt_room_is_closed_to_other_dialects_without_its_token() {
     let _control = registered(&server).await;
     let mut eve = server.connect("/").await;
     eve.send(json!({"event": "join", "data": {"roomId": "acme_general", "userId": "eve"}})).await;
-    assert_eq!(eve.hear().await["data"]["code"], "forbidden");
+    assert_eq!(eve.hear().await["data"]["code"], "unauthorized");
     let token = token("eve", "acme_general", PASSWORD);
     eve.send(json!({"event": "join", "data": {"roomId": "acme_general", "userId": "eve", "token": token}})).await;
     assert_eq!(eve.hear().await["event"], "joined");

@@ -25,7 +25,8 @@ async fn a_joiner_learns_who_is_there_and_the_others_learn_of_it() {
     let data = json!({"room_id": "lobby", "user_id": "ben", "display_name": "Ben", "colour": "red"}).to_string();
     ben.send(json!({"event": "join", "data": data, "id": 1})).await;
     let person = json!({"userId": "ana", "displayName": "ana", "audioMuted": false, "videoMuted": false});
-    let welcome = json!({"roomId": "lobby", "userId": "ben", "peers": [person]});
+    let stun = json!([{"urls": ["stun:stun.l.google.com:19302"]}]);
+    let welcome = json!({"roomId": "lobby", "userId": "ben", "peers": [person], "iceServers": stun});
     assert_eq!(ben.hear().await, json!({"event": "joined", "data": welcome}));
     let told = ana.hear_named("user-joined").await;
     assert_eq!((&told["data"]["userId"], &told["data"]["displayName"]), (&json!("ben"), &json!("Ben")));

@@ -277,7 +277,7 @@ async fn a_page_learns_what_the_server_can() {
     let (status, head, body) = server.http("/api/bootstrap", "").await;
     assert!(status == 200 && head.contains("content-type: application/json"), "{head}");
     let told: Value = serde_json::from_str(&body).unwrap();
-    assert_eq!(told["iceServers"], json!([{"urls": "stun:stun.l.google.com:19302"}]));
+    assert_eq!(told["iceServers"], json!([{"urls": ["stun:stun.l.google.com:19302"]}]));
     for name in ["authEnabled", "recordEnabled"] {
         assert!(told[name].is_boolean(), "{body}");
     }

@@ -100,6 +100,8 @@ fn lost_packets_leave_the_length_as_it_was() {
     let server = server(&directory, &[("TRAMLINE_IMPAIRMENTS", "1")]);
     let clip = clip::make(&directory.0, Codec::Vp8, 6);
     let publisher = Publisher::start(&server, "r", clip, Duration::ZERO);
+    // Of what is lost before anything came nobody knows.
+    publisher.sent(500);
     let peers = server.json("/debug/peers");
     let path = format!("/api/admin/impair/r/{}", peers[0]["peerId"].as_str().unwrap());
     let bad = server.request("PUT", &path, "Content-Type: application/json\r\n", r#"{"up":{"loss":0.05}}"#);

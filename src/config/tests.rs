@@ -159,6 +159,24 @@ fn secrets_are_said_nowhere() {
 }
 
 #[test]
+fn settings_that_need_each_other_say_so() {
+    for (env, word) in [
+        (&[("TLS_CERT_FILE", "c")][..], "TLS_KEY_FILE"),
+        (&[("TLS_KEY_FILE", "k")], "TLS_CERT_FILE"),
+        (&[("TURN_URLS", "turn:t")], "TURN_SECRET"),
+        (&[("TURN_USERNAME", "u")], "both"),
+        (&[("TURN_SECRET", "hush"), ("TURN_PASSWORD", "hush")], "unset"),
+    ] {
+        let text = refusal(env);
+        assert!(text.contains(word) && !text.contains("hush"), "{text}");
+    }
+    let config = read(&[("RATE_LIMIT_RPS", "5"), ("MAX_CONNECTIONS_PER_IP", "0")]).unwrap();
+    assert_eq!(config.limits.rate.map(|rate| (rate.per_second.get(), rate.burst.get())), Some((5, 10)));
+    assert_eq!(config.limits.connections_per_address, None);
+    assert_eq!(read(&[("RATE_LIMIT_RPS", "0"), ("RATE_LIMIT_BURST", "7")]).unwrap().limits.rate, None);
+}
+
+#[test]
 fn what_peers_send_is_capped_only_by_a_number_above_zero() {
     let capped = |value| read(&[("SFU_MAX_INGEST_KBPS", value)]).unwrap().ingest.max_kbps;
     assert_eq!((capped("2500"), capped("0"), capped("")), (Some(2500), None, None));

@@ -20,6 +20,8 @@ use crate::worker::command::Recorded;
 /// The sidecar is written anew after such a time, first and at most; and the header with it.
 const NOTE_AFTER: Duration = Duration::from_secs(1);
 const NOTE_AFTER_MAX: Duration = Duration::from_secs(10);
+/// Bytes of sidecars that a recording writes in a second: those of H.264 have the time of each frame.
+const NOTE_BYTES_PER_S: usize = 50_000;
 /// What a picture lasts of which no next one is known.
 const PICTURE_S: f64 = 1.0 / 30.0;
 /// Characters of a room's name in a file's name.
@@ -241,8 +243,10 @@ impl OpenFile {
         }
         if around.now.saturating_duration_since(self.noted_at) >= self.note_after {
             self.noted_at = around.now;
-            self.note_after = (self.note_after * 2).min(NOTE_AFTER_MAX);
-            self.note(around.disk);
+            let len = self.note(around.disk);
+            // A long one costs the disk no more than a short one.
+            let at_least = Duration::from_secs((len / NOTE_BYTES_PER_S) as u64);
+            self.note_after = (self.note_after * 2).min(NOTE_AFTER_MAX).max(at_least);
         }
     }
 
@@ -263,12 +267,16 @@ impl OpenFile {
         self.sidecar
     }
 
-    fn note(&self, disk: &Disk) {
+    /// How long the sidecar is.
+    fn note(&self, disk: &Disk) -> usize {
         if let Writer::Ivf { last: Some(last), step } = &self.writer {
             let duration = u32::try_from(last + step).unwrap_or(0);
             disk.patch(&self.disk_file, ivf::DURATION_AT, duration.to_le_bytes().to_vec());
         }
-        disk.replace(self.disk_file.path.with_extension("json"), self.sidecar.to_bytes());
+        let text = self.sidecar.to_bytes();
+        let len = text.len();
+        disk.replace(self.disk_file.path.with_extension("json"), text);
+        len
     }
 }
 

@@ -185,7 +185,8 @@ impl TrackRecorder {
     }
 
     fn drain(&mut self, around: &mut Around<'_>, index: u8, is_over: bool) {
-        while let Some(stream) = self.streams.get_mut(usize::from(index)).and_then(Option::as_mut)
+        while self.failure.is_none()
+            && let Some(stream) = self.streams.get_mut(usize::from(index)).and_then(Option::as_mut)
             && let Some(ordered) = stream.reorder.poll(around.now, is_over)
         {
             match ordered {
@@ -229,7 +230,7 @@ impl TrackRecorder {
         if self.file.as_ref().is_some_and(|file| !file.takes(frame.format)) {
             self.close(around, State::Ended, None);
         }
-        if self.failure.is_some() {
+        if self.failure.is_some() || self.file.is_none() && !frame.is_key {
             return;
         }
         let (is_begin, size) = (self.file.is_none(), frame.size.unwrap_or_default());
@@ -365,3 +366,7 @@ fn primary(payload: &[u8]) -> Option<usize> {
     }
     Some(at + 1 + blocks).filter(|begin| *begin < payload.len())
 }
+
+#[cfg(test)]
+#[path = "track_tests.rs"]
+mod tests;

@@ -87,6 +87,8 @@ pub struct Capabilities {
 impl Capabilities {
     /// Everything allowed.
     pub const ALL: Self = Self { speak: true, share_video: true, share_screen: true };
+    /// Nothing allowed.
+    pub const NONE: Self = Self { speak: false, share_video: false, share_screen: false };
 }
 
 /// What a source is meant to show, when the client's slots or its page tell.

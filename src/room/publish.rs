@@ -145,7 +145,6 @@ impl Hub {
             self.plan.subscribe(*track, owner, Subscriber { session: peer.session, mline: *mline });
         }
         self.pin(id);
-        self.record_tracks(id);
     }
 
     /// It receives nothing any more.

@@ -1,6 +1,6 @@
 //! What is recorded: a setting of each room, and what its workers are told of it.
 //!
-//! Promises: a track is recorded from the moment a worker owns its publisher; a room keeps its setting for its life.
+//! Promises: a track is recorded from its first packet on, or from the request on; a room keeps its setting for its life.
 //! Forbids: files.
 
 use std::sync::Arc;
@@ -47,7 +47,7 @@ impl Hub {
     /// Tells the peer's worker which of its tracks are recorded, where that changed.
     pub(super) fn record_tracks(&mut self, id: PeerId) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        let Some(owner) = peer.owner else { return };
+        let (owner, placed) = (peer.owner, peer.placed);
         let wish = self.rooms.get(&peer.room).and_then(|room| room.recording);
         let mut commands = Vec::new();
         for track in peer.tracks.values_mut().filter(|track| track.is_recorded != wish.is_some()) {
@@ -65,6 +65,12 @@ impl Hub {
                 None => Command::StopRecording { track: track.key },
             });
         }
-        commands.iter().for_each(|command| self.command(Some(owner), command));
+        for command in &commands {
+            match owner {
+                Some(owner) => self.command(Some(owner), command),
+                // Whoever comes to own it has it recorded from the first packet on.
+                None => self.opening(placed, command),
+            }
+        }
     }
 }

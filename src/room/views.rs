@@ -113,6 +113,7 @@ impl Hub {
             "lost": sum(|ingress| ingress.summary.lost),
             "jitterMs": ingress.map_or(0.0, |ingress| ingress.summary.jitter_ms),
             "keyframes": sum(|ingress| ingress.keyframes as i64),
+            "pixelsWanted": track.pixels_wanted,
             "encodings": encodings.iter().map(|ingress| self.encoding_view(publisher, ingress)).collect::<Vec<_>>(),
             "subscribers": subscribers.collect::<Vec<_>>(),
         })

@@ -25,7 +25,7 @@ pub async fn impair(
     if !state.config.impairments {
         return problem(StatusCode::NOT_FOUND, "this server was not started with --impairments");
     }
-    if let Some(refusal) = refused(&state, &headers) {
+    if let Some(refusal) = refused(&state, &headers).await {
         return refusal;
     }
     let network = match method {

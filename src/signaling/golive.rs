@@ -11,35 +11,27 @@ use axum::routing::{get, post};
 use serde_json::{Value, json};
 
 use super::AppState;
+use super::auth::shown::Shown;
 use super::http::refused;
+use super::ice_servers::ice_servers;
 use super::problem::Problem;
-use crate::config::Config;
+use crate::runtime::clock;
 
 /// go-live's paths that are neither WHIP nor WHEP.
 pub fn routes() -> Router<AppState> {
     Router::new().route("/api/bootstrap", get(bootstrap)).route("/api/admin/rooms/{room}/close", post(close))
 }
 
-/// STUN servers for clients, as URLs (RFC 7064).
-fn ice_server_urls(config: &Config) -> impl Iterator<Item = String> {
-    config.stun_servers.iter().map(|server| match server.host.contains(':') {
-        true => format!("stun:[{}]:{}", server.host, server.port),
-        false => format!("stun:{}:{}", server.host, server.port),
-    })
-}
-
-/// The `Link`s of an answer that name them (RFC 9725 §4.6), one each.
-pub fn ice_server_links(config: &Config) -> Vec<String> {
-    ice_server_urls(config).map(|url| format!("<{url}>; rel=\"ice-server\"")).collect()
-}
-
 /// `GET /api/bootstrap`.
-async fn bootstrap(State(state): State<AppState>) -> Json<Value> {
+async fn bootstrap(State(state): State<AppState>, shown: Shown) -> Json<Value> {
+    // Who is not let in yet is told of no relay.
+    let guest = state.door.admit_anywhere(&shown).await.ok();
+    let identity = guest.as_ref().map(|grant| grant.identity.as_deref().unwrap_or_default());
     let auth = &state.config.auth;
     Json(json!({
         "authEnabled": auth.closes_rooms() || !auth.room_tokens.is_empty(),
         "recordEnabled": false,
-        "iceServers": ice_server_urls(&state.config).map(|url| json!({"urls": url})).collect::<Vec<_>>(),
+        "iceServers": ice_servers(&state.config, clock::wall(), identity),
         "features": {"rooms": true, "records": false},
     }))
 }
@@ -50,11 +42,11 @@ async fn close(
     Path(room): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    if state.config.admin_token.is_none() {
+    if !state.door.knows_administrators() {
         let sentence = "this server has no admin token; start it with ADMIN_TOKEN to close rooms";
         return Err(Problem::new(StatusCode::UNAUTHORIZED, sentence));
     }
-    if let Some(refusal) = refused(&state, &headers) {
+    if let Some(refusal) = refused(&state, &headers).await {
         return Ok(refusal);
     }
     match state.control.close_room(&room) {

@@ -10,8 +10,9 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::AppState;
+use super::auth::shown::Shown;
 use crate::runtime::clock;
-use crate::telemetry::metrics;
+use crate::telemetry::metrics::{self, Sockets};
 
 /// `/health`: 503 until every worker's UDP socket has answered its self-check.
 pub async fn health(State(state): State<AppState>, headers: HeaderMap) -> Response {
@@ -53,23 +54,28 @@ pub async fn metrics(State(state): State<AppState>) -> Response {
     if !state.config.dialects.metrics {
         return (StatusCode::NOT_FOUND, "metrics are off: METRICS_ENABLED is false\n").into_response();
     }
-    let text = metrics::render(state.control.counters(), state.sockets.snapshot());
+    let recordings = state.recordings.read();
+    let failed = recordings.iter().filter(|recording| recording.failure.is_some()).count();
+    let mut counters = state.control.counters();
+    (counters.recordings, counters.recordings_failed) = (recordings.len() as u64, failed as u64);
+    let sockets = Sockets { refused: state.limits.refused(), ..state.sockets.snapshot() };
+    let text = metrics::render(counters, sockets);
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
 }
 
 /// `/debug/rooms`.
 pub async fn debug_rooms(state: State<AppState>, headers: HeaderMap) -> Response {
-    guarded(&state, &headers, |state| state.control.debug_rooms())
+    guarded(&state, &headers, |state| state.control.debug_rooms()).await
 }
 
 /// `/debug/peers`.
 pub async fn debug_peers(state: State<AppState>, headers: HeaderMap) -> Response {
-    guarded(&state, &headers, |state| state.control.debug_peers())
+    guarded(&state, &headers, |state| state.control.debug_peers()).await
 }
 
 /// `/debug/tracks`.
 pub async fn debug_tracks(state: State<AppState>, headers: HeaderMap) -> Response {
-    guarded(&state, &headers, |state| state.control.debug_tracks())
+    guarded(&state, &headers, |state| state.control.debug_tracks()).await
 }
 
 /// `/debug/why?from=&to=`.
@@ -78,7 +84,7 @@ pub async fn debug_why(
     Query(query): Query<HashMap<String, String>>,
     headers: HeaderMap,
 ) -> Response {
-    if let Some(refusal) = refused(&state, &headers) {
+    if let Some(refusal) = refused(&state, &headers).await {
         return refusal;
     }
     let id = |name| query.get(name).map(String::as_str).filter(|id: &&str| !id.is_empty());
@@ -92,19 +98,11 @@ pub(super) fn rfc3339(at: SystemTime) -> String {
     jiff::Timestamp::try_from(at).map(|at| at.to_string()).unwrap_or_default()
 }
 
-fn guarded(state: &AppState, headers: &HeaderMap, view: impl FnOnce(&AppState) -> Value) -> Response {
-    refused(state, headers).unwrap_or_else(|| Json(view(state)).into_response())
+async fn guarded(state: &AppState, headers: &HeaderMap, view: impl FnOnce(&AppState) -> Value) -> Response {
+    refused(state, headers).await.unwrap_or_else(|| Json(view(state)).into_response())
 }
 
-/// The answer to whoever does not show the admin token, where there is one.
-pub(super) fn refused(state: &AppState, headers: &HeaderMap) -> Option<Response> {
-    let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let shown = shown.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
-    match &state.config.admin_token {
-        Some(token) if !token.is(shown) => {
-            let body = Json(json!({"error": "the admin token is required: Authorization: Bearer <ADMIN_TOKEN>"}));
-            Some((StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], body).into_response())
-        }
-        _ => None,
-    }
+/// The answer to whoever is no administrator.
+pub(super) async fn refused(state: &AppState, headers: &HeaderMap) -> Option<Response> {
+    state.admit_admin(&Shown::in_headers(headers)).await.err().map(IntoResponse::into_response)
 }

@@ -11,20 +11,22 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, FromRequest, Path, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use axum::middleware::map_response;
+use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::{AppendHeaders, IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
+use super::auth::grant::{Denied, Grant, Role};
+use super::auth::shown::{Mark, Shown};
 use super::limits::TokenBucket;
 use super::problem::Problem;
 use super::whep_events::{Events, Reconnect};
+use super::ws::ROOM_MAX;
 use super::ws::seat::Seat;
-use super::ws::{ROOM_MAX, TOKEN_MAX};
-use super::{AppState, golive, ice_patch, whep, whep_events, whep_layer, whip};
+use super::{AppState, ice_patch, ice_servers, whep, whep_events, whep_layer, whip};
 use crate::room::api::{Capabilities, JoinRequest, MediaState, Notice, Notices};
 use crate::runtime::clock;
 use crate::session::negotiate::is_usable;
@@ -74,6 +76,9 @@ pub struct Session {
     /// The event stream that its viewer asked for.
     pub events: Option<Events>,
     requests: TokenBucket,
+    room: String,
+    /// The token that it was begun with.
+    mark: Option<Mark>,
 }
 
 /// All sessions. As many as there are seats: each one holds one.
@@ -119,10 +124,10 @@ impl Sessions {
         act(session)
     }
 
-    fn keep(&self, endpoint: Endpoint, seat: Seat, tag: String) -> u128 {
+    fn keep(&self, endpoint: Endpoint, seat: Seat, tag: String, (room, mark): (String, Option<Mark>)) -> u128 {
         let requests = TokenBucket::new(clock::now(), REQUESTS_PER_S, REQUESTS_BURST);
         let number = rand::random();
-        self.lock().insert((endpoint, number), Session { seat, tag, events: None, requests });
+        self.lock().insert((endpoint, number), Session { seat, tag, events: None, requests, room, mark });
         number
     }
 
@@ -147,7 +152,7 @@ fn no_session() -> Problem {
 }
 
 /// Every path of WHIP and WHEP: our own and those of go-live.
-pub fn routes() -> Router<AppState> {
+pub fn routes(state: &AppState) -> Router<AppState> {
     let endpoint = |post: MethodRouter<AppState>| post.get(async || StatusCode::NO_CONTENT).options(preflight);
     let session = |endpoint| {
         delete(move |state, id| end(state, id, endpoint))
@@ -166,6 +171,7 @@ pub fn routes() -> Router<AppState> {
         .route("/whep/s/{id}/sse", post(whep_events::create).options(preflight))
         .route("/whep/s/{id}/sse/{stream}", get(whep_events::listen).delete(whep_events::end).options(preflight))
         .layer(DefaultBodyLimit::max(SDP_BYTES_MAX))
+        .layer(from_fn_with_state(state.clone(), check))
         .layer(map_response(finish))
 }
 
@@ -203,21 +209,22 @@ pub struct Offer {
     pub description: Description,
     /// What its sender may publish.
     pub capabilities: Capabilities,
+    /// Whose token it came with.
+    identity: Option<String>,
+    /// Which token it came with.
+    mark: Option<Mark>,
 }
 
 /// Reads a POST: its type, who sends it, the description.
-pub async fn read(state: &AppState, room: &str, request: Request) -> Result<Offer, Problem> {
+pub async fn read(state: &AppState, room: &str, role: Role, request: Request) -> Result<Offer, Problem> {
     check_type(request.headers(), SDP)?;
     if room.is_empty() || room.len() > ROOM_MAX {
         return Err(Problem::bad_request(format!("a room id has 1 to {ROOM_MAX} bytes")));
     }
-    let token = token(request.headers());
-    if token.is_some_and(|token| token.len() > TOKEN_MAX) {
-        return Err(Problem::new(StatusCode::UNAUTHORIZED, "the token is too long"));
-    }
-    let required = state.config.require_client_token;
-    let claims = state.registry.admit_stranger(clock::wall(), room, None, token, required)?;
-    let text = body(state, request).await?;
+    let (mut parts, body) = request.into_parts();
+    let Ok(shown) = Shown::from_request_parts(&mut parts, state).await;
+    let grant = state.admit(&shown, room, None, role).await?;
+    let text = self::body(state, Request::from_parts(parts, body)).await?;
     let description = Description::parse(&text)
         .map_err(|error| Problem::bad_request(format!("the offer cannot be read: {error}")))?;
     // RFC 9725 §4.4: no session that is half of what was offered.
@@ -226,7 +233,8 @@ pub async fn read(state: &AppState, room: &str, request: Request) -> Result<Offe
         let needs = "a codec we know, DTLS-SRTP, rtcp-mux and a place in the BUNDLE";
         return Err(Problem::not_acceptable(format!("m-line {index} cannot be used: it needs {needs}")));
     }
-    Ok(Offer { text, description, capabilities: claims.map_or(Capabilities::ALL, |claims| claims.capabilities) })
+    let Grant { capabilities, identity, .. } = grant;
+    Ok(Offer { text, description, capabilities, identity, mark: shown.mark() })
 }
 
 /// 415 for what comes as something else.
@@ -250,23 +258,14 @@ pub(super) async fn body(state: &AppState, request: Request) -> Result<String, P
     String::from_utf8(body.into()).map_err(|_| Problem::bad_request("the body is not text"))
 }
 
-/// `Authorization: Bearer`, or go-live's own header.
-fn token(headers: &HeaderMap) -> Option<&str> {
-    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    let bearer = text(header::AUTHORIZATION.as_str()).and_then(|value| {
-        let (scheme, token) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
-    });
-    bearer.or_else(|| text("x-auth-token"))
-}
-
 /// Takes a seat and answers: the session is there.
 pub fn start(state: &AppState, endpoint: Endpoint, request: JoinRequest, offer: &Offer) -> Result<Response, Problem> {
+    let room = request.room.clone();
     let joined = state.control.join(request)?;
     let seat = Seat { control: Arc::clone(&state.control), peer: joined.peer };
     let answer = state.control.offer(joined.peer, &offer.text)?;
     let tag = ice_id(&answer).to_owned();
-    let number = state.sessions.keep(endpoint, seat, tag.clone());
+    let number = state.sessions.keep(endpoint, seat, tag.clone(), (room, offer.mark));
     tokio::spawn(attend(Arc::clone(&state.sessions), (endpoint, number), joined.notices, CONNECT_WAIT));
     let headers = [
         (header::CONTENT_TYPE, SDP.to_owned()),
@@ -275,12 +274,37 @@ pub fn start(state: &AppState, endpoint: Endpoint, request: JoinRequest, offer: 
         // The next request comes when all is over; until then an open connection would only cost memory.
         (header::CONNECTION, "close".to_owned()),
     ];
-    let mut links = golive::ice_server_links(&state.config);
+    let mut links = ice_servers::links(&state.ice_servers(offer.identity.as_deref()));
     if endpoint == Endpoint::Whep {
-        links.extend([whep_events::link(&endpoint.url(number)), whep_layer::link(&endpoint.url(number))]);
+        let session = endpoint.url(number);
+        links.extend([whep_events::link(&session), whep_layer::link(&session)]);
     }
     let links = AppendHeaders(links.into_iter().map(|link| (header::LINK, link)));
     Ok((StatusCode::CREATED, headers, links, answer).into_response())
+}
+
+/// RFC 9725 §4.7: a request to a session shows a token too. The one that the session was begun with will do, though it may
+/// have expired since.
+async fn check(State(state): State<AppState>, shown: Shown, request: Request, next: Next) -> Result<Response, Denied> {
+    let session = session_of(request.uri().path()).filter(|_| request.method() != Method::GET);
+    let found = session.and_then(|(endpoint, id)| {
+        let sessions = state.sessions.lock();
+        let session = sessions.get(&(endpoint, number(id)?))?;
+        let is_own = session.mark.is_some_and(|mark| Some(mark) == shown.mark());
+        (!is_own).then(|| (endpoint, session.room.clone()))
+    });
+    if let Some((endpoint, room)) = found.filter(|_| request.method() != Method::OPTIONS) {
+        let role = if endpoint == Endpoint::Whip { Role::Publish } else { Role::Subscribe };
+        state.admit(&shown, &room, None, role).await?;
+    }
+    Ok(next.run(request).await)
+}
+
+/// The session that a path is about.
+fn session_of(path: &str) -> Option<(Endpoint, &str)> {
+    let whip = path.strip_prefix("/whip/s/").map(|rest| (Endpoint::Whip, rest));
+    let (endpoint, rest) = whip.or_else(|| Some((Endpoint::Whep, path.strip_prefix("/whep/s/")?)))?;
+    Some((endpoint, rest.split('/').next().unwrap_or_default()))
 }
 
 /// A strong entity tag (RFC 9110 §8.8.3).
@@ -375,22 +399,9 @@ mod tests {
         let (control, sessions) = (control(), Arc::<Sessions>::default());
         let joined = control.join(viewer()).unwrap();
         let seat = Seat { control: Arc::clone(&control), peer: joined.peer };
-        let number = sessions.keep(Endpoint::Whep, seat, String::new());
+        let number = sessions.keep(Endpoint::Whep, seat, String::new(), ("room".into(), None));
         assert_eq!(control.rooms().len(), 1);
         attend(Arc::clone(&sessions), (Endpoint::Whep, number), joined.notices, Duration::ZERO).await;
         assert!(control.rooms().is_empty() && sessions.take(Endpoint::Whep, number).is_none());
-    }
-
-    #[test]
-    fn a_token_comes_as_bearer_or_in_go_lives_header() {
-        let read = |name: &'static str, value: &'static str| {
-            let headers =
-                HeaderMap::from_iter([(header::HeaderName::from_static(name), HeaderValue::from_static(value))]);
-            token(&headers).map(str::to_owned)
-        };
-        assert_eq!(read("authorization", "bearer  key "), Some("key".into()));
-        assert_eq!(read("x-auth-token", "key"), Some("key".into()));
-        assert_eq!(read("authorization", "Basic a2V5"), None);
-        assert_eq!(read("authorization", "Bearer"), None);
     }
 }

@@ -2,18 +2,22 @@
 //!
 //! Owns: sockets, messages, who may come in. Knows rooms only through [`Control`], and media not at all.
 
+pub mod access;
 pub mod admin;
 pub mod auth;
 pub mod calls;
+pub mod connections;
 pub mod golive;
 pub mod http;
 pub mod http_session;
 pub mod ice_patch;
+pub mod ice_servers;
 pub mod limits;
 pub mod page;
 pub mod problem;
 pub mod records;
 pub mod rest;
+pub mod tls;
 pub mod whep;
 pub mod whep_events;
 pub mod whep_layer;
@@ -24,23 +28,30 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, put};
-use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
 use tower_http::cors::CorsLayer;
 
+use self::auth::grant::{Asked, Denied, Door, Grant, Role};
 use self::auth::registry::Registry;
+use self::auth::shown::Shown;
 use self::calls::Calls;
+use self::connections::Server;
 use self::http_session::Sessions;
+use self::limits::Limits;
+use self::tls::Certificate;
 use self::ws::socket::SocketCounters;
 use crate::config::Config;
 use crate::record::recorder::Board;
 use crate::room::control::Control;
+use crate::runtime::clock;
 
 /// Requests and close handshakes that are under way when the server stops get this long.
 const STOP_WAIT: Duration = Duration::from_secs(4);
-/// How often the last sockets are counted while stopping.
+/// How often the last connections are counted while stopping.
 const STOP_STEP: Duration = Duration::from_millis(20);
 
 /// What every request handler shares.
@@ -54,6 +65,10 @@ pub struct AppState {
     pub registry: Arc<Registry>,
     /// Gryt's calls.
     pub calls: Arc<Calls>,
+    /// Who may come in.
+    pub door: Arc<Door>,
+    /// How much each may ask.
+    pub limits: Arc<Limits>,
     /// Numbers of the WebSockets.
     pub sockets: Arc<SocketCounters>,
     /// Peers that came by WHIP or WHEP.
@@ -69,6 +84,8 @@ impl AppState {
         control.limit_viewers(config.broadcast.viewers_max);
         Self {
             control,
+            door: Arc::new(Door::new(&config)),
+            limits: Arc::new(Limits::new(&config)),
             config,
             registry: Arc::default(),
             calls: Arc::default(),
@@ -82,6 +99,20 @@ impl AppState {
     /// The same with a recorder.
     pub fn with_recordings(self, recordings: Arc<Board>) -> Self {
         Self { recordings, ..self }
+    }
+
+    /// Whether whoever shows this may do that in the room, and what else; `user_id` is who they say they are.
+    pub async fn admit(&self, shown: &Shown, room: &str, user_id: Option<&str>, role: Role) -> Result<Grant, Denied> {
+        let grant = self.door.admit(clock::wall(), &self.registry, shown, Asked { room, user_id, role }).await?;
+        if let Some(user) = &grant.identity {
+            self.limits.ask_as(user).map_err(Denied::too_many)?;
+        }
+        Ok(grant)
+    }
+
+    /// Whether whoever shows this may do what only administrators do.
+    pub async fn admit_admin(&self, shown: &Shown) -> Result<Grant, Denied> {
+        self.door.admit_admin(shown).await
     }
 
     /// Tells every client that the server stops, and lets no more in.
@@ -123,15 +154,18 @@ pub fn router(state: AppState) -> Router {
         .route("/api/admin/impair/{room}/{peer}", put(admin::impair).get(admin::impair).delete(admin::impair))
         .merge(golive::routes())
         .layer(CorsLayer::permissive())
-        .merge(http_session::routes())
+        .merge(http_session::routes(&state))
         .merge(rest::routes())
         .merge(records::routes(&state.config.record.directory))
+        .merge(ice_servers::routes())
+        .layer(from_fn_with_state(state.clone(), access::check))
         .with_state(state)
 }
 
 /// Where Gryt's servers connect, if not at the main port.
 pub fn control_router(state: AppState) -> Router {
-    Router::new().route("/server", get(ws::control)).with_state(state)
+    let checks = from_fn_with_state(state.clone(), access::check);
+    Router::new().route("/server", get(ws::control)).layer(checks).with_state(state)
 }
 
 /// Metrics alone, for a port that is not shown to everybody.
@@ -141,9 +175,10 @@ pub fn metrics_router(state: AppState) -> Router {
 
 /// Serves what has a port of its own until [`AppState::stop`] is called.
 pub async fn serve_beside(listener: TcpListener, state: AppState, router: Router) {
-    let stopped = async move { state.stopped().await };
-    if let Err(fault) = axum::serve(listener, router).with_graceful_shutdown(stopped).await {
-        tracing::error!(%fault, "a port beside the main one is not served any more");
+    let server = Server::new(state.clone(), router, None);
+    tokio::select! {
+        () = server.accept(listener) => {}
+        () = state.stopped() => {}
     }
 }
 
@@ -153,30 +188,30 @@ pub async fn serve(
     state: AppState,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let listener = listener.tap_io(|stream| {
-        // Small messages should not wait for an acknowledgement.
-        let _ = stream.set_nodelay(true);
-    });
     tokio::spawn(calls::run(state.clone()));
-    let told = state.clone();
-    let server = axum::serve(listener, router(state.clone())).with_graceful_shutdown(async move {
-        shutdown.await;
-        told.stop();
-    });
-    let deadline = async {
-        state.stopped().await;
-        tokio::time::sleep(STOP_WAIT).await;
-    };
-    let orderly = async {
-        server.await?;
-        // Upgraded connections are no longer the server's; they are counted.
-        while state.sockets.snapshot().active > 0 {
-            tokio::time::sleep(STOP_STEP).await;
+    let certificate = state.config.tls.files.as_ref().map(Certificate::open).transpose();
+    let certificate = certificate.map_err(std::io::Error::other)?;
+    let tls = certificate.as_ref().map(Certificate::acceptor).transpose().map_err(std::io::Error::other)?;
+    let follow = async {
+        match &certificate {
+            Some(certificate) => certificate.follow().await,
+            None => std::future::pending().await,
         }
-        Ok(())
     };
+    let server = Server::new(state.clone(), router(state.clone()), tls);
     tokio::select! {
-        result = orderly => result,
-        () = deadline => Ok(()),
+        () = shutdown => {}
+        () = server.accept(listener) => {}
+        () = state.door.keep_fresh() => {}
+        () = follow => {}
     }
+    state.stop();
+    let gone = async {
+        while state.limits.open() > 0 || state.sockets.snapshot().active > 0 {
+            sleep(STOP_STEP).await;
+        }
+    };
+    // Whoever needs longer is left behind.
+    let _ = timeout(STOP_WAIT, gone).await;
+    Ok(())
 }

@@ -5,19 +5,19 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-use super::auth::registry::Refusal;
+use super::auth::grant::Denied;
 use crate::room::api::{JoinError, RequestError};
 use crate::room::showing::LayerError;
 
 /// What a client that finds no place is told to wait, in seconds.
-const RETRY_AFTER_S: u32 = 5;
+const RETRY_AFTER_S: u64 = 5;
 
 /// A request that is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     status: StatusCode,
     sentence: String,
-    retry_after_s: Option<u32>,
+    retry_after_s: Option<u64>,
 }
 
 impl Problem {
@@ -94,13 +94,10 @@ impl From<RequestError> for Problem {
     }
 }
 
-impl From<Refusal> for Problem {
-    fn from(refusal: Refusal) -> Self {
-        let status = match refusal {
-            Refusal::TokenRequired => StatusCode::UNAUTHORIZED,
-            _ => StatusCode::FORBIDDEN,
-        };
-        Self::new(status, refusal.to_string())
+impl From<Denied> for Problem {
+    fn from(denied: Denied) -> Self {
+        let retry_after_s = denied.retry_after_s();
+        Self { retry_after_s, ..Self::new(denied.status(), denied.to_string()) }
     }
 }
 

@@ -110,7 +110,7 @@ async fn record(
     method: Method,
     headers: HeaderMap,
 ) -> Response {
-    if let Some(refusal) = refused(&state, &headers) {
+    if let Some(refusal) = refused(&state, &headers).await {
         return refusal;
     }
     let is_muxed = match query.get("webm").map(String::as_str) {

@@ -1,11 +1,11 @@
 //! `/api/rooms`: rooms to create, list, look at and delete, as SFU-Go has them; where the settings say so, the list is
 //! go-live's.
 //!
-//! What changes something is behind the admin token, where there is one.
+//! What changes something is for those who may manage rooms.
 
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -13,7 +13,9 @@ use serde_json::{Value, json};
 use tower_http::cors::CorsLayer;
 
 use super::AppState;
-use super::http::{refused, rfc3339};
+use super::auth::grant::{Denied, Grant, Role};
+use super::auth::shown::Shown;
+use super::http::rfc3339;
 use super::problem::Problem;
 use super::ws::envelope::Fields;
 use super::ws::{NAME_MAX, sfu_go};
@@ -53,14 +55,14 @@ async fn list(State(state): State<AppState>) -> Response {
     }
 }
 
-async fn create(State(state): State<AppState>, headers: HeaderMap, body: Bytes) -> Response {
-    if let Some(refusal) = refused(&state, &headers) {
-        return refusal;
-    }
+async fn create(State(state): State<AppState>, shown: Shown, body: Bytes) -> Response {
     let (name, places) = match wish(&body) {
         Ok(wish) => wish,
         Err(sentence) => return Problem::bad_request(sentence).into_response(),
     };
+    if let Err(denied) = manage(&state, &shown, &name).await {
+        return denied.into_response();
+    }
     match state.control.create_room(&name, places, sfu_go::is_id(&name)) {
         Ok(room) => Json(view(&room)).into_response(),
         Err(error) => Problem::from(error).into_response(),
@@ -74,11 +76,21 @@ async fn show(State(state): State<AppState>, Path(id): Path<String>) -> Response
     }
 }
 
-async fn delete(State(state): State<AppState>, Path(id): Path<String>, headers: HeaderMap) -> Response {
-    if let Some(refusal) = refused(&state, &headers) {
-        return refusal;
+async fn delete(State(state): State<AppState>, Path(id): Path<String>, shown: Shown) -> Response {
+    if let Err(denied) = manage(&state, &shown, &id).await {
+        return denied.into_response();
     }
     if state.control.close_room(&id) { StatusCode::NO_CONTENT.into_response() } else { unknown() }
+}
+
+/// Whether rooms may be made and ended. Where there are administrators, whoever comes in as everybody may does not do it.
+async fn manage(state: &AppState, shown: &Shown, room: &str) -> Result<(), Denied> {
+    let is_nobody = |grant: &Grant| !grant.is_admin && grant.identity.is_none() && state.door.knows_administrators();
+    match state.admit(shown, room, None, Role::Manage).await {
+        Ok(grant) if !is_nobody(&grant) => Ok(()),
+        Ok(_) => state.admit_admin(shown).await.map(drop),
+        Err(denied) => state.admit_admin(shown).await.map(drop).map_err(|_| denied),
+    }
 }
 
 /// The name and the number of places; 0 means the usual number.

@@ -9,13 +9,19 @@ use axum::response::Response;
 use serde::Deserialize;
 
 use super::AppState;
+use super::auth::grant::Role;
 use super::http_session::{self, Endpoint, Offer};
 use super::problem::Problem;
 use crate::room::api::{Capabilities, Dialect, JoinRequest, StreamNames};
-use crate::session::negotiate::{Policy, Role};
+use crate::session::negotiate::{Policy, Role as MediaRole};
 
-const POLICY: Policy =
-    Policy { server_offers_first: false, server_may_offer: false, live_binding: true, slots: &[], role: Role::Viewer };
+const POLICY: Policy = Policy {
+    server_offers_first: false,
+    server_may_offer: false,
+    live_binding: true,
+    slots: &[],
+    role: MediaRole::Viewer,
+};
 
 /// Longest room name of go-live.
 const GO_LIVE_ROOM_MAX: usize = 64;
@@ -63,7 +69,7 @@ pub async fn create_go_live(
 }
 
 async fn read(state: &AppState, room: &str, request: Request) -> Result<Offer, Problem> {
-    let offer = http_session::read(state, room, request).await?;
+    let offer = http_session::read(state, room, Role::Subscribe, request).await?;
     let mut media = offer.description.media.iter().filter(|media| media.kind.is_some() && !media.disabled);
     if !media.any(|media| media.direction.recv) {
         return Err(Problem::not_acceptable("a viewer's offer needs an audio or video m-line that is recvonly"));
@@ -79,7 +85,7 @@ fn start(state: &AppState, room: String, offer: &Offer) -> Result<Response, Prob
         dialect: Dialect::Whep,
         policy: POLICY,
         stream_names: StreamNames::Publisher,
-        capabilities: Capabilities { speak: false, share_video: false, share_screen: false },
+        capabilities: Capabilities::NONE,
     };
     http_session::start(state, Endpoint::Whep, request, offer)
 }

@@ -6,12 +6,13 @@ use axum::extract::{Path, Request, State};
 use axum::response::Response;
 
 use super::AppState;
+use super::auth::grant::Role;
 use super::http_session::{self, Endpoint};
 use super::problem::Problem;
 use super::whep::check_go_live_room;
 use crate::base::format::MediaKind;
 use crate::room::api::{Dialect, JoinRequest, StreamNames};
-use crate::session::negotiate::{Policy, Role};
+use crate::session::negotiate::{Policy, Role as MediaRole};
 use crate::wire::sdp::Description;
 
 const POLICY: Policy = Policy {
@@ -19,7 +20,7 @@ const POLICY: Policy = Policy {
     server_may_offer: false,
     live_binding: false,
     slots: &[],
-    role: Role::Publisher,
+    role: MediaRole::Publisher,
 };
 
 /// `POST /whip/{room}`.
@@ -28,7 +29,7 @@ pub async fn create(
     Path(room): Path<String>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let offer = http_session::read(&state, &room, request).await?;
+    let offer = http_session::read(&state, &room, Role::Publish, request).await?;
     check(&offer.description)?;
     let request = JoinRequest {
         room,

@@ -22,7 +22,8 @@ pub fn init(level: LogLevel, format: LogFormat) {
 /// Other crates speak up only from `warn`, unless everything is asked for.
 fn filter(level: LogLevel) -> EnvFilter {
     let directives = match level {
-        LogLevel::Trace => "trace".to_owned(),
+        // These tell what was said, tokens and all.
+        LogLevel::Trace => "trace,tungstenite=info,tokio_tungstenite=info,reqwest=info,hyper_util=info".to_owned(),
         LogLevel::Error => "error".to_owned(),
         _ => format!("warn,tramline={}", level.as_str()),
     };

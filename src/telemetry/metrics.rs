@@ -58,6 +58,10 @@ pub struct Snapshot {
     pub discards: Vec<(&'static str, u64)>,
     /// Failed socket operations by kind.
     pub io_errors: Vec<(&'static str, u64)>,
+    /// Tracks that are recorded.
+    pub recordings: u64,
+    /// Those of them whose recording has failed.
+    pub recordings_failed: u64,
     /// One row per room.
     pub room_rows: Vec<RoomRow>,
     /// How peers are connected.
@@ -88,6 +92,8 @@ pub struct Sockets {
     pub messages_sent: u64,
     /// Messages received.
     pub messages_received: u64,
+    /// Requests and connections beyond the limits.
+    pub refused: u64,
 }
 
 /// The exposition.
@@ -117,6 +123,8 @@ impl prometheus_client::collector::Collector for Page {
             ("sfu_active_rooms_total", "Rooms with peers", now.rooms),
             ("sfu_active_peers_total", "Peers in rooms", now.peers),
             ("live_rooms", "Rooms with peers", now.rooms),
+            ("tramline_recordings", "Tracks that are recorded", now.recordings),
+            ("tramline_recordings_failed", "Tracks whose recording has failed", now.recordings_failed),
         ] {
             gauge(&mut out, name, help, value)?;
         }
@@ -125,6 +133,7 @@ impl prometheus_client::collector::Collector for Page {
             ("sfu_connections", "WebSockets accepted", sockets.accepted),
             ("sfu_messages_sent", "Signalling messages sent", sockets.messages_sent),
             ("sfu_messages_received", "Signalling messages received", sockets.messages_received),
+            ("tramline_refused", "Requests and connections beyond the limits", sockets.refused),
             ("sfu_bytes_transferred", "UDP payload bytes in and out", now.bytes_transferred),
             ("sfu_pli_requests", "Keyframe requests from subscribers", now.pli_requests),
             ("sfu_nack_requests", "Packets asked for again by subscribers", now.nack_requests),
@@ -226,7 +235,7 @@ mod tests {
             trains: TrainNumbers { by_length: [5, 0, 3, 0, 0, 0, 0], packets: 15, padding_bytes: 9 },
             ..Snapshot::default()
         };
-        render(snapshot, Sockets { active: 3, accepted: 9, messages_sent: 5, messages_received: 6 })
+        render(snapshot, Sockets { active: 3, accepted: 9, messages_sent: 5, messages_received: 6, refused: 7 })
     }
 
     #[test]
@@ -242,6 +251,7 @@ mod tests {
             "sfu_connections_total 9",
             "sfu_messages_sent_total 5",
             "sfu_messages_received_total 6",
+            "tramline_refused_total 7",
             "sfu_bytes_transferred_total 0",
             "sfu_pli_requests_total 0",
             "sfu_nack_requests_total 0",

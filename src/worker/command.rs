@@ -118,7 +118,8 @@ pub enum Command {
         /// Which.
         track: TrackKey,
     },
-    /// Copies of the track's packets go to the recorder (see [`super::tap`]). For the worker where its publisher lives.
+    /// Copies of the track's packets go to the recorder (see [`super::tap`]). For the worker where its publisher lives, or
+    /// may come to live.
     Record(Arc<Recorded>),
     /// No more of them.
     StopRecording {

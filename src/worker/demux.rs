@@ -89,6 +89,7 @@ impl WorkerCore {
         track.home = Some((key, media.mline));
         if media.is_first {
             self.events.push_back(Event::TrackLive { track: media.track });
+            track.is_recorded |= self.tap.as_mut().is_some_and(|tap| tap.begin_armed(media.track));
         }
         let mut packet = media.packet;
         if media.kind == MediaKind::Video {

@@ -73,6 +73,8 @@ struct Hall {
     pins: BTreeSet<(u32, u32)>,
     pin_changes: u32,
     mutes: BTreeSet<(u32, u32)>,
+    /// How many packets had left by each change of a mute: what comes after is a stream of its own.
+    cuts: BTreeMap<(u32, u32), Vec<usize>>,
     /// Came never, or after a later one: (voice, number).
     lost: BTreeSet<(u32, u64)>,
     late: BTreeSet<(u32, u64)>,
@@ -91,6 +93,7 @@ impl Hall {
             pins: BTreeSet::new(),
             pin_changes: 0,
             mutes: BTreeSet::new(),
+            cuts: BTreeMap::new(),
             lost: BTreeSet::new(),
             late: BTreeSet::new(),
             under_way: BTreeMap::new(),
@@ -157,6 +160,10 @@ impl Hall {
         if !list.remove(&(listener, voice)) {
             list.insert((listener, voice));
         }
+        if matches!(wish, Wish::Mute) {
+            let left = self.got(listener, voice).len();
+            self.cuts.entry((listener, voice)).or_default().push(left);
+        }
         self.pin_changes += 1;
         self.route(voice);
         self.rooms.plan.publish();
@@ -209,21 +216,44 @@ impl Hall {
         self.rooms.core.handle_lane_media(self.rooms.now, &table, track(voice), MediaKind::Audio, packet);
     }
 
+    /// Packet index and number of what a listener got of a voice.
+    fn got(&self, listener: u32, voice: u32) -> Vec<(u64, u64)> {
+        let got = self.rooms.got.get(&(path(listener).remote, Ssrc(1 + voice)));
+        let numbers = |payload: &[u8]| u64::from_be_bytes(*payload.first_chunk().unwrap());
+        got.into_iter().flatten().map(|(index, _, payload)| (*index, numbers(payload))).collect()
+    }
+
     /// What is wrong with what a listener got of a voice.
     fn fault(&self, listener: u32, voice: u32) -> Option<String> {
-        let got = self.rooms.got.get(&(path(listener).remote, Ssrc(1 + voice)))?;
-        let got: Vec<(u64, u64)> = got
-            .iter()
-            .map(|(index, _, payload)| (*index, u64::from_be_bytes(*payload.first_chunk().unwrap())))
-            .collect();
+        let mut rest = &self.got(listener, voice)[..];
+        let (mut at, mut highest) = (0, None);
+        let cuts = self.cuts.get(&(listener, voice)).into_iter().flatten().copied();
+        for cut in cuts.chain([usize::MAX]) {
+            let (stream, next) = rest.split_at(rest.len().min(cut.saturating_sub(at)));
+            (at, rest) = (at + stream.len(), next);
+            let (first, last) = (stream.iter().map(|it| it.0).min(), stream.iter().map(|it| it.0).max());
+            if first.is_some() && first <= highest {
+                return Some(format!("{listener} of {voice}: {first:?} after a mute at {highest:?}"));
+            }
+            highest = last.or(highest);
+            if let Some(fault) = self.fault_of(stream, listener, voice) {
+                return Some(fault);
+            }
+        }
+        None
+    }
+
+    fn fault_of(&self, got: &[(u64, u64)], listener: u32, voice: u32) -> Option<String> {
         let whose = format!("{listener} of {voice}");
+        // Who has just come and begins with what is late did not get what had come before it: his own numbers have a hole.
+        let begins_late = got.first().is_some_and(|(_, seq)| self.late.contains(&(voice, *seq)));
         for pair in got.windows(2) {
             let [(before, _), (index, seq)] = [pair[0], pair[1]];
             if index < before && !self.late.contains(&(voice, seq)) {
                 return Some(format!("{whose}: {seq} by {index} after {before}"));
             }
         }
-        let mut sorted = got.clone();
+        let mut sorted = got.to_vec();
         sorted.sort_unstable();
         for pair in sorted.windows(2) {
             let [(before, earlier), (index, seq)] = [pair[0], pair[1]];
@@ -232,7 +262,7 @@ impl Hall {
             }
             let between = |set: &BTreeSet<(u32, u64)>| set.range((voice, earlier + 1)..(voice, seq)).count() as u64;
             let missing = between(&self.lost) + between(&self.late);
-            if index - before - 1 > missing {
+            if index - before - 1 > missing && !(begins_late && before == got[0].0) {
                 let sent: Vec<_> = got.iter().skip_while(|it| **it != pair[0]).take(6).collect();
                 return Some(format!(
                     "{whose}: {seq} by {index} follows {earlier} by {before}, {missing} missed {sent:?}"

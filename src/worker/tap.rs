@@ -85,6 +85,8 @@ pub struct Tap {
     returned: Consumer<TapBuffer>,
     /// Beginnings and ends that found no room yet.
     waiting: VecDeque<TapItem>,
+    /// Tracks to be recorded from their first packet on. Where no worker owns the publisher yet, all are told.
+    armed: Vec<Arc<Recorded>>,
     recorder: RecorderThread,
 }
 
@@ -98,7 +100,7 @@ pub struct TapOutlet {
 pub fn tap(recorder: RecorderThread) -> (Tap, TapOutlet) {
     let (items, items_out) = RingBuffer::new(SLOTS);
     let (returned_in, returned) = RingBuffer::new(SLOTS);
-    let tap = Tap { items, free: Vec::new(), returned, waiting: VecDeque::new(), recorder };
+    let tap = Tap { items, free: Vec::new(), returned, waiting: VecDeque::new(), armed: Vec::new(), recorder };
     (tap, TapOutlet { items: items_out, returned: returned_in })
 }
 
@@ -110,6 +112,14 @@ impl Tap {
         }
         self.waiting.push_back(TapItem::Begin(about));
         self.flush();
+    }
+
+    /// A track's very first packet came: whether it is recorded.
+    pub(super) fn begin_armed(&mut self, track: TrackKey) -> bool {
+        let Some(at) = self.armed.iter().position(|armed| armed.track == track) else { return false };
+        let about = self.armed.swap_remove(at);
+        self.begin(about);
+        true
     }
 
     fn end(&mut self, track: TrackKey) {
@@ -192,16 +202,25 @@ impl WorkerCore {
 
     pub(super) fn record(&mut self, about: Arc<Recorded>) {
         let Some(tap) = &mut self.tap else { return };
-        let track = self.tracks.ensure(about.track, about.kind);
-        if !std::mem::replace(&mut track.is_recorded, true) {
-            tap.begin(about);
+        let key = about.track;
+        match self.tracks.track_mut(key).filter(|track| track.home.is_some()) {
+            Some(track) if track.is_recorded => {}
+            Some(track) => {
+                track.is_recorded = true;
+                tap.begin(about);
+            }
+            None => {
+                tap.armed.retain(|armed| armed.track != key);
+                tap.armed.push(about);
+            }
         }
     }
 
     pub(super) fn stop_recording(&mut self, key: TrackKey) {
+        let Some(tap) = &mut self.tap else { return };
+        tap.armed.retain(|armed| armed.track != key);
         if let Some(track) = self.tracks.track_mut(key)
             && std::mem::take(&mut track.is_recorded)
-            && let Some(tap) = &mut self.tap
         {
             tap.end(key);
         }
@@ -246,6 +265,15 @@ mod tests {
         assert!(outlet.poll().is_none() && !outlet.is_over());
         drop(tap);
         assert!(outlet.is_over());
+    }
+
+    #[test]
+    fn a_track_is_recorded_from_its_first_packet_on_by_the_worker_that_gets_it() {
+        let (mut tap, mut outlet) = tap(RecorderThread::default());
+        tap.armed.push(about());
+        assert!(!tap.begin_armed(TrackKey { index: 1, epoch: 1 }) && tap.begin_armed(TRACK));
+        assert!(!tap.begin_armed(TRACK), "once");
+        assert!(matches!(outlet.poll(), Some(TapItem::Begin(_))));
     }
 
     #[test]

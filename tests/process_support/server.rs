@@ -106,8 +106,8 @@ impl Server {
         let mut server = Self { child, log, directory, http, media_port: 0 };
         let line = server.logged("media_port");
         server.media_port = number_after(&line, "media_port");
-        let line = server.logged("open http://");
-        let (_, url) = line.split_once("open http://").unwrap();
+        let line = server.logged("in a browser");
+        let (_, url) = line.split_once("://").unwrap();
         server.http.set_port(number_after(url, url.split_once(':').unwrap().0));
         server
     }
@@ -223,6 +223,11 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// Every value of a header, in lower case.
+    pub fn headers<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.head.lines().filter_map(move |line| line.strip_prefix(name)?.strip_prefix(": "))
+    }
+
     /// A header's value, in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))

@@ -46,7 +46,9 @@ pub async fn joined_room(server: &Server, user: &str, room: &str) -> Client {
     client.send(client_join(user, room)).await;
     let welcome = client.hear().await;
     assert_eq!(welcome["event"], "room_joined");
-    assert_eq!(inner(&welcome), json!({"message": "Successfully joined room", "call_alone_timeout_seconds": 120}));
+    let stun = json!([{"urls": ["stun:stun.l.google.com:19302"]}]);
+    let told = json!({"message": "Successfully joined room", "call_alone_timeout_seconds": 120, "iceServers": stun});
+    assert_eq!(inner(&welcome), told);
     client
 }
 

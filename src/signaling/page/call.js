@@ -37,9 +37,9 @@ export class Call {
    * `hooks`: send(event, data); onTracks([{ source, userId, kind, track, receiver }]);
    * onMedia('connected' | 'interrupted'); onBroken(why): this call cannot go on.
    */
-  constructor(hooks) {
+  constructor(hooks, iceServers) {
     this.#hooks = hooks;
-    this.pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
+    this.pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle', iceServers });
     this.pc.onnegotiationneeded = () => this.#offer();
     this.pc.onconnectionstatechange = () => this.#watchConnection();
   }

@@ -56,7 +56,7 @@ function enter({ room, name }) {
   const url = new URL('client', location.href);
   url.protocol = location.protocol === 'https:' ? 'wss:' : 'ws:';
   url.search = url.hash = '';
-  const own = new Session(url, { roomId: room, userId, displayName: name }, media);
+  const own = new Session(url, { roomId: room, userId, displayName: name, token: params.token || undefined }, media);
   session = own;
   own.addEventListener('change', draw);
   own.addEventListener('notice', ({ detail }) => notice(detail.text, detail.tone));

@@ -1,7 +1,7 @@
 // What the address of the page asks for.
 //
 // `#lobby` names the room: that is the link people share. `?` and `#` also take `room=`, `name=`,
-// `autojoin=1` (enter at once), `width=`, `height=`, `fps=` (camera size), `camera=0`, `mic=0` (start without).
+// `autojoin=1` (enter at once), `token=` (where the room needs one), `width=`, `height=`, `fps=` (camera size), `camera=0`, `mic=0` (start without).
 
 /** Reads the settings in the address. */
 export function readParams(location) {
@@ -15,6 +15,7 @@ export function readParams(location) {
   return {
     room: params.get('room') ?? '',
     name: params.get('name') ?? '',
+    token: params.get('token') ?? '',
     autojoin: params.get('autojoin') === '1',
     camera: params.get('camera') !== '0',
     mic: params.get('mic') !== '0',

@@ -16,7 +16,7 @@ export class Session extends EventTarget {
   #published = {}; // the local tracks the call knows
   #retry = null; // { at, full } while the server is away
 
-  /** `who`: { roomId, userId, displayName }; `media`: LocalMedia. */
+  /** `who`: { roomId, userId, displayName, token }; `media`: LocalMedia. */
   constructor(url, who, media) {
     super();
     this.who = who;
@@ -105,7 +105,7 @@ export class Session extends EventTarget {
     }
   }
 
-  #joined({ peers = [] }) {
+  #joined({ peers = [], iceServers = [] }) {
     this.#signaling.settled();
     const returned = this.#retry !== null;
     this.#retry = null;
@@ -121,7 +121,7 @@ export class Session extends EventTarget {
         this.#changed();
       },
       onBroken: () => this.#signaling.restart(),
-    });
+    }, iceServers);
     this.#published = { camera: this.#media.camera, microphone: this.#media.microphone, screen: this.#media.screen };
     this.call.setMuted(this.#muted());
     this.call.start(this.#published);
@@ -169,6 +169,8 @@ export class Session extends EventTarget {
 
   #refused({ code, message }) {
     if (this.call?.pc.signalingState === 'have-local-offer') this.call.rollback();
+    // Asking again with the same token changes nothing.
+    if (this.state !== 'joined' && (code === 'unauthorized' || code === 'forbidden')) return this.#end(sentence(message));
     const full = this.state !== 'joined' && /seat|full/i.test(`${code} ${message}`);
     if (full && this.#retry) this.#retry.full = true;
     this.#notice(full ? `${sentence(message)} This page keeps trying.` : `The server said: ${sentence(message ?? code)}`, 'bad');

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::super::AppState;
+use super::super::auth::grant::{Grant, Role};
 use super::super::auth::registry::Ticket;
+use super::super::auth::shown::Shown;
 use super::super::calls::Calls;
 use super::super::limits::TokenBucket;
 use super::envelope::{self, Envelope, Fields};
@@ -17,12 +19,9 @@ use super::seat::{self, Failure, Seat, Words};
 use super::socket::{Ending, Socket};
 use super::{CANDIDATE_MAX, ID_MAX, ROOM_MAX, TOKEN_MAX, wishes};
 use crate::base::format::MediaKind;
-use crate::config::Config;
-use crate::room::api::{
-    Capabilities, CloseReason, Dialect, JoinError, JoinRequest, Joined, MediaState, Notice, StreamNames,
-};
+use crate::room::api::{CloseReason, Dialect, JoinError, JoinRequest, Joined, MediaState, Notice, StreamNames};
 use crate::runtime::clock;
-use crate::session::negotiate::{Policy, Role};
+use crate::session::negotiate::{Policy, Role as MediaRole};
 
 /// How often somebody may say that he is still there.
 const PRESSES_PER_S: u32 = 1;
@@ -34,16 +33,17 @@ const POLICY: Policy = Policy {
     server_may_offer: true,
     live_binding: false,
     slots: &[MediaKind::Audio, MediaKind::Video, MediaKind::Video, MediaKind::Audio],
-    role: Role::Participant,
+    role: MediaRole::Participant,
 };
 
 /// Serves a client whose first message was `client_join`.
 pub async fn run(socket: Socket, state: AppState, first: Envelope) {
-    let ending = match join(&state, &first) {
-        Ok((joined, room)) => {
+    let ending = match join(&state, &socket.shown, &first).await {
+        Ok(Entry { joined, room, user_id }) => {
             let seat = Seat { control: state.control.clone(), peer: joined.peer };
             let words = Gryt::new(&state, room);
-            match socket.send(envelope::text("room_joined", welcome(&state.config).to_string())) {
+            let welcome = welcome(&state, user_id.as_deref()).to_string();
+            match socket.send(envelope::text("room_joined", welcome)) {
                 Ok(()) => return seat::serve(socket, seat, joined.into_notices(), words).await,
                 Err(ending) => ending,
             }
@@ -56,7 +56,14 @@ pub async fn run(socket: Socket, state: AppState, first: Envelope) {
     socket.close(ending).await;
 }
 
-fn join(state: &AppState, envelope: &Envelope) -> Result<(Joined, String), Ending> {
+/// A successful join.
+struct Entry {
+    joined: Joined,
+    room: String,
+    user_id: Option<String>,
+}
+
+async fn join(state: &AppState, shown: &Shown, envelope: &Envelope) -> Result<Entry, Ending> {
     let invalid = |sentence: String| {
         Ending::error(1008, "join refused", "bad-join", format!("Join validation failed: {sentence}"))
     };
@@ -74,7 +81,15 @@ fn join(state: &AppState, envelope: &Envelope) -> Result<(Joined, String), Endin
         .registry
         .admit(clock::wall(), &ticket, state.config.require_client_token)
         .map_err(|refusal| invalid(refusal.to_string()))?;
-    let user_id = user_id.map(str::to_owned).or_else(|| claims.as_ref().map(|claims| claims.user_id.clone()));
+    let grant = match claims {
+        Some(claims) => Grant::of_claims(claims),
+        // An old server's token says nothing: what else is shown counts.
+        None => {
+            let admitted = state.admit(&Shown::token(token).or(shown), room, user_id, Role::Participate).await;
+            admitted.map_err(|denied| invalid(denied.to_string()))?
+        }
+    };
+    let user_id = grant.user_id(user_id).map_err(|denied| invalid(denied.to_string()))?;
     let request = JoinRequest {
         room: room.to_owned(),
         display_name: user_id.clone().unwrap_or_default(),
@@ -82,9 +97,9 @@ fn join(state: &AppState, envelope: &Envelope) -> Result<(Joined, String), Endin
         dialect: Dialect::Gryt,
         policy: POLICY,
         stream_names: StreamNames::Publisher,
-        capabilities: claims.map_or(Capabilities::ALL, |claims| claims.capabilities),
+        capabilities: grant.capabilities,
     };
-    let hidden = user_id.and_then(|user_id| state.registry.hidden_from(room, &user_id)).unwrap_or_default();
+    let hidden = user_id.as_ref().and_then(|user_id| state.registry.hidden_from(room, user_id)).unwrap_or_default();
     let joined = state.control.join_hiding(request, hidden).map_err(|error| match &error {
         JoinError::Full { taken, seats } => {
             let sentence =
@@ -93,14 +108,17 @@ fn join(state: &AppState, envelope: &Envelope) -> Result<(Joined, String), Endin
         }
         other => seat::refused(other),
     })?;
-    Ok((joined, room.to_owned()))
+    Ok(Entry { joined, room: room.to_owned(), user_id })
 }
 
 /// What `room_joined` says. Without a cap on what may be sent there is none in it: clients would take 0 for one.
-fn welcome(config: &Config) -> Value {
-    let alone_s = config.dialects.call_alone_timeout.as_secs();
-    let mut welcome = json!({"message": "Successfully joined room", "call_alone_timeout_seconds": alone_s});
-    if let Some(kbps) = config.ingest.max_kbps {
+fn welcome(state: &AppState, user_id: Option<&str>) -> Value {
+    let mut welcome = json!({
+        "message": "Successfully joined room",
+        "call_alone_timeout_seconds": state.config.dialects.call_alone_timeout.as_secs(),
+        "iceServers": state.ice_servers(user_id),
+    });
+    if let Some(kbps) = state.config.ingest.max_kbps {
         welcome["max_ingest_kbps"] = json!(kbps);
     }
     welcome

@@ -7,18 +7,18 @@
 use serde_json::{Value, json};
 
 use super::super::AppState;
-use super::super::auth::registry::Refusal;
+use super::super::auth::grant::Role;
+use super::super::auth::shown::Shown;
 use super::envelope::{self, Envelope, Fields};
 use super::seat::{self, Failure, Seat, Words};
 use super::socket::{Ending, SDP_MAX, Socket};
 use super::{CANDIDATE_MAX, ID_MAX, NAME_MAX, ROOM_MAX, wishes};
 use crate::room::api::{
-    Capabilities, CloseReason, Dialect, JoinRequest, Joined, Listening, MediaState, Notice, PeerInfo, PeerUpdate,
-    Source, StreamNames, TrackInfo, TrackQuality,
+    CloseReason, Dialect, JoinRequest, Joined, Listening, MediaState, Notice, PeerInfo, PeerUpdate, Source,
+    StreamNames, TrackInfo, TrackQuality,
 };
 use crate::room::layer_view;
-use crate::runtime::clock;
-use crate::session::negotiate::{Policy, Role};
+use crate::session::negotiate::{Policy, Role as MediaRole};
 
 /// M-lines a client may name in one `media-state`.
 const SOURCES_MAX: usize = 64;
@@ -30,14 +30,18 @@ const POLICY: Policy = Policy {
     server_may_offer: true,
     live_binding: false,
     slots: &[],
-    role: Role::Participant,
+    role: MediaRole::Participant,
 };
 
 /// Serves a client whose first message was `join`.
 pub async fn run(mut socket: Socket, state: AppState, first: Envelope) {
     let mut envelope = Ok(first);
     let ending = loop {
-        match envelope.map_err(Failure::bad_message).and_then(|envelope| join(&state, &envelope)) {
+        let joined = match envelope {
+            Ok(envelope) => join(&state, &socket.shown, &envelope).await,
+            Err(sentence) => Err(Failure::bad_message(sentence)),
+        };
+        match joined {
             Ok((joined, welcome)) => {
                 let seat = Seat { control: state.control.clone(), peer: joined.peer };
                 match socket.send(welcome) {
@@ -63,7 +67,7 @@ pub async fn run(mut socket: Socket, state: AppState, first: Envelope) {
     socket.close(ending).await;
 }
 
-fn join(state: &AppState, envelope: &Envelope) -> Result<(Joined, String), Failure> {
+async fn join(state: &AppState, shown: &Shown, envelope: &Envelope) -> Result<(Joined, String), Failure> {
     if envelope.event != "join" {
         return Err(Failure::Error("join-first", format!("join a room before {}", envelope.event)));
     }
@@ -73,11 +77,8 @@ fn join(state: &AppState, envelope: &Envelope) -> Result<(Joined, String), Failu
     let user_id = fields.text(&["userId", "user_id"], ID_MAX).map_err(bad)?;
     let name = fields.text(&["displayName", "display_name", "name"], NAME_MAX).map_err(bad)?;
     let token = fields.text(&["token", "user_token"], super::TOKEN_MAX).map_err(bad)?;
-    let claims = state
-        .registry
-        .admit_stranger(clock::wall(), room, user_id, token, state.config.require_client_token)
-        .map_err(|refusal: Refusal| Failure::Error("forbidden", refusal.to_string()))?;
-    let user_id = user_id.map(str::to_owned).or_else(|| claims.as_ref().map(|claims| claims.user_id.clone()));
+    let grant = state.admit(&Shown::token(token).or(shown), room, user_id, Role::Participate).await?;
+    let user_id = grant.user_id(user_id)?;
     let request = JoinRequest {
         room: room.to_owned(),
         display_name: name.or(user_id.as_deref()).unwrap_or_default().to_owned(),
@@ -85,12 +86,14 @@ fn join(state: &AppState, envelope: &Envelope) -> Result<(Joined, String), Failu
         dialect: Dialect::GrytDocumented,
         policy: POLICY,
         stream_names: StreamNames::Publisher,
-        capabilities: claims.map_or(Capabilities::ALL, |claims| claims.capabilities),
+        capabilities: grant.capabilities,
     };
     let joined = state.control.join(request).map_err(|error| Failure::End(seat::refused(&error)))?;
     let peers: Vec<Value> = joined.others.iter().map(|info| person(info)).collect();
     let user_id = user_id.unwrap_or_else(|| joined.wire_id.clone());
-    let welcome = envelope::object("joined", json!({"roomId": room, "userId": user_id, "peers": peers}));
+    let ice_servers = state.ice_servers(Some(&user_id));
+    let welcome = json!({"roomId": room, "userId": user_id, "peers": peers, "iceServers": ice_servers});
+    let welcome = envelope::object("joined", welcome);
     Ok((joined, welcome))
 }
 

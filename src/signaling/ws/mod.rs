@@ -14,13 +14,19 @@ pub mod switchboard;
 pub mod upgrade;
 pub mod wishes;
 
-use axum::extract::{Query, State};
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, Query, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use self::envelope::Envelope;
 use self::socket::{Ending, Rate, Socket};
 use self::upgrade::{NoOpening, Opening, Stream};
+use super::auth::shown::Shown;
+use super::limits::Place;
 use super::{AppState, page};
 
 /// Longest room id.
@@ -36,24 +42,40 @@ const CANDIDATE_MAX: usize = 4 << 10;
 /// Sockets that have not joined yet may exist beside the seats; beyond that an upgrade is refused.
 const UNJOINED_MAX: u64 = 1024;
 
-type Upgrade = Result<Opening, NoOpening>;
+/// A request for a WebSocket, and the place it takes where its client came through a proxy.
+pub struct Upgrade {
+    opening: Result<Opening, NoOpening>,
+    place: Option<Arc<Place>>,
+}
+
+impl FromRequestParts<AppState> for Upgrade {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Infallible> {
+        let place = parts.extensions.remove();
+        Ok(Self { opening: Opening::from_request_parts(parts, state).await, place })
+    }
+}
 
 /// `/`: the page, or Gryt's client.
-pub async fn root(state: State<AppState>, headers: HeaderMap, upgrade: Upgrade) -> Response {
-    if headers.contains_key(header::UPGRADE) { client(state, upgrade).await } else { page::index(&headers) }
+pub async fn root(state: State<AppState>, headers: HeaderMap, shown: Shown, upgrade: Upgrade) -> Response {
+    if headers.contains_key(header::UPGRADE) { client(state, shown, upgrade).await } else { page::index(&headers) }
 }
 
 /// `/client`: Gryt's client; its first message decides which of the two protocols it speaks.
-pub async fn client(State(state): State<AppState>, upgrade: Upgrade) -> Response {
+pub async fn client(State(state): State<AppState>, shown: Shown, upgrade: Upgrade) -> Response {
+    if let Err(denied) = state.door.look(&shown).await {
+        return denied.into_response();
+    }
     accept(state, upgrade, |socket, state| async move {
-        gryt_client(Socket::new(socket, &state, Rate::CLIENT), state).await;
+        gryt_client(Socket::new(socket, &state, Rate::CLIENT).showing(shown), state).await;
     })
 }
 
 /// `/server`: Gryt's control socket, or where it is.
-pub async fn server(state: State<AppState>, upgrade: Upgrade) -> Response {
+pub async fn server(state: State<AppState>, shown: Shown, upgrade: Upgrade) -> Response {
     match state.config.dialects.control_port {
-        None => control(state, upgrade).await,
+        None => control(state, shown, upgrade).await,
         Some(port) => {
             let sentence = "servers connect to another port here; X-Gryt-Control-Port names it\n";
             (StatusCode::FORBIDDEN, [("x-gryt-control-port", port.to_string())], sentence).into_response()
@@ -61,8 +83,12 @@ pub async fn server(state: State<AppState>, upgrade: Upgrade) -> Response {
     }
 }
 
-/// Gryt's control socket.
-pub async fn control(State(state): State<AppState>, upgrade: Upgrade) -> Response {
+/// Gryt's control socket. Where rooms are closed, a server that may close more of them, and sign tokens for them, shows who
+/// it is.
+pub async fn control(State(state): State<AppState>, shown: Shown, upgrade: Upgrade) -> Response {
+    if let Err(denied) = state.door.admit_server(&shown).await {
+        return denied.into_response();
+    }
     accept(state, upgrade, |socket, state| async move {
         control_socket::run(Socket::new(socket, &state, Rate::SERVER), state).await;
     })
@@ -72,16 +98,21 @@ pub async fn control(State(state): State<AppState>, upgrade: Upgrade) -> Respons
 pub async fn ws(
     State(state): State<AppState>,
     Query(query): Query<std::collections::HashMap<String, String>>,
+    shown: Shown,
     upgrade: Upgrade,
 ) -> Response {
+    if let Err(denied) = state.door.look(&shown).await {
+        return denied.into_response();
+    }
     let word = |name: &str| query.get(name).cloned();
     match (word("userId"), word("name")) {
         (None, None) => accept(state, upgrade, |socket, state| async move {
-            switchboard::run(Socket::new(socket, &state, Rate::CLIENT), state, None).await;
+            switchboard::run(Socket::new(socket, &state, Rate::CLIENT).showing(shown), state, None).await;
         }),
         (user_id, name) => accept(state, upgrade, |socket, state| async move {
             let caller = sfu_go::Caller { user_id: user_id.unwrap_or_default(), name };
-            let socket = Socket::new(socket, &state, Rate::COUNTED).with_message_max(sfu_go::MESSAGE_MAX);
+            let socket =
+                Socket::new(socket, &state, Rate::COUNTED).showing(shown).with_message_max(sfu_go::MESSAGE_MAX);
             sfu_go_client(socket.with_pings(sfu_go::PING_INTERVAL, sfu_go::SILENCE_MAX), state, caller).await;
         }),
     }
@@ -91,9 +122,10 @@ fn accept<F>(state: AppState, upgrade: Upgrade, serve: impl FnOnce(Stream, AppSt
 where
     F: Future<Output = ()> + Send,
 {
-    let upgrade = match upgrade {
-        Ok(upgrade) => upgrade,
-        Err(rejection) => return rejection.into_response(),
+    let Upgrade { opening, place } = upgrade;
+    let opening = match opening {
+        Ok(opening) => opening,
+        Err(refusal) => return refusal.into_response(),
     };
     let sockets_max = state.config.max_connections as u64 + UNJOINED_MAX;
     if state.is_stopping() || state.sockets.snapshot().active >= sockets_max {
@@ -101,9 +133,9 @@ where
             .into_response();
     }
     let open = state.sockets.open();
-    upgrade.accept(move |socket| async move {
+    opening.accept(move |socket| async move {
         serve(socket, state).await;
-        drop(open);
+        drop((open, place));
     })
 }
 

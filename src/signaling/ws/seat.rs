@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use tokio::time::sleep_until;
 
+use super::super::auth::grant::Denied;
 use super::socket::{Ending, Incoming, SDP_MAX, Socket};
 use crate::base::ids::PeerId;
 use crate::room::api::{CloseReason, JoinError, Notice, Notices, RequestError};
@@ -168,6 +169,12 @@ fn check_length(sdp: &str) -> Result<(), Failure> {
         return Err(Failure::Error("sdp-too-long", sentence));
     }
     Ok(())
+}
+
+impl From<Denied> for Failure {
+    fn from(denied: Denied) -> Self {
+        Self::Error(denied.code(), denied.to_string())
+    }
 }
 
 impl From<RequestError> for Failure {

@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::super::AppState;
+use super::super::auth::grant::Role;
+use super::super::auth::shown::Shown;
 use super::super::limits::TokenBucket;
 use super::envelope::{self, Envelope, Fields};
 use super::gryt_documented::sdp;
@@ -25,13 +27,12 @@ use super::socket::{Ending, GOING_AWAY, Socket};
 use super::{CANDIDATE_MAX, ID_MAX, NAME_MAX, TOKEN_MAX};
 use crate::config::Config;
 use crate::room::api::{
-    Capabilities, CloseReason, Dialect, JoinError, JoinRequest, Joined, MediaState, Notice, PeerInfo, StreamNames,
-    TrackName,
+    CloseReason, Dialect, JoinError, JoinRequest, Joined, MediaState, Notice, PeerInfo, StreamNames, TrackName,
 };
 use crate::room::showing::{LayerWish, Picture};
 use crate::room::stay::Pass;
 use crate::runtime::clock;
-use crate::session::negotiate::{Policy, Role};
+use crate::session::negotiate::{Policy, Role as MediaRole};
 
 /// Longest frame.
 pub const MESSAGE_MAX: usize = 512 << 10;
@@ -47,7 +48,7 @@ const POLICY: Policy = Policy {
     server_may_offer: true,
     live_binding: false,
     slots: &[],
-    role: Role::Participant,
+    role: MediaRole::Participant,
 };
 
 /// Who comes, by the query.
@@ -64,12 +65,12 @@ pub async fn run(mut socket: Socket, state: AppState, caller: Caller, first: Utf
     let mut bucket = bucket(&state.config);
     let mut text = first;
     let ending = loop {
-        let sent = match enter(&state, &caller, &text, &mut bucket) {
+        let sent = match enter(&state, &caller, &socket.shown, &text, &mut bucket).await {
             Ok(Some(entry)) => {
                 let seat = Seat { control: state.control.clone(), peer: entry.joined.peer };
-                let (words, messages) = SfuGo::new(&state.config, bucket.clone(), &seat, &entry);
+                let (words, messages) = SfuGo::new(&state, bucket.clone(), &seat, &entry);
                 match messages.into_iter().try_for_each(|message| socket.send(message)) {
-                    Ok(()) => return seat::serve(socket, seat, entry.joined.notices, words).await,
+                    Ok(()) => return seat::serve(socket, seat, entry.joined.into_notices(), words).await,
                     Err(ending) => Err(ending),
                 }
             }
@@ -109,27 +110,32 @@ struct Entry {
 }
 
 /// `None` for what needs no answer.
-fn enter(state: &AppState, caller: &Caller, text: &str, bucket: &mut TokenBucket) -> Result<Option<Entry>, Failure> {
+async fn enter(
+    state: &AppState,
+    caller: &Caller,
+    shown: &Shown,
+    text: &str,
+    bucket: &mut TokenBucket,
+) -> Result<Option<Entry>, Failure> {
     take(bucket)?;
     let Envelope { event, data } = Envelope::parse_typed(text).map_err(Failure::bad_message)?;
     match event.as_str() {
-        "join" => join(state, caller, &data).map(Some),
+        "join" => join(state, caller, shown, &data).await.map(Some),
         "ping" | "pong" | "leave" => Ok(None),
         _ => Err(Failure::Error("join-first", format!("join a room before {event}"))),
     }
 }
 
-fn join(state: &AppState, caller: &Caller, data: &Value) -> Result<Entry, Failure> {
+async fn join(state: &AppState, caller: &Caller, shown: &Shown, data: &Value) -> Result<Entry, Failure> {
     let fields = Fields::of(data).map_err(Failure::bad_message)?;
     let text = |name, max| fields.text(&[name], max).map_err(Failure::bad_message);
     let room = id(fields, "roomId", None)?;
     let user_id = id(fields, "userId", Some(&caller.user_id))?;
     let name = text("name", NAME_MAX)?.or(caller.name.as_deref()).unwrap_or(user_id);
     let token = text("token", TOKEN_MAX)?;
-    let claims = state
-        .registry
-        .admit_stranger(clock::wall(), room, Some(user_id), token, state.config.require_client_token)
-        .map_err(|refusal| Failure::Error("forbidden", refusal.to_string()))?;
+    let shown = Shown::token(token).or(shown);
+    let grant = state.admit(&shown, room, Some(user_id), Role::Participate).await?;
+    grant.user_id(Some(user_id))?;
     if let (Some(session_id), Some(session_token)) = (text("sessionId", ID_MAX)?, text("sessionToken", ID_MAX)?) {
         let pass = Pass { session_id: session_id.to_owned(), session_token: session_token.to_owned() };
         if let Some((joined, pass)) = state.control.resume(room, user_id, &pass) {
@@ -143,7 +149,7 @@ fn join(state: &AppState, caller: &Caller, data: &Value) -> Result<Entry, Failur
         dialect: Dialect::SfuGo,
         policy: POLICY,
         stream_names: StreamNames::PeerIdAndReceiver,
-        capabilities: claims.map_or(Capabilities::ALL, |claims| claims.capabilities),
+        capabilities: grant.capabilities,
     };
     let joined = state.control.join(request).map_err(|error| match error {
         JoinError::RoomFull { .. } => Failure::Error("room-full", error.to_string()),
@@ -173,9 +179,10 @@ struct SfuGo {
 
 impl SfuGo {
     /// With what it says first.
-    fn new(config: &Arc<Config>, bucket: TokenBucket, seat: &Seat, entry: &Entry) -> (Self, Vec<String>) {
+    fn new(state: &AppState, bucket: TokenBucket, seat: &Seat, entry: &Entry) -> (Self, Vec<String>) {
         let Entry { joined, room, pass, is_resumed } = entry;
         let mut welcome = json!({"success": true, "peerId": joined.wire_id, "roomId": room, "resumed": is_resumed});
+        welcome["iceServers"] = json!(state.ice_servers(Some(&joined.wire_id)));
         if let Some(pass) = pass {
             welcome["sessionId"] = json!(pass.session_id);
             welcome["sessionToken"] = json!(pass.session_token);
@@ -190,7 +197,7 @@ impl SfuGo {
             me: joined.wire_id.clone(),
             room: room.clone(),
             bucket,
-            beat: Beat::new(clock::now(), &config.dialects),
+            beat: Beat::new(clock::now(), &state.config.dialects),
             tracks,
             speaker: String::new(),
             restarts: false,

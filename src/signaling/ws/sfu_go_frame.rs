@@ -22,10 +22,11 @@ pub fn bare(kind: &str) -> String {
 /// The `error` message; its codes are those of HTTP.
 pub fn error(code: &str, sentence: &str) -> String {
     let status = match code {
+        "unauthorized" => 401,
         "forbidden" => 403,
         "gone" | "no-track" | "join-first" => 404,
         "rate-limited" => 429,
-        "server-full" | "too-many-rooms" | "server-stopping" => 500,
+        "server-full" | "too-many-rooms" | "server-stopping" | "unavailable" => 500,
         _ => 400,
     };
     frame("error", &json!({"code": status, "message": sentence}))

@@ -15,6 +15,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval_at, sleep_until, timeou
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes, protocol::CloseFrame};
 
 use super::super::AppState;
+use super::super::auth::shown::Shown;
 use super::super::limits::TokenBucket;
 use super::upgrade::{Stream, send_text};
 use crate::room::api::CloseReason;
@@ -126,6 +127,7 @@ impl SocketCounters {
             accepted: self.accepted.load(Ordering::Relaxed),
             messages_sent: self.sent.load(Ordering::Relaxed),
             messages_received: self.received.load(Ordering::Relaxed),
+            refused: 0,
         }
     }
 
@@ -149,6 +151,8 @@ impl Drop for OpenSocket {
 
 /// See the module.
 pub struct Socket {
+    /// What its upgrade showed.
+    pub shown: Shown,
     stream: SplitStream<Stream>,
     outbox: Outbox,
     writer: JoinHandle<()>,
@@ -209,6 +213,7 @@ impl Socket {
         let (outbox, outgoing) = Outbox::new();
         let now = clock::now();
         Self {
+            shown: Shown::default(),
             stream,
             writer: tokio::spawn(write(sink, outgoing, Arc::clone(&outbox.waiting))),
             outbox,
@@ -230,6 +235,11 @@ impl Socket {
     pub fn with_pings(self, every: Duration, pong_timeout: Duration) -> Self {
         let pings = pings(self.heard, every);
         Self { pings, pong_timeout, ..self }
+    }
+
+    /// The same with a token that came with the upgrade.
+    pub fn showing(self, shown: Shown) -> Self {
+        Self { shown, ..self }
     }
 
     /// The next message. Answers pings and sends its own meanwhile.

@@ -7,20 +7,21 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::super::AppState;
+use super::super::auth::grant::Role;
+use super::super::auth::shown::Shown;
 use super::envelope::{self, Fields};
 use super::seat::{self, Failure, Seat, Words};
 use super::socket::Socket;
 use super::{CANDIDATE_MAX, NAME_MAX, ROOM_MAX, TOKEN_MAX};
-use crate::room::api::{Capabilities, CloseReason, Dialect, JoinRequest, Joined, Notice, StreamNames};
-use crate::runtime::clock;
-use crate::session::negotiate::{Policy, Role};
+use crate::room::api::{CloseReason, Dialect, JoinRequest, Joined, Notice, StreamNames};
+use crate::session::negotiate::{Policy, Role as MediaRole};
 
 const POLICY: Policy = Policy {
     server_offers_first: false,
     server_may_offer: true,
     live_binding: true,
     slots: &[],
-    role: Role::Participant,
+    role: MediaRole::Participant,
 };
 
 /// Whether a first message is this dialect's: SFU-Go's has its fields one deeper.
@@ -40,7 +41,7 @@ pub async fn run(mut socket: Socket, state: AppState, mut first: Option<Utf8Byte
             Ok(text) => text,
             Err(ending) => break ending,
         };
-        let sent = match join(&state, &text) {
+        let sent = match join(&state, &socket.shown, &text).await {
             Ok((joined, welcome)) => {
                 let seat = Seat { control: state.control.clone(), peer: joined.peer };
                 match socket.send(welcome) {
@@ -61,7 +62,7 @@ pub async fn run(mut socket: Socket, state: AppState, mut first: Option<Utf8Byte
     socket.close(ending).await;
 }
 
-fn join(state: &AppState, text: &str) -> Result<(Joined, String), Failure> {
+async fn join(state: &AppState, shown: &Shown, text: &str) -> Result<(Joined, String), Failure> {
     let message = parse(text)?;
     match kind(&message)? {
         "join" => {}
@@ -74,23 +75,22 @@ fn join(state: &AppState, text: &str) -> Result<(Joined, String), Failure> {
     let room = fields.required(&["roomId", "room_id", "room"], ROOM_MAX).map_err(bad)?;
     let name = fields.text(&["displayName", "name"], NAME_MAX).map_err(bad)?;
     let token = fields.text(&["token"], TOKEN_MAX).map_err(bad)?;
-    let claims = state
-        .registry
-        .admit_stranger(clock::wall(), room, None, token, state.config.require_client_token)
-        .map_err(|refusal| Failure::Error("forbidden", refusal.to_string()))?;
+    let shown = Shown::token(token).or(shown);
+    let grant = state.admit(&shown, room, None, Role::Participate).await?;
     let request = JoinRequest {
         room: room.to_owned(),
-        user_id: claims.as_ref().map(|claims| claims.user_id.clone()),
+        user_id: grant.user_id(None)?,
         display_name: name.unwrap_or_default().to_owned(),
         dialect: Dialect::Switchboard,
         policy: POLICY,
         stream_names: StreamNames::PeerId,
-        capabilities: claims.map_or(Capabilities::ALL, |claims| claims.capabilities),
+        capabilities: grant.capabilities,
     };
     let joined = state.control.join(request).map_err(|error| Failure::End(seat::refused(&error)))?;
     let peers: Vec<&str> = joined.others.iter().map(|info| info.wire_id.as_str()).collect();
-    let welcome = json!({"type": "welcome", "peerId": joined.wire_id, "peers": peers}).to_string();
-    Ok((joined, welcome))
+    let ice_servers = state.ice_servers(Some(&joined.wire_id));
+    let welcome = json!({"type": "welcome", "peerId": joined.wire_id, "peers": peers, "iceServers": ice_servers});
+    Ok((joined, welcome.to_string()))
 }
 
 struct Switchboard;

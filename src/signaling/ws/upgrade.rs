@@ -22,10 +22,10 @@ use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use super::socket::FRAME_MAX;
 
 /// Bytes read from a socket at once. The library's own 128 KiB would be written over, and so be resident, for every
-/// client; a description of 10 KiB takes three reads.
-const READ_BYTES: usize = 4 << 10;
-/// Longest frame that leaves: most messages are shorter, a description takes three.
-const CUT_BYTES: usize = 4 << 10;
+/// client; a description of 10 KiB takes five reads.
+const READ_BYTES: usize = 2 << 10;
+/// Longest frame that leaves: most messages are shorter, a description takes five.
+const CUT_BYTES: usize = 2 << 10;
 
 /// An open WebSocket.
 pub type Stream = WebSocketStream<TokioIo<Upgraded>>;
