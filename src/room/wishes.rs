@@ -75,6 +75,7 @@ impl Hub {
         for id in self.room_ids(room) {
             if let Some(peer) = self.peers.get_mut(&id) {
                 peer.demands.remove(&key);
+                peer.choice.forget(key);
             }
         }
     }
@@ -135,7 +136,7 @@ impl Hub {
 }
 
 /// A stream or track is named as it was told to the subscriber: by its publisher's names or by ours.
-fn is_meant(name: &TrackName, publisher: &Peer, track: &Track) -> bool {
+pub(super) fn is_meant(name: &TrackName, publisher: &Peer, track: &Track) -> bool {
     match name {
         TrackName::Stream(name) => *name == track.stream_id || *name == publisher.info.wire_id,
         TrackName::Track(name) => *name == track.id || *name == track.track_id,

@@ -78,7 +78,7 @@ impl Admitted {
 }
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Egress {
     /// Index is the m-line's.
     pub(super) slots: Vec<Option<Slot>>,
@@ -89,11 +89,20 @@ pub struct Egress {
     /// Without a downlink nothing waits but this.
     resend: Option<Resend>,
     fillers: u64,
+    /// The peer wants no more, in bits per second.
+    pub(super) bps_max: u64,
+}
+
+impl Default for Egress {
+    fn default() -> Self {
+        Self { slots: Vec::new(), downlink: None, layers: None, resend: None, fillers: 0, bps_max: u64::MAX }
+    }
 }
 
 impl Egress {
     /// Obeys a new negotiation. m-lines whose ssrc stays go on with their numbers.
     pub fn configure(&mut self, now: Instant, rng: &mut impl Rng, streams: &StreamsConfig) {
+        self.bps_max = streams.downlink_bps_max.unwrap_or(u64::MAX);
         let is_estimated = streams.sends_video();
         self.slots.reserve_exact(streams.mlines.len().saturating_sub(self.slots.len()));
         self.slots.resize_with(streams.mlines.len(), || None);

@@ -64,7 +64,7 @@ fn mline(payloads: &[Payload], exts: &[(u8, Ext)]) -> MlineConfig {
 }
 
 fn streams(mline: &MlineConfig) -> StreamsConfig {
-    StreamsConfig { mlines: vec![Some(mline.clone())], ext_mixed: true }
+    StreamsConfig { mlines: vec![Some(mline.clone())], ext_mixed: true, downlink_bps_max: None }
 }
 
 impl Bench {

@@ -5,6 +5,7 @@
 pub mod access;
 pub mod admin;
 pub mod auth;
+pub mod calls;
 pub mod connections;
 pub mod golive;
 pub mod http;
@@ -15,6 +16,7 @@ pub mod limits;
 pub mod page;
 pub mod problem;
 pub mod records;
+pub mod rest;
 pub mod tls;
 pub mod whep;
 pub mod whep_events;
@@ -36,6 +38,7 @@ use tower_http::cors::CorsLayer;
 use self::auth::grant::{Asked, Denied, Door, Grant, Role};
 use self::auth::registry::Registry;
 use self::auth::shown::Shown;
+use self::calls::Calls;
 use self::connections::Server;
 use self::http_session::Sessions;
 use self::limits::Limits;
@@ -60,6 +63,8 @@ pub struct AppState {
     pub config: Arc<Config>,
     /// Gryt servers and their rooms.
     pub registry: Arc<Registry>,
+    /// Gryt's calls.
+    pub calls: Arc<Calls>,
     /// Who may come in.
     pub door: Arc<Door>,
     /// How much each may ask.
@@ -83,6 +88,7 @@ impl AppState {
             limits: Arc::new(Limits::new(&config)),
             config,
             registry: Arc::default(),
+            calls: Arc::default(),
             sockets: Arc::default(),
             sessions: Arc::default(),
             recordings: Arc::default(),
@@ -149,10 +155,31 @@ pub fn router(state: AppState) -> Router {
         .merge(golive::routes())
         .layer(CorsLayer::permissive())
         .merge(http_session::routes(&state))
+        .merge(rest::routes())
         .merge(records::routes(&state))
         .merge(ice_servers::routes())
         .layer(from_fn_with_state(state.clone(), access::check))
         .with_state(state)
+}
+
+/// Where Gryt's servers connect, if not at the main port.
+pub fn control_router(state: AppState) -> Router {
+    let checks = from_fn_with_state(state.clone(), access::check);
+    Router::new().route("/server", get(ws::control)).layer(checks).with_state(state)
+}
+
+/// Metrics alone, for a port that is not shown to everybody.
+pub fn metrics_router(state: AppState) -> Router {
+    Router::new().route(&state.config.dialects.metrics_path, get(http::metrics)).with_state(state)
+}
+
+/// Serves what has a port of its own until [`AppState::stop`] is called.
+pub async fn serve_beside(listener: TcpListener, state: AppState, router: Router) {
+    let server = Server::new(state.clone(), router, None);
+    tokio::select! {
+        () = server.accept(listener) => {}
+        () = state.stopped() => {}
+    }
 }
 
 /// Serves until `shutdown` completes, then tells everybody, and returns when they are gone or have had a few seconds.
@@ -161,6 +188,7 @@ pub async fn serve(
     state: AppState,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
+    tokio::spawn(calls::run(state.clone()));
     let certificate = state.config.tls.files.as_ref().map(Certificate::open).transpose();
     let certificate = certificate.map_err(std::io::Error::other)?;
     let tls = certificate.as_ref().map(Certificate::acceptor).transpose().map_err(std::io::Error::other)?;
