@@ -394,7 +394,9 @@ mod tests {
             ingress: None,
             egress: Some(EgressConfig { ssrc: Ssrc(1), rtx_ssrc: Ssrc(2), track, demand: Demand::default() }),
         };
-        let streams = |track| Arc::new(StreamsConfig { mlines: vec![Some(mline(track))], ext_mixed: true });
+        let streams = |track| {
+            Arc::new(StreamsConfig { mlines: vec![Some(mline(track))], ext_mixed: true, downlink_bps_max: None })
+        };
         for session in [first, second] {
             let ticket = Arc::new(Ticket::new(session, PeerId(1)));
             let credentials = LocalCredentials::generate(&mut StdRng::seed_from_u64(1));

@@ -134,7 +134,7 @@ impl Hall {
                 }),
             })
         };
-        Arc::new(StreamsConfig { mlines: (0..VOICES).map(mline).collect(), ext_mixed: true })
+        Arc::new(StreamsConfig { mlines: (0..VOICES).map(mline).collect(), ext_mixed: true, downlink_bps_max: None })
     }
 
     fn route(&mut self, voice: u32) {
