@@ -49,6 +49,18 @@ impl Window {
         true
     }
 
+    /// [`insert`](Self::insert) of the number after the highest. `false`, and nothing happens, if it is another one.
+    #[inline]
+    pub fn insert_next(&mut self, number: u64) -> bool {
+        let is_next = self.highest.is_some_and(|highest| number == highest + 1);
+        if is_next {
+            let (word, bit) = Self::place(number);
+            self.bits[word] |= bit;
+            self.highest = Some(number);
+        }
+        is_next
+    }
+
     /// What [`insert`](Self::insert) would say, and why. Changes nothing.
     pub fn check(&self, number: u64) -> Result<(), Stale> {
         let Some(highest) = self.highest.filter(|highest| number <= *highest) else { return Ok(()) };
@@ -120,6 +132,9 @@ mod tests {
                 prop_assert_eq!(window.insert(number), !is_known);
                 if !is_known {
                     accepted.insert(number);
+                    let ahead = window.highest().unwrap() + 1;
+                    prop_assert!(!window.insert_next(ahead + 1) && !window.insert_next(number));
+                    prop_assert!(distance % 2 == 0 || window.insert_next(ahead) && accepted.insert(ahead));
                     highest = window.highest().unwrap();
                 }
             }

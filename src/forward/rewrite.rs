@@ -183,8 +183,24 @@ impl Rewriter {
     }
 
     /// Whether a packet is the one right after the last of the present encoding, as most are.
+    #[inline]
     pub fn is_next(&self, meta: &PacketMeta) -> bool {
         meta.seq == self.next_seq && self.withheld.is_none() && self.encoding() == Some(meta.encoding)
+    }
+
+    /// [`number`](Self::number) of a packet that [`is_next`](Self::is_next) and goes on as the one before did. `None`, and
+    /// nothing happened, if it does not.
+    #[inline]
+    pub fn number_next(&mut self, now: Instant, meta: &PacketMeta, cut: Cut) -> Option<Numbers> {
+        let stretch = self.stretches.back().filter(|stretch| stretch.cut == cut && self.paddings.is_empty())?;
+        let index = stretch.first_index + (meta.seq - stretch.from);
+        if index != self.next_index || !self.sent.insert_next(index) {
+            return None;
+        }
+        let shift = stretch.shift;
+        self.next_seq = meta.seq + 1;
+        self.note_last(now, index, meta, shift);
+        Some(Numbers { index, shift, cut })
     }
 
     /// Numbers for a packet never sent here before, whose pictures are cut like this; `None` when it is older than the
@@ -209,17 +225,21 @@ impl Rewriter {
             self.next_seq = meta.seq + 1;
         }
         if index >= self.next_index {
-            self.next_index = index + 1;
-            self.last = Some((now, meta.timestamp.wrapping_add(stretch.shift.timestamp)));
-            self.last_picture_out = Picture {
-                id: meta.marks.picture_id.map(|id| id.value.wrapping_add(stretch.shift.picture_id)),
-                tl0: meta.marks.tl0.map(|tl0| tl0.wrapping_add(stretch.shift.tl0)),
-                frame_number: meta.marks.frame_number.map(|own| own.wrapping_add(stretch.shift.frame_number)),
-            };
+            self.note_last(now, index, meta, stretch.shift);
         }
         // It may have to wait: before it is written nobody knows how it will be.
         self.note(index, None);
         Some(Numbers { index, shift: stretch.shift, cut: stretch.cut })
+    }
+
+    fn note_last(&mut self, now: Instant, index: u64, meta: &PacketMeta, shift: Shift) {
+        self.next_index = index + 1;
+        self.last = Some((now, meta.timestamp.wrapping_add(shift.timestamp)));
+        self.last_picture_out = Picture {
+            id: meta.marks.picture_id.map(|id| id.value.wrapping_add(shift.picture_id)),
+            tl0: meta.marks.tl0.map(|tl0| tl0.wrapping_add(shift.tl0)),
+            frame_number: meta.marks.frame_number.map(|own| own.wrapping_add(shift.frame_number)),
+        };
     }
 
     /// The track goes on with its packet `seq`, and what came between it and the last one was withheld: numbers go on

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::base::format::Format;
-use crate::base::frame::{FrameMarks, PictureId};
+use crate::base::frame::{ActiveTargets, FrameMarks, PictureId};
 use crate::base::ids::Ssrc;
 use crate::runtime::clock;
 
@@ -83,6 +83,17 @@ fn an_index_is_given_once() {
     assert!(rewriter.number(now, &meta(11, 0), Cut::NONE).is_some());
     assert!(rewriter.number(now, &meta(11, 0), Cut::NONE).is_none());
     assert!(rewriter.number(now, &meta(9, 0), Cut::NONE).is_none(), "older than the binding");
+}
+
+#[test]
+fn what_follows_the_last_packet_takes_the_short_way() {
+    let (now, mut rewriter) = bound(100, 0);
+    let first = rewriter.number(now, &meta(100, 0), Cut::NONE).expect("bound");
+    let next = meta(101, 3000);
+    assert!(rewriter.is_next(&next) && !rewriter.is_next(&meta(102, 3000)));
+    let second = rewriter.number_next(now, &next, Cut::NONE).expect("in order");
+    assert_eq!((second.index, rewriter.is_next(&next)), (first.index + 1, false));
+    assert_eq!(rewriter.number(now, &next, Cut::NONE), None, "its index is given");
 }
 
 #[test]
@@ -264,5 +275,34 @@ proptest! {
                 prop_assert_eq!((found.encoding, found.seq), own);
             }
         }
+    }
+
+    /// Steps: how far the number is ahead, what becomes of the packet, and how its picture is cut.
+    #[test]
+    fn the_short_way_gives_the_numbers_of_the_long_one(
+        steps in prop::collection::vec((0u64..20, 0u8..12, any::<bool>(), any::<bool>()), 1..200),
+    ) {
+        let now = clock::now();
+        let [mut long, mut short] = [(); 2].map(|()| Rewriter::new(9, 0));
+        let _ = [&mut long, &mut short].map(|rewriter| rewriter.bind(now, &of_picture(0, 100, 0, true), None));
+        let mut cuts = [Cut::NONE; 2];
+        cuts[1].active_targets = Some(ActiveTargets { count: 2, mask: 1 });
+        let mut seq = 99;
+        for (id, (ahead, fate, is_start, is_cut)) in steps.into_iter().enumerate() {
+            seq = if ahead > 14 { seq + ahead - 13 } else { seq + 1 };
+            let meta = of_picture(0, if fate == 9 { seq - 1 } else { seq }, id as u16, is_start);
+            match fate {
+                10 => [&mut long, &mut short].map(|rewriter| rewriter.withhold(&meta, is_start)),
+                11 => [&mut long, &mut short].map(|rewriter| rewriter.bind(now, &meta, None)),
+                _ => [(); 2],
+            };
+            let cut = cuts[usize::from(is_cut && fate < 2)];
+            let next = short.is_next(&meta).then(|| short.number_next(now, &meta, cut)).flatten();
+            let numbers = next.or_else(|| short.number(now, &meta, cut));
+            prop_assert_eq!(numbers, long.number(now, &meta, cut));
+            prop_assert_eq!(short.last(), long.last());
+        }
+        let all = |rewriter: &Rewriter| (0..=u16::MAX).map(|seq| rewriter.find(seq)).collect::<Vec<_>>();
+        prop_assert_eq!(all(&long), all(&short));
     }
 }

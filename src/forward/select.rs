@@ -107,7 +107,7 @@ impl Rule {
 }
 
 /// The newest packet seen of an encoding.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Seen {
     seq: u64,
     timestamp: u32,
@@ -116,7 +116,7 @@ struct Seen {
 }
 
 /// One video subscription. See the module.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selector {
     target: Option<Layer>,
     /// The next picture may begin without being a keyframe.
@@ -168,6 +168,7 @@ impl Selector {
         self.see(head.encoding, Seen { seq: head.seq, timestamp: head.timestamp, marker: head.marker });
     }
 
+    #[inline]
     fn see(&mut self, encoding: u8, packet: Seen) {
         if let Some(seen) = self.seen.get_mut(usize::from(encoding))
             && seen.is_none_or(|seen| packet.seq > seen.seq)
@@ -178,6 +179,7 @@ impl Selector {
 
     /// The verdict on most packets by far, with few words: what is forwarded is what is wanted, and they belong to it.
     /// `None`: it takes [`handle_packet`](Self::handle_packet).
+    #[inline]
     pub fn pass(&mut self, meta: &PacketMeta) -> Option<Cut> {
         let cut = self.steady(meta.encoding, meta.seq, &meta.marks)?;
         self.see(meta.encoding, Seen { seq: meta.seq, timestamp: meta.timestamp, marker: meta.marker });
@@ -213,6 +215,7 @@ impl Selector {
     }
 
     /// Whatever a packet says that belongs to what is forwarded: where that is what is wanted, the rule stays.
+    #[inline]
     fn steady(&self, encoding: u8, seq: u64, marks: &FrameMarks) -> Option<Cut> {
         let rule = self.rules.newest_ref()?;
         let is_steady = self.target == Some(rule.layer) && rule.decode_target.is_none() && marks.targets == 0;
@@ -376,7 +379,7 @@ fn sent_targets(targets: &DecodeTargets) -> u32 {
 }
 
 /// The latest rules, oldest first.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Rules {
     rules: [Option<Rule>; RULES_MAX],
     count: usize,

@@ -267,6 +267,11 @@ struct Seen {
     marker: Option<bool>,
 }
 
+fn meta(head: &PacketHead) -> PacketMeta {
+    let PacketHead { encoding, seq, timestamp, marker, marks } = *head;
+    PacketMeta { encoding, seq, timestamp, marker, marks, ..PacketMeta::NOTHING }
+}
+
 /// Shows the sender's packets to a selector and keeps books.
 struct Books {
     selector: Selector,
@@ -277,7 +282,13 @@ struct Books {
 impl Books {
     fn show(&mut self, due: &Due, targets: Option<&DecodeTargets>) {
         let before = self.selector.encoding();
+        let mut quick = self.selector.clone();
+        let passes = quick.pass(&meta(&due.head));
         let verdict = self.selector.handle_packet(&due.head, targets);
+        if let Some(cut) = passes {
+            assert_eq!(verdict, Verdict::Pass(cut), "in few words the same");
+            assert_eq!(quick, self.selector);
+        }
         let after = self.selector.encoding();
         if let Some(encoding) = after.filter(|_| before != after) {
             assert_eq!(encoding, due.head.encoding);

@@ -16,7 +16,7 @@ use super::layers::Layers;
 use super::slot::{Around, Slot, descriptor_change};
 use super::stats::EgressReport;
 use super::streams::StreamsConfig;
-use super::track::{Track, Tracks};
+use super::track::{Fresh, Track, Tracks};
 use crate::base::batch::{DATAGRAM_BYTES_MAX, Path, TxBatch};
 use crate::base::format::MediaKind;
 use crate::base::ids::{Ssrc, TrackKey};
@@ -28,7 +28,7 @@ use crate::proto::bwe::Sending;
 use crate::proto::history::Packet;
 use crate::proto::report::ntp_duration;
 use crate::wire::rtcp::{ReportBlock, SenderInfo, TwccFeedback};
-use crate::wire::rtp::{FIXED_HEADER_BYTES, Fixed};
+use crate::wire::rtp::FIXED_HEADER_BYTES;
 use crate::wire::rtp_ext::AbsSendTime;
 
 /// Longest payload we forward: with header, extensions, RTX number and tag it stays within a 1500-byte MTU, and a
@@ -117,26 +117,61 @@ impl Egress {
         }
     }
 
-    /// Admits one packet of `track` to an m-line, if it is to go there: from now on its number is taken.
+    /// Admits packets of `track` to an m-line, as far as they are to go there: from now on their numbers are taken.
     pub fn admit(
         &mut self,
         now: Instant,
         mline: u16,
-        (track, packet): (&Track, &Packet<'_>),
+        (track, fresh): (&Track, &[Fresh]),
         outlet: &Outlet<'_>,
-    ) -> Result<(Admitted, Due), Discard> {
-        let slot =
-            slot_mut(&mut self.slots, mline).filter(|slot| slot.track == Some(track.key)).ok_or(Discard::StaleRoute)?;
-        // Seen here and not when it is written: others are padded to its length, and its number is taken.
-        let others = FIXED_HEADER_BYTES + packet.payload.len() + outlet.srtp.suite().rtp_tag_len();
-        let fits = |exts_len| others + exts_len <= DATAGRAM_BYTES_MAX;
-        let is_small = fits(slot.exts.len_max(packet.exts)) || fits(slot.exts.len(packet.exts, DescriptorChange::MOST));
-        if packet.payload.len() > PAYLOAD_BYTES_MAX || !is_small {
-            return Err(Discard::TooLarge);
+        (admitted, due): (&mut Vec<Admitted>, &mut Vec<Due>),
+        mut refuse: impl FnMut(Discard),
+    ) {
+        let Some(slot) = bound_slot(&mut self.slots, mline, track) else {
+            return fresh.iter().for_each(|_| refuse(Discard::StaleRoute));
+        };
+        for fresh in fresh {
+            let Some(packet) = track.packet(fresh.encoding, fresh.seq) else {
+                refuse(Discard::TooOld);
+                continue;
+            };
+            if let Some((packet, length)) = admit_next(slot, now, mline, &packet, outlet) {
+                admitted.push(packet);
+                due.push(length);
+                continue;
+            }
+            match admit(slot, now, mline, (track, &packet), outlet) {
+                Ok((packet, length)) => {
+                    admitted.push(packet);
+                    due.push(length);
+                }
+                Err(discard) => refuse(discard),
+            }
         }
-        let payload = slot.payload_for(packet.meta.format).ok_or(Discard::FormatNotNegotiated)?;
-        let numbers = slot.number(now, track, packet)?;
-        admitted(slot, (mline, payload.pt), numbers, packet, outlet)
+    }
+
+    /// Admits a packet that is a subscriber's only one, and writes it at once. What has to wait first comes back, for
+    /// [`pace`](Self::pace).
+    pub fn send(
+        &mut self,
+        now: Instant,
+        mline: u16,
+        (track, fresh): (&Track, Fresh),
+        outlet: &Outlet<'_>,
+        tx: &mut TxBatch,
+    ) -> Result<Option<(Admitted, Due)>, Discard> {
+        let slot = bound_slot(&mut self.slots, mline, track).ok_or(Discard::StaleRoute)?;
+        let packet = track.packet(fresh.encoding, fresh.seq).ok_or(Discard::TooOld)?;
+        let (admitted, due) = match admit_next(slot, now, mline, &packet, outlet) {
+            Some(admitted) => admitted,
+            None => admit(slot, now, mline, (track, &packet), outlet)?,
+        };
+        if self.downlink.as_mut().is_some_and(|downlink| !downlink.lets_pass(now, &due)) {
+            return Ok(Some((admitted, due)));
+        }
+        let way = Way { now, outlet, downlink: self.downlink.as_deref_mut() };
+        way.send_media(slot, &admitted, 0, &packet, tx)?;
+        Ok(None)
     }
 
     /// Leaves in `admitted` and `due` what may leave now; the rest waits. How many find no place to wait.
@@ -149,11 +184,6 @@ impl Egress {
             }
         });
         left_out
-    }
-
-    /// Whether a packet may leave at once. Then it does; else it is one for [`pace`](Self::pace).
-    pub fn lets_pass(&mut self, now: Instant, due: &Due) -> bool {
-        self.downlink.as_mut().is_none_or(|downlink| downlink.lets_pass(now, due))
     }
 
     /// An m-line gets its track from the packet `seq` on, and maybe not what came before: that was withheld and leaves no
@@ -175,13 +205,8 @@ impl Egress {
         tx: &mut TxBatch,
     ) -> Result<(), Discard> {
         let slot = slot_mut(&mut self.slots, admitted.mline).ok_or(Discard::StaleRoute)?;
-        let header = slot.header(admitted.pt, slot.ssrc, admitted.numbers, packet);
         let way = Way { now, outlet, downlink: self.downlink.as_deref_mut() };
-        let around = Around { original: None, padding };
-        way.send(slot, &header, around, packet, admitted.numbers, Sending::Media, tx)?;
-        slot.rewriter.note_padding(admitted.numbers.index, padding);
-        slot.stats.handle_sent(packet.payload.len());
-        Ok(())
+        way.send_media(slot, admitted, padding, packet, tx)
     }
 
     /// Bytes that may leave ahead of sound.
@@ -261,11 +286,11 @@ impl Egress {
             }
         }
         let Some(pt) = slot.rtx_pt() else { return false };
-        let numbers = Numbers { index: slot.take_rtx_index(), shift: Shift::default(), cut: Cut::NONE };
         let timestamp = slot.rewriter.last().map_or(0, |(_, timestamp)| timestamp);
-        let header = Fixed { marker: false, pt, seq: numbers.index as u16, timestamp, ssrc: slot.rtx_ssrc };
+        let shift = Shift { timestamp, ..Shift::default() };
+        let numbers = Numbers { index: slot.take_rtx_index(), shift, cut: Cut::NONE };
         let way = Way { now, outlet, downlink: self.downlink.as_deref_mut() };
-        way.send_padding(slot, &header, numbers, tx).is_ok()
+        way.send_padding(slot, pt, numbers, tx).is_ok()
     }
 
     /// The m-line that sends with this source.
@@ -393,10 +418,10 @@ impl Way<'_> {
     fn send(
         mut self,
         slot: &Slot,
-        header: &Fixed,
+        source: (u8, Ssrc),
         around: Around,
         packet: &Packet<'_>,
-        numbers: Numbers,
+        numbers: &Numbers,
         what: Sending,
         tx: &mut TxBatch,
     ) -> Result<usize, Discard> {
@@ -408,7 +433,7 @@ impl Way<'_> {
             twcc = if has_twcc { downlink.take_twcc() } else { 0 };
             send_time = if has_send_time { downlink.send_time(self.now) } else { send_time };
         }
-        let len = slot.write(header, around, packet, numbers, (twcc, send_time), (self.outlet, out))?;
+        let len = slot.write(source, around, packet, numbers, (twcc, send_time), (self.outlet, out))?;
         tx.commit(self.outlet.path, len);
         if let Some(downlink) = self.downlink
             && has_twcc
@@ -416,6 +441,21 @@ impl Way<'_> {
             downlink.handle_sent(self.now, twcc, len, what);
         }
         Ok(len)
+    }
+
+    fn send_media(
+        self,
+        slot: &mut Slot,
+        admitted: &Admitted,
+        padding: u8,
+        packet: &Packet<'_>,
+        tx: &mut TxBatch,
+    ) -> Result<(), Discard> {
+        let (source, around) = ((admitted.pt, slot.ssrc), Around { original: None, padding });
+        self.send(slot, source, around, packet, &admitted.numbers, Sending::Media, tx)?;
+        slot.rewriter.note_padding(admitted.numbers.index, padding);
+        slot.stats.handle_sent(packet.payload.len());
+        Ok(())
     }
 
     fn send_again(
@@ -430,12 +470,12 @@ impl Way<'_> {
         let packet = track.packet(found.encoding, found.seq).ok_or(Discard::TooOld)?;
         let payload = slot.payload_for(packet.meta.format).ok_or(Discard::FormatNotNegotiated)?;
         let original = found.numbers.index;
-        let (header, around, numbers);
+        let (source, around, numbers);
         match payload.rtx_pt {
             // RFC 4588 §4: the original sequence number goes before the payload.
             Some(rtx_pt) => {
                 numbers = Numbers { index: slot.take_rtx_index(), ..found.numbers };
-                header = slot.header(rtx_pt, slot.rtx_ssrc, numbers, &packet);
+                source = (rtx_pt, slot.rtx_ssrc);
                 around = Around { original: Some(original as u16), padding: 0 };
             }
             // RFC 7714 §8.3: an index must never protect two different packets. Rebuilt from the same history by the
@@ -444,26 +484,65 @@ impl Way<'_> {
             None => {
                 let padding = slot.rewriter.rebuild(original).ok_or(Discard::TooOld)?;
                 numbers = found.numbers;
-                header = slot.header(payload.pt, slot.ssrc, numbers, &packet);
+                source = (payload.pt, slot.ssrc);
                 around = Around { original: None, padding };
             }
         }
         if let Some(downlink) = &mut self.downlink {
             downlink.handle_extra(packet.payload.len());
         }
-        self.send(slot, &header, around, &packet, numbers, what, tx)?;
+        self.send(slot, source, around, &packet, &numbers, what, tx)?;
         Ok(())
     }
 
-    fn send_padding(self, slot: &Slot, header: &Fixed, numbers: Numbers, tx: &mut TxBatch) -> Result<(), Discard> {
-        let packet = Packet::NOTHING;
-        let around = Around { original: None, padding: PADDING_BYTES_MAX };
-        self.send(slot, header, around, &packet, numbers, Sending::Padding, tx)?;
+    fn send_padding(self, slot: &Slot, pt: u8, numbers: Numbers, tx: &mut TxBatch) -> Result<(), Discard> {
+        let (source, around) = ((pt, slot.rtx_ssrc), Around { original: None, padding: PADDING_BYTES_MAX });
+        self.send(slot, source, around, &Packet::NOTHING, &numbers, Sending::Padding, tx)?;
         Ok(())
     }
 }
 
+/// Admits a packet that follows the one before and goes the same way, as most do. `None`, and its number is not taken: it is
+/// one for [`admit`].
+#[inline]
+fn admit_next(
+    slot: &mut Slot,
+    now: Instant,
+    mline: u16,
+    packet: &Packet<'_>,
+    outlet: &Outlet<'_>,
+) -> Option<(Admitted, Due)> {
+    let others = FIXED_HEADER_BYTES + packet.payload.len() + outlet.srtp.suite().rtp_tag_len();
+    let is_small = others + slot.exts.len_max(packet.exts) <= DATAGRAM_BYTES_MAX;
+    if packet.payload.len() > PAYLOAD_BYTES_MAX || !is_small {
+        return None;
+    }
+    let (pt, numbers) = slot.number_next(now, &packet.meta)?;
+    admitted(slot, (mline, pt), numbers, packet, outlet).ok()
+}
+
+/// Admits one packet, if it is to go out.
+fn admit(
+    slot: &mut Slot,
+    now: Instant,
+    mline: u16,
+    (track, packet): (&Track, &Packet<'_>),
+    outlet: &Outlet<'_>,
+) -> Result<(Admitted, Due), Discard> {
+    // Seen here and not when it is written: others are padded to its length, and its number is taken.
+    let others = FIXED_HEADER_BYTES + packet.payload.len() + outlet.srtp.suite().rtp_tag_len();
+    let fits = |exts_len| others + exts_len <= DATAGRAM_BYTES_MAX;
+    let is_small = fits(slot.exts.len_max(packet.exts)) || fits(slot.exts.len(packet.exts, DescriptorChange::MOST));
+    if packet.payload.len() > PAYLOAD_BYTES_MAX || !is_small {
+        return Err(Discard::TooLarge);
+    }
+    let payload = slot.payload_for(packet.meta.format).ok_or(Discard::FormatNotNegotiated)?;
+    let numbers = slot.number(now, track, packet)?;
+    admitted(slot, (mline, payload.pt), numbers, packet, outlet)
+}
+
 /// A packet with its numbers, and what it takes to send it.
+#[inline]
 pub(super) fn admitted(
     slot: &Slot,
     (mline, pt): (u16, u8),
@@ -472,11 +551,20 @@ pub(super) fn admitted(
     outlet: &Outlet<'_>,
 ) -> Result<(Admitted, Due), Discard> {
     let meta = &packet.meta;
-    let header_len = FIXED_HEADER_BYTES + slot.exts.len(packet.exts, descriptor_change(numbers, meta));
-    let bytes = header_len + packet.payload.len() + outlet.srtp.suite().rtp_tag_len();
+    // A descriptor's change costs a look; most packets have none.
+    let change = if packet.exts.is_empty() { DescriptorChange::default() } else { descriptor_change(&numbers, meta) };
+    let bytes = FIXED_HEADER_BYTES
+        + slot.exts.len(packet.exts, change)
+        + packet.payload.len()
+        + outlet.srtp.suite().rtp_tag_len();
     let track = slot.track.filter(|_| bytes <= DATAGRAM_BYTES_MAX).ok_or(Discard::TooLarge)?;
     let due = Due { stream: mline, is_audio: slot.kind == MediaKind::Audio, bytes: bytes as u16 };
     Ok((Admitted { track, encoding: meta.encoding, seq: meta.seq, mline, pt, numbers }, due))
+}
+
+/// The m-line that carries a track.
+fn bound_slot<'a>(slots: &'a mut [Option<Slot>], mline: u16, track: &Track) -> Option<&'a mut Slot> {
+    slot_mut(slots, mline).filter(|slot| slot.track == Some(track.key))
 }
 
 fn slot_mut(slots: &mut [Option<Slot>], mline: u16) -> Option<&mut Slot> {

@@ -105,11 +105,22 @@ impl Bench {
         self.forward_padded(seq, 0)
     }
 
+    fn admit(&mut self, seq: u64) -> Result<(Admitted, Due), Discard> {
+        let (mut admitted, mut due, mut refused) = (vec![], vec![], None);
+        let packets = (self.tracks.track(TRACK).unwrap(), &[Fresh { encoding: 0, seq }][..]);
+        let places = (&mut admitted, &mut due);
+        self.egress.admit(self.now, 0, packets, &Self::outlet(&self.srtp), places, |discard| refused = Some(discard));
+        match refused {
+            Some(discard) => Err(discard),
+            None => Ok((admitted[0], due[0])),
+        }
+    }
+
     fn forward_padded(&mut self, seq: u64, padding: u8) -> Result<(), Discard> {
+        let (admitted, due) = self.admit(seq)?;
         let track = self.tracks.track(TRACK).unwrap();
         let packet = track.packet(0, seq).unwrap();
         let outlet = Self::outlet(&self.srtp);
-        let (admitted, due) = self.egress.admit(self.now, 0, (track, &packet), &outlet)?;
         self.egress.write(self.now, &admitted, padding, &packet, &outlet, &mut self.tx)?;
         assert_eq!(self.bytes().len(), usize::from(due.bytes) + usize::from(padding), "the length was known");
         Ok(())
@@ -234,10 +245,7 @@ fn what_waits_for_its_first_time_is_not_sent_again() {
     let mut bench = Bench::new(&opus());
     let first = bench.pass(10, Format::Opus).unwrap();
     bench.keep(11, Format::Opus, true, &[], b"waits");
-    let packet = bench.tracks.track(TRACK).unwrap().packet(0, 11).unwrap();
-    let outlet = Bench::outlet(&bench.srtp);
-    let track = bench.tracks.track(TRACK).unwrap();
-    let (admitted, _) = bench.egress.admit(bench.now, 0, (track, &packet), &outlet).unwrap();
+    let (admitted, _) = bench.admit(11).unwrap();
     let next = first.index as u16 + 1;
     assert_eq!(bench.retransmit(next), Err(Discard::TooOld), "nobody knows yet how much padding it gets");
     let packet = bench.tracks.track(TRACK).unwrap().packet(0, 11).unwrap();
@@ -254,9 +262,7 @@ fn what_waited_when_the_peer_went_away_does_not_come_after_all() {
     let mut bench = Bench::new(&mline(&[payload], &[(3, Ext::TransportCc)]));
     bench.pass(10, Format::Vp8).unwrap();
     bench.keep(11, Format::Vp8, false, &[], b"waits");
-    let track = bench.tracks.track(TRACK).unwrap();
-    let packet = track.packet(0, 11).unwrap();
-    let (admitted, due) = bench.egress.admit(bench.now, 0, (track, &packet), &Bench::outlet(&bench.srtp)).unwrap();
+    let (admitted, due) = bench.admit(11).unwrap();
     bench.egress.downlink.as_mut().unwrap().wait(bench.now, admitted, due);
     bench.egress.give_up_waiting(bench.now);
     assert!(!bench.egress.has_backlog() && bench.egress.next_waiting(bench.now).is_none());

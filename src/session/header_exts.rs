@@ -123,13 +123,19 @@ impl HeaderExts {
 
     /// Writes the header extension with what is ours and `exts`, the (kind, length, value) triples of a packet, to the front
     /// of `out`; how many bytes it has, 0 where there is nothing to say. `None`: there is no room.
+    #[inline]
     pub fn write(&self, exts: &[u8], stamp: &Stamp, out: &mut [u8]) -> Option<usize> {
-        if exts.is_empty() {
-            // What is copied beyond its end is written over by the payload, or not sent.
-            *out.first_chunk_mut()? = self.own;
-            self.stamp(self.places[0], stamp, out.get_mut(EXT_HEADER_BYTES..)?);
-            return Some(self.own_len_padded());
+        if !exts.is_empty() {
+            return self.write_with(exts, stamp, out);
         }
+        // What is copied beyond its end is written over by the payload, or not sent.
+        let room = out.first_chunk_mut()?;
+        *room = self.own;
+        self.stamp(self.places[0], stamp, &mut room[EXT_HEADER_BYTES..]);
+        Some(self.own_len_padded())
+    }
+
+    fn write_with(&self, exts: &[u8], stamp: &Stamp, out: &mut [u8]) -> Option<usize> {
         let (head, block) = out.split_first_chunk_mut()?;
         let (profile, len) = self.write_elements(exts, stamp.descriptor, block)?;
         let is_two_byte = profile != ONE_BYTE_PROFILE;
@@ -139,10 +145,12 @@ impl HeaderExts {
     }
 
     /// Bytes that [`write`](Self::write) makes the header longer.
+    #[inline]
     pub fn len(&self, exts: &[u8], change: DescriptorChange) -> usize {
-        if exts.is_empty() {
-            return self.own_len_padded();
-        }
+        if exts.is_empty() { self.own_len_padded() } else { self.len_with(exts, change) }
+    }
+
+    fn len_with(&self, exts: &[u8], change: DescriptorChange) -> usize {
         let is_two_byte = self.takes_two_byte(exts, change);
         let mut room = None;
         let len = |(kind, id, value)| (id, changed((kind, id), value, change, is_two_byte, &mut room).len());

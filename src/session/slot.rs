@@ -17,7 +17,7 @@ use crate::base::frame::Layer;
 use crate::base::ids::{Ssrc, TrackKey};
 use crate::base::packet::PacketMeta;
 use crate::forward::allocate::Allocation;
-use crate::forward::rewrite::{Numbers, Rewriter};
+use crate::forward::rewrite::{Numbers, Rewriter, Shift};
 use crate::forward::select::{Cut, PacketHead, Selector, Verdict};
 use crate::proto::history::{self, Packet};
 use crate::proto::report::SendStats;
@@ -170,19 +170,24 @@ impl Slot {
         self.rises && self.selector.current().is_some()
     }
 
+    /// Payload type and numbers for a packet that follows the last one and goes the same way, as most do. `None`: its number
+    /// is not taken, and it takes a closer look.
+    #[inline]
+    pub(super) fn number_next(&mut self, now: Instant, meta: &PacketMeta) -> Option<(u8, Numbers)> {
+        let (_, payload) = self.cached.as_ref().filter(|(format, _)| *format == meta.format)?;
+        if self.source != Some(meta.source) || !self.rewriter.is_next(meta) {
+            return None;
+        }
+        let cut = if self.kind == MediaKind::Audio { Cut::NONE } else { self.selector.pass(meta)? };
+        let numbers = self.rewriter.number_next(now, meta, cut)?;
+        self.awaits_since = None;
+        Some((payload.pt, numbers))
+    }
+
     /// Numbers for a packet that goes out. Video begins with a keyframe: of a track, of a track's new source, of another
     /// of its encodings, after a long absence.
     pub(super) fn number(&mut self, now: Instant, track: &Track, packet: &Packet<'_>) -> Result<Numbers, Discard> {
         let meta = &packet.meta;
-        // Most packets by far.
-        if self.source == Some(meta.source) && self.rewriter.is_next(meta) {
-            let cut = match self.kind {
-                MediaKind::Audio => Cut::NONE,
-                MediaKind::Video => self.select(now, track, meta)?,
-            };
-            self.awaits_since = None;
-            return self.rewriter.number(now, meta, cut).ok_or(Discard::TooOld);
-        }
         let is_present = self.rewriter.encoding() == Some(meta.encoding);
         let goes_on = self.source == Some(meta.source) && self.rewriter.is_near(meta.encoding, meta.seq);
         let cut = match self.kind {
@@ -210,9 +215,6 @@ impl Slot {
 
     /// How a packet's picture is cut, if it goes out.
     fn select(&mut self, now: Instant, track: &Track, meta: &PacketMeta) -> Result<Cut, Discard> {
-        if let Some(cut) = self.selector.pass(meta) {
-            return Ok(cut);
-        }
         if self.selector.current().is_none() {
             let since = *self.awaits_since.get_or_insert(now);
             if now.saturating_duration_since(since) >= AWAIT_KEYFRAME_MAX {
@@ -397,22 +399,20 @@ impl Slot {
         self.payloads.iter().find_map(|payload| payload.rtx_pt)
     }
 
-    pub(super) fn header(&self, pt: u8, ssrc: Ssrc, numbers: Numbers, packet: &Packet<'_>) -> Fixed {
-        let marker = numbers.cut.marker(packet.meta.marker, &packet.meta.marks);
-        let timestamp = packet.meta.timestamp.wrapping_add(numbers.shift.timestamp);
-        Fixed { marker, pt, seq: numbers.index as u16, timestamp, ssrc }
-    }
-
-    /// Writes header, extensions and payload with what goes around it to `out`, protected in place. Bytes of the datagram.
+    /// Writes a packet by these numbers, type and source, with what goes around it to `out`, protected in place. Bytes of
+    /// the datagram.
     pub(super) fn write(
         &self,
-        header: &Fixed,
+        (pt, ssrc): (u8, Ssrc),
         around: Around,
         packet: &Packet<'_>,
-        numbers: Numbers,
+        numbers: &Numbers,
         (twcc, send_time): (u16, AbsSendTime),
         (outlet, out): (&Outlet<'_>, &mut [u8]),
     ) -> Result<usize, Discard> {
+        let marker = numbers.cut.marker(packet.meta.marker, &packet.meta.marks);
+        let timestamp = packet.meta.timestamp.wrapping_add(numbers.shift.timestamp);
+        let header = Fixed { marker, pt, seq: numbers.index as u16, timestamp, ssrc };
         let stamp = Stamp { twcc, send_time, descriptor: descriptor_change(numbers, &packet.meta) };
         let (head, rest) = out.split_first_chunk_mut::<FIXED_HEADER_BYTES>().ok_or(Discard::TooLarge)?;
         let exts_len = self.exts.write(packet.exts, &stamp, rest).ok_or(Discard::TooLarge)?;
@@ -427,14 +427,13 @@ impl Slot {
         let payload_end = payload_at + packet.payload.len();
         let payload = out.get_mut(payload_at..payload_end).ok_or(Discard::TooLarge)?;
         payload.copy_from_slice(packet.payload);
-        self.rewrite_payload(packet.meta.format, payload, numbers);
+        self.rewrite_payload(packet.meta.format, payload, numbers.shift);
         let plain_len = rtp::write_padding(out, payload_end, around.padding).ok_or(Discard::TooLarge)?;
         outlet.srtp.protect_rtp(out, header_len, plain_len, numbers.index).map_err(|_| Discard::TooLarge)
     }
 
     /// What in a payload speaks of numbers: pictures, and the payload types in RED.
-    fn rewrite_payload(&self, format: Format, payload: &mut [u8], numbers: Numbers) {
-        let shift = numbers.shift;
+    fn rewrite_payload(&self, format: Format, payload: &mut [u8], shift: Shift) {
         if shift.picture_id != 0 || shift.tl0 != 0 {
             payload::shift_picture(format, payload, shift.picture_id, shift.tl0);
         }
@@ -454,7 +453,7 @@ fn first_selector() -> Selector {
 }
 
 /// What becomes of a packet's dependency descriptor.
-pub(super) fn descriptor_change(numbers: Numbers, meta: &PacketMeta) -> DescriptorChange {
+pub(super) fn descriptor_change(numbers: &Numbers, meta: &PacketMeta) -> DescriptorChange {
     let active = numbers.cut.active_targets.filter(|_| meta.marks.is_start);
     DescriptorChange { frame_number_shift: numbers.shift.frame_number, active }
 }

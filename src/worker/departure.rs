@@ -68,45 +68,42 @@ impl Departure {
         self.session = Some(session);
     }
 
-    /// Admits one packet of a track to an m-line.
+    /// Admits packets of a track to an m-line, no more than there is [`room`](Self::room) for.
     pub fn admit(
         &mut self,
         now: Instant,
-        (mline, fresh): (u16, Fresh),
-        track: &Track,
+        mline: u16,
+        packets: (&Track, &[Fresh]),
         (egress, outlet): (&mut Egress, &Outlet<'_>),
-    ) -> Result<(), Discard> {
-        let packet = track.packet(fresh.encoding, fresh.seq).ok_or(Discard::TooOld)?;
-        let (admitted, due) = egress.admit(now, mline, (track, &packet), outlet)?;
-        self.admitted.push(admitted);
-        self.due.push(due);
-        Ok(())
+        discards: &mut Discards,
+    ) {
+        let places = (&mut self.admitted, &mut self.due);
+        egress.admit(now, mline, packets, outlet, places, |discard| discards.count(discard));
     }
 
-    /// Takes a subscriber's only packet of a job to the batch, which has room: there is no order to find, and it is looked
-    /// at once only.
+    /// Takes a subscriber's only packet of a job to the batch, which has room: there is no order to find.
     pub fn send_one(
         &mut self,
         now: Instant,
-        (mline, fresh): (u16, Fresh),
-        track: &Track,
+        mline: u16,
+        packet: (&Track, Fresh),
         (egress, outlet): (&mut Egress, &Outlet<'_>),
         discards: &mut Discards,
         tx: &mut TxBatch,
-    ) -> Result<(), Discard> {
-        let packet = track.packet(fresh.encoding, fresh.seq).ok_or(Discard::TooOld)?;
-        let (admitted, due) = egress.admit(now, mline, (track, &packet), outlet)?;
-        if egress.lets_pass(now, &due) {
-            egress.write(now, &admitted, 0, &packet, outlet, tx)?;
-            self.packets += 1;
-            self.trains.count(1);
-        } else {
-            self.admitted.push(admitted);
-            self.due.push(due);
-            self.arrange(now, egress, discards);
-            self.clear();
+    ) {
+        match egress.send(now, mline, packet, outlet, tx) {
+            Ok(None) => {
+                self.packets += 1;
+                self.trains.count(1);
+            }
+            Ok(Some((admitted, due))) => {
+                self.admitted.push(admitted);
+                self.due.push(due);
+                self.arrange(now, egress, discards);
+                self.clear();
+            }
+            Err(discard) => discards.count(discard),
         }
-        Ok(())
     }
 
     /// Finds the order and the padding of what was admitted and may leave now; the rest waits at the subscriber.

@@ -147,10 +147,8 @@ impl WorkerCore {
             && let [fresh] = track.planned()
             && tx.has_room()
         {
-            let (ways, discards) = ((&mut *egress, &outlet), &mut self.discards);
-            if let Err(discard) = self.departure.send_one(now, (mline, *fresh), track, ways, discards, tx) {
-                self.discards.count(discard);
-            }
+            let (packet, ways) = ((track, *fresh), (&mut *egress, &outlet));
+            self.departure.send_one(now, mline, packet, ways, &mut self.discards, tx);
             job.take(1);
             job.pass();
             if egress.has_backlog() {
@@ -167,11 +165,8 @@ impl WorkerCore {
                 }
                 let left = track.planned().get(taken..).unwrap_or_default();
                 let next = &left[..left.len().min(self.departure.room())];
-                for fresh in next {
-                    if let Err(discard) = self.departure.admit(now, (work.mline, *fresh), track, (egress, &outlet)) {
-                        self.discards.count(discard);
-                    }
-                }
+                let ways = (&mut *egress, &outlet);
+                self.departure.admit(now, work.mline, (track, next), ways, &mut self.discards);
                 job.take(next.len());
                 if next.len() < left.len() {
                     break;

@@ -17,6 +17,8 @@ const LEVEL_FREE: f64 = 0.5;
 #[derive(Debug, Default)]
 pub struct AppLimited {
     bits: f64,
+    /// Sent since the last update, not taken from the allowance yet.
+    sent_bytes: u64,
     capacity: f64,
     updated_us: u64,
     is_limited: bool,
@@ -25,6 +27,9 @@ pub struct AppLimited {
 impl AppLimited {
     /// Time passed; `has_backlog`: more waits to be sent than may leave, which is the opposite of being limited.
     pub fn update(&mut self, now_us: u64, estimate_bps: f64, has_backlog: bool) {
+        self.is_limited = self.is_limited();
+        self.bits = self.left_bits();
+        self.sent_bytes = 0;
         let elapsed_s = now_us.saturating_sub(self.updated_us) as f64 / 1e6;
         self.updated_us = now_us;
         self.capacity = SHARE * estimate_bps * WINDOW_S;
@@ -32,23 +37,22 @@ impl AppLimited {
         if has_backlog {
             self.bits = self.bits.min(0.0);
         }
-        self.judge();
+        self.is_limited = self.is_limited();
     }
 
     /// Notes a packet of media.
     pub fn handle_sent(&mut self, bytes: usize) {
-        self.bits = (self.bits - bytes as f64 * 8.0).max(-self.capacity);
-        self.judge();
+        self.sent_bytes += bytes as u64;
     }
 
     /// It is.
     pub fn is_limited(&self) -> bool {
-        self.is_limited
+        let threshold = if self.is_limited { LEVEL_FREE } else { LEVEL_LIMITED };
+        self.left_bits() > threshold * self.capacity
     }
 
-    fn judge(&mut self) {
-        let threshold = if self.is_limited { LEVEL_FREE } else { LEVEL_LIMITED };
-        self.is_limited = self.bits > threshold * self.capacity;
+    fn left_bits(&self) -> f64 {
+        (self.bits - self.sent_bytes as f64 * 8.0).max(-self.capacity)
     }
 }
 

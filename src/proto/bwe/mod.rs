@@ -131,13 +131,18 @@ impl Estimator {
     pub fn handle_sent(&mut self, now: Instant, twcc_seq: u16, bytes: usize, what: Sending, probe: Option<u32>) {
         let now_us = self.tell(now);
         if self.control.is_none() {
-            let (start_bps, wanted_max_bps) = (self.start_bps as f64, self.wanted_max_bps as f64);
-            self.control = Some(Box::new(Control::new(now_us, start_bps, wanted_max_bps)));
-            self.cap();
+            self.begin(now_us);
         }
         if let Some(control) = &mut self.control {
             control.handle_sent(now_us, twcc_seq, bytes, what, probe);
         }
+    }
+
+    #[cold]
+    fn begin(&mut self, now_us: u64) {
+        let (start_bps, wanted_max_bps) = (self.start_bps as f64, self.wanted_max_bps as f64);
+        self.control = Some(Box::new(Control::new(now_us, start_bps, wanted_max_bps)));
+        self.cap();
     }
 
     /// Transport-wide feedback came.

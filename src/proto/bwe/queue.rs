@@ -33,6 +33,8 @@ pub struct Queue {
     recent: Option<Recent>,
     queue_us: u64,
     noise_us: f64,
+    /// Of a packet that has waited the delay is longer than this.
+    waited_us: Option<i64>,
 }
 
 /// Delays of the packets of a feedback.
@@ -54,8 +56,7 @@ impl Queue {
         recent.least_us = recent.least_us.min(delay_us);
         recent.sum_us = recent.sum_us.saturating_add(delay_us.saturating_sub(recent.first_us));
         recent.packets += 1;
-        let base_us = self.base.map(|(window, before)| window.min(before));
-        base_us.is_some_and(|base_us| delay_us.saturating_sub(base_us) as f64 > WAITED_US + 2.0 * self.noise_us)
+        self.waited_us.is_some_and(|waited_us| delay_us > waited_us)
     }
 
     /// A feedback was read to its end. `is_others`: a queue that others made is remembered as one.
@@ -73,6 +74,7 @@ impl Queue {
             let above_us = sum_us / packets - recent.saturating_sub(first_us);
             self.noise_us += NOISE_GAIN * ((above_us as f64).min(NOISE_US_MAX) - self.noise_us);
         }
+        self.waited_us = Some(window.min(before).saturating_add((WAITED_US + 2.0 * self.noise_us) as i64));
     }
 
     /// How much later packets arrive than the fastest, on the average, while there is no queue.

@@ -50,6 +50,7 @@ pub struct SentPacket {
 /// The log.
 #[derive(Debug)]
 pub struct SentLog {
+    /// By number modulo their count, a power of two.
     slots: Box<[Slot]>,
     /// Extended number of the newest packet.
     highest: Option<u64>,
@@ -69,13 +70,15 @@ impl SentLog {
         while self.is_short(now_us as u32, highest, seq) {
             self.grow(highest);
         }
-        let len = self.len();
-        if seq + len <= highest {
-            return;
-        }
-        let first_new = (highest + 1).max((seq + 1).saturating_sub(len));
-        for skipped in first_new..seq {
-            *self.slot(skipped) = Slot::default();
+        if seq != highest + 1 {
+            let len = self.len();
+            if seq + len <= highest {
+                return;
+            }
+            let first_new = (highest + 1).max((seq + 1).saturating_sub(len));
+            for skipped in first_new..seq {
+                *self.slot(skipped) = Slot::default();
+            }
         }
         let bytes = bytes.min(usize::from(u16::MAX)) as u16;
         *self.slot(seq) = Slot { sent_us: now_us as u32, bytes, probe, fate: Fate::UnderWay };
@@ -115,18 +118,19 @@ impl SentLog {
         is_young && matches!(oldest.fate, Fate::UnderWay | Fate::Lost)
     }
 
+    #[cold]
     fn grow(&mut self, highest: u64) {
         let len = self.len();
         let mut slots = vec![Slot::default(); 2 * len as usize].into_boxed_slice();
         for seq in highest + 1 - len..=highest {
-            slots[(seq % (2 * len)) as usize] = *self.slot(seq);
+            slots[(seq & (2 * len - 1)) as usize] = *self.slot(seq);
         }
         self.slots = slots;
     }
 
     fn slot(&mut self, seq: u64) -> &mut Slot {
-        let len = self.len();
-        &mut self.slots[(seq % len) as usize]
+        let place = seq & (self.len() - 1);
+        &mut self.slots[place as usize]
     }
 }
 
