@@ -178,10 +178,12 @@ fn start_workers(
         links.push(WorkerLink { commands, wake: Box::new(move || waker.wake()) });
         let (rng, dtls, table, events) = (os_rng()?, Arc::clone(&dtls), hub.table(), events.clone());
         let (trains, loudest) = (config.trains, config.audio_loudest);
+        let ingest_cap = config.ingest.bps_max();
         let build = move |id| {
             let mut core = WorkerCore::new(id, rng, dtls, table, lanes);
             core.set_train_limits(trains);
             core.set_voices_heard(loudest);
+            core.set_ingest_cap(ingest_cap);
             Worker::new(id, core, commands_out, events)
         };
         seats.push(Seat { sockets, wake, build });

@@ -8,7 +8,7 @@
 //! - A stream begins, and an encoding is left for another, with a keyframe. Until it comes, what is forwarded goes on; what
 //!   is then left unfinished of the old encoding's picture is given up, for the keyframe does not need it.
 //! - Down is at once, at the next picture. Exception: in streams whose spatial layers stand apart between keyframes (L3T3_KEY,
-//!   S3T3) another one has to wait for a keyframe; until then the frame rate falls.
+//!   S3T3) another one has to wait for a keyframe; until then, where the line presses, the frame rate falls.
 //! - Up where the marks allow it: temporal layers one by one at switching points, spatial ones where a frame needs no earlier
 //!   picture. That may be in the middle of a picture, which then has two markers.
 //! - With a dependency descriptor layers are followed as decode targets: a frame passes when it belongs to the target.
@@ -128,6 +128,8 @@ pub struct Selector {
     lacks_keyframe: bool,
     /// Bounds of an encoding that is forwarded only until the target's can be.
     interim: Option<Layer>,
+    /// What is forwarded is more than the line carries.
+    is_pressed: bool,
 }
 
 impl Selector {
@@ -141,10 +143,15 @@ impl Selector {
         self.target = target;
     }
 
+    /// Whether what exceeds the target is more than the line carries, or only more than is looked at.
+    pub fn set_pressed(&mut self, is_pressed: bool) {
+        self.is_pressed = is_pressed;
+    }
+
     /// What was forwarded is over: the track has another source, or its numbers are out of reach. It begins again with a
     /// keyframe.
     pub fn restart(&mut self) {
-        *self = Self { target: self.target, ..Self::default() };
+        *self = Self { target: self.target, is_pressed: self.is_pressed, ..Self::default() };
     }
 
     /// Stops waiting for a keyframe that nobody can recognise: what waits for one begins with the next picture. Of no
@@ -153,13 +160,19 @@ impl Selector {
         self.is_blind = self.target.is_some_and(|target| Some(target.encoding) != self.encoding());
     }
 
-    /// Begins with the keyframe of a run that is kept for joins: of what followed it, temporal layer 0 is sent on. `head` is the
-    /// keyframe's first packet. Of another encoding than the target's all layers go out then, until the target's begins.
-    pub fn begin_run(&mut self, head: &PacketHead, targets: Option<&DecodeTargets>) {
+    /// Begins with the keyframe of a run that is kept for joins: of what followed it, all is sent on (`is_whole`) or
+    /// temporal layer 0. `head` is the keyframe's first packet. Of another encoding than the target's all layers go out
+    /// then, until the target's begins.
+    pub fn begin_run(&mut self, head: &PacketHead, targets: Option<&DecodeTargets>, is_whole: bool) {
         let Some(target) = self.target else { return };
         let interim = Layer { encoding: head.encoding, spatial: u8::MAX, temporal: u8::MAX };
         let bounds = if target.encoding == head.encoding { target } else { interim };
-        self.start(first_rule(head, Layer { temporal: 0, ..bounds }, targets));
+        let temporal = if is_whole { bounds.temporal } else { 0 };
+        self.start(first_rule(head, Layer { temporal, ..bounds }, targets));
+        // What follows was seen before, when it was withheld.
+        if let Some(seen) = self.seen.get_mut(usize::from(head.encoding)) {
+            *seen = None;
+        }
         self.interim = (target.encoding != head.encoding).then_some(interim);
     }
 
@@ -283,7 +296,8 @@ impl Selector {
         let next = match (targets, rule.decode_target) {
             _ if head.marks.begins() => first_rule(head, target, targets),
             (Some(targets), Some(decode_target)) => {
-                let next = next_target(decode_target, target, &head.marks, targets, starts_picture);
+                let reachable = reachable(decode_target, &head.marks, targets, starts_picture);
+                let next = best(reachable, target, targets, self.is_pressed).unwrap_or(decode_target);
                 Rule::by_target(head.seq, head.encoding, next, targets)
             }
             // Its descriptor is missing: nothing is known of it.
@@ -292,7 +306,7 @@ impl Selector {
         };
         self.lacks_keyframe = match (targets, next.decode_target) {
             (Some(targets), Some(_)) => {
-                let wanted = best(sent_targets(targets), target, targets);
+                let wanted = best(sent_targets(targets), target, targets, false);
                 wanted.is_some_and(|wanted| targets.layers[usize::from(wanted)].0 != next.layer.spatial)
             }
             _ => next.layer.spatial < target.spatial,
@@ -317,7 +331,8 @@ impl Selector {
 
 /// With a keyframe the target holds at once: nothing after it needs anything before it.
 fn first_rule(head: &PacketHead, target: Layer, targets: Option<&DecodeTargets>) -> Rule {
-    let decode_target = targets.and_then(|targets| Some((best(sent_targets(targets), target, targets)?, targets)));
+    let decode_target =
+        targets.and_then(|targets| Some((best(sent_targets(targets), target, targets, false)?, targets)));
     match decode_target {
         Some((decode_target, targets)) => Rule::by_target(head.seq, head.encoding, decode_target, targets),
         None => Rule::by_layer(head.seq, target),
@@ -345,8 +360,8 @@ fn next_layer(now: Layer, target: Layer, marks: &FrameMarks, starts_picture: boo
     next
 }
 
-/// The decode target from a frame's first packet on.
-fn next_target(now: u8, target: Layer, marks: &FrameMarks, targets: &DecodeTargets, starts_picture: bool) -> u8 {
+/// The decode targets that can be had from a frame's first packet on.
+fn reachable(now: u8, marks: &FrameMarks, targets: &DecodeTargets, starts_picture: bool) -> u32 {
     let mut reachable = 1 << now;
     if starts_picture {
         reachable |= targets.covers[usize::from(now) % DECODE_TARGETS_MAX];
@@ -357,11 +372,12 @@ fn next_target(now: u8, target: Layer, marks: &FrameMarks, targets: &DecodeTarge
         reachable |= marks.switches;
     }
     let sent = reachable & sent_targets(targets);
-    best(if sent == 0 { reachable } else { sent }, target, targets).unwrap_or(now)
+    if sent == 0 { reachable } else { sent }
 }
 
-/// The best decode target of a set: the highest within the target's bounds, else what exceeds them least.
-fn best(set: u32, target: Layer, targets: &DecodeTargets) -> Option<u8> {
+/// The best decode target of a set: the highest within the target's bounds, else what exceeds them least; where the line
+/// presses with the lowest frame rate, else with that of the target.
+fn best(set: u32, target: Layer, targets: &DecodeTargets, is_pressed: bool) -> Option<u8> {
     let count = targets.count.min(DECODE_TARGETS_MAX as u8);
     (0..count).filter(|at| set >> at & 1 != 0).max_by_key(|at| {
         let (spatial, temporal) = targets.layers[usize::from(*at)];
@@ -369,7 +385,8 @@ fn best(set: u32, target: Layer, targets: &DecodeTargets) -> Option<u8> {
         let rank = (i16::from(spatial), i16::from(temporal));
         // Of what exceeds the bounds, the spatial layer weighs more.
         let excess = (rank.0 - i16::from(target.spatial)).max(0);
-        if is_within { (true, 0, rank.0, rank.1) } else { (false, -excess, -rank.1, -rank.0) }
+        let from_rate = if is_pressed { rank.1 } else { (rank.1 - i16::from(target.temporal)).abs() };
+        if is_within { (true, 0, rank.0, rank.1) } else { (false, -excess, -from_rate, -rank.0) }
     })
 }
 

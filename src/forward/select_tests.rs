@@ -117,7 +117,7 @@ fn after_a_run_of_base_pictures_higher_layers_come_one_by_one() {
     selector.set_target(layer(0, 0, 2));
     // Live packets were seen and withheld before.
     assert!(matches!(selector.handle_packet(&head(0, 9, false), None), Verdict::Withhold { .. }));
-    selector.begin_run(&head(0, 0, true), None);
+    selector.begin_run(&head(0, 0, true), None, false);
     let passes =
         |selector: &mut Selector, seq| matches!(selector.handle_packet(&head(0, seq, false), None), Verdict::Pass(_));
     assert!(passes(&mut selector, 4) && passes(&mut selector, 8));
@@ -125,12 +125,12 @@ fn after_a_run_of_base_pictures_higher_layers_come_one_by_one() {
     assert_eq!(selector.wants_keyframe(), None);
     // T1 first, then T2.
     assert_eq!([10, 11, 12, 13].map(|seq| passes(&mut selector, seq)), [true; 4]);
-    selector.begin_run(&head(0, 0, true), None);
+    selector.begin_run(&head(0, 0, true), None, false);
     assert_eq!([15, 16, 17].map(|seq| passes(&mut selector, seq)), [false, true, false]);
 }
 
 #[test]
-fn spatial_layers_that_stand_apart_fall_in_frame_rate_first() {
+fn spatial_layers_that_stand_apart_wait_for_a_keyframe_and_where_the_line_presses_with_fewer_pictures() {
     let targets = Mode::Key.targets().unwrap();
     let frame = |seq: u64, spatial: u8, temporal: u8, is_key: bool| {
         let at = |spatial: u8, temporal: u8| 1u32 << (spatial * 3 + temporal);
@@ -165,14 +165,20 @@ fn spatial_layers_that_stand_apart_fall_in_frame_rate_first() {
         [false, false, true]
     );
     selector.set_target(layer(0, 0, 2));
-    assert_eq!([6, 7, 8].map(|seq| passes(&mut selector, frame(seq, seq as u8 - 6, 2, false)).is_some()), [false; 3]);
+    let picture = |selector: &mut Selector, first: u64| {
+        [0, 1, 2].map(|spatial| passes(selector, frame(first + u64::from(spatial), spatial, 2, false)).is_some())
+    };
+    assert_eq!(picture(&mut selector, 6), [false, false, true]);
+    assert_eq!((selector.current(), selector.wants_keyframe()), (layer(0, 2, 2), Some(0)));
+    selector.set_pressed(true);
+    assert_eq!(picture(&mut selector, 9), [false; 3]);
     assert_eq!((selector.current(), selector.wants_keyframe()), (layer(0, 2, 0), Some(0)));
-    let cut = passes(&mut selector, frame(9, 0, 0, true)).expect("of the new target");
-    assert!(cut.marker(false, &frame(9, 0, 0, true).marks), "the last that passes");
+    let cut = passes(&mut selector, frame(12, 0, 0, true)).expect("of the new target");
+    assert!(cut.marker(false, &frame(12, 0, 0, true).marks), "the last that passes");
     assert_eq!((selector.current(), selector.wants_keyframe()), (layer(0, 0, 2), None));
-    assert_eq!(passes(&mut selector, frame(10, 1, 0, true)), None);
+    assert_eq!(passes(&mut selector, frame(13, 1, 0, true)), None);
     // The sender stops what is followed: the best that is left, here with the next picture.
     let fewer = DecodeTargets { active: 0b000_000_011, ..targets };
-    assert!(matches!(selector.handle_packet(&frame(12, 0, 0, false), Some(&fewer)), Verdict::Pass(_)));
+    assert!(matches!(selector.handle_packet(&frame(15, 0, 0, false), Some(&fewer)), Verdict::Pass(_)));
     assert_eq!((selector.current(), selector.wants_keyframe()), (layer(0, 0, 1), None));
 }

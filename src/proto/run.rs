@@ -3,7 +3,8 @@
 //!
 //! Owns: three numbers; packets are the history's. Promises: a [`Replay`] begins with a keyframe and lacks nothing of
 //! temporal layer 0 up to the newest packet, and is small enough for the subscriber's link and decoder; else there is none.
-//! Forbids: anything of a subscriber.
+//! Where there is room it has a *tail*: of the latest pictures the higher temporal layers, too, so that who follows the
+//! stream's ways up in them goes on with the very next picture that comes. Forbids: anything of a subscriber.
 
 use std::time::{Duration, Instant};
 
@@ -16,8 +17,37 @@ pub const PACKETS_MAX: u64 = VIDEO_PACKETS as u64 * 3 / 4;
 pub const BYTES_MAX: usize = VIDEO_BYTES / 2;
 /// Pictures of one replay: a decoder takes some 3 ms for each, and shows nothing meanwhile.
 pub const PICTURES_MAX: u32 = 120;
+/// Pictures of the tail. Encoders that begin higher temporal layers anew do so every eight pictures (libvpx's L1T3: a way
+/// up to layer 1 in the first half, to layer 2 in the next).
+pub const TAIL_PICTURES: u32 = 16;
 /// A run older than this is stale: errors that a decoder hides add up, and a fresh keyframe heals them.
 pub const AGE_MAX: Duration = Duration::from_secs(30);
+
+/// What a subscriber can be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Spatial layers up to this one.
+    pub spatial_max: u8,
+    /// Of the tail, temporal layers up to this one.
+    pub temporal_max: u8,
+    /// Bytes of payload.
+    pub bytes_max: usize,
+    /// Pictures.
+    pub pictures_max: u32,
+    /// Only with its tail.
+    pub needs_tail: bool,
+}
+
+impl Bounds {
+    /// As much as anybody is served.
+    pub const MOST: Self = Self {
+        spatial_max: u8::MAX,
+        temporal_max: u8::MAX,
+        bytes_max: BYTES_MAX,
+        pictures_max: PICTURES_MAX,
+        needs_tail: false,
+    };
+}
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -49,24 +79,46 @@ impl KeyframeRun {
         }
     }
 
-    /// What somebody new can be served now, of spatial layers up to `spatial_max`, if it takes at most `bytes_max` of
-    /// payload. `None`: there is no keyframe, something is missing yet, or it has become too much; ask the publisher.
-    pub fn fits<'a>(
-        &self,
-        now: Instant,
-        history: &'a History,
-        spatial_max: u8,
-        bytes_max: usize,
-    ) -> Option<Replay<'a>> {
+    /// What somebody can be served now: with a tail if that is within bounds, else without. `None`: there is no keyframe,
+    /// something is missing yet, or it has become too much; ask the publisher.
+    pub fn fits<'a>(&self, now: Instant, history: &'a History, bounds: &Bounds) -> Option<Replay<'a>> {
         let run = self.run?;
         let packets = self.highest - run.first + 1;
         let is_stale = packets > PACKETS_MAX || now.saturating_duration_since(run.began_at) > AGE_MAX;
         if is_stale || run.present != packets {
             return None;
         }
-        let (next, last) = (run.first, self.highest);
-        let mut replay = Replay { history, spatial_max, next, last, picture: None, packets: 0, bytes: 0, pictures: 0 };
-        for seq in run.first..=self.highest {
+        let with_tail = self.measured(history, bounds, (run.first, self.tail_from(history, run.first)));
+        let without = || self.measured(history, bounds, (run.first, self.highest + 1)).filter(|_| !bounds.needs_tail);
+        with_tail.or_else(without)
+    }
+
+    /// Where the tail begins: at a picture's first packet.
+    fn tail_from(&self, history: &History, first: u64) -> u64 {
+        let (mut from, mut pictures, mut last) = (self.highest + 1, 0, None);
+        for seq in (first..=self.highest).rev() {
+            let timestamp = history.packet(seq).map(|packet| packet.meta.timestamp);
+            pictures += u32::from(last.replace(timestamp) != Some(timestamp));
+            if pictures > TAIL_PICTURES {
+                return from;
+            }
+            from = seq;
+        }
+        from
+    }
+
+    fn measured<'a>(
+        &self,
+        history: &'a History,
+        bounds: &Bounds,
+        (first, tail_from): (u64, u64),
+    ) -> Option<Replay<'a>> {
+        let Bounds { spatial_max, temporal_max, .. } = *bounds;
+        let (next, last) = (first, self.highest);
+        let (picture, packets, bytes, pictures) = (None, 0, 0, 0);
+        let mut replay =
+            Replay { history, spatial_max, temporal_max, tail_from, next, last, picture, packets, bytes, pictures };
+        for seq in first..=self.highest {
             let packet = history.packet(seq)?;
             if let Some(replayed) = replay.serve(&packet.meta) {
                 replay.packets += 1;
@@ -75,7 +127,8 @@ impl KeyframeRun {
             }
         }
         replay.picture = None;
-        let is_small = replay.bytes <= bytes_max.min(BYTES_MAX) && replay.pictures <= PICTURES_MAX;
+        let is_small =
+            replay.bytes <= bounds.bytes_max.min(BYTES_MAX) && replay.pictures <= bounds.pictures_max.min(PICTURES_MAX);
         is_small.then_some(replay)
     }
 }
@@ -85,6 +138,8 @@ impl KeyframeRun {
 pub struct Replay<'a> {
     history: &'a History,
     spatial_max: u8,
+    temporal_max: u8,
+    tail_from: u64,
     next: u64,
     last: u64,
     /// Timestamp and index of the picture that the last packet was of.
@@ -101,6 +156,8 @@ pub struct Replayed {
     pub seq: u64,
     /// Which picture it is of; the keyframe is 0.
     pub picture: u32,
+    /// It is of the tail, where not all is for everybody.
+    pub is_tail: bool,
 }
 
 impl Replay<'_> {
@@ -124,6 +181,11 @@ impl Replay<'_> {
         self.next
     }
 
+    /// The tail is all of it.
+    pub fn is_whole(&self) -> bool {
+        self.tail_from <= self.next
+    }
+
     /// Live packets follow from this number on.
     pub fn live_from(&self) -> u64 {
         self.last + 1
@@ -131,7 +193,9 @@ impl Replay<'_> {
 
     /// The packet with the picture it is of, when it is served.
     fn serve(&mut self, meta: &PacketMeta) -> Option<Replayed> {
-        if meta.marks.temporal != 0 || meta.marks.spatial > self.spatial_max {
+        let is_tail = meta.seq >= self.tail_from;
+        let temporal_max = if is_tail { self.temporal_max } else { 0 };
+        if meta.marks.temporal > temporal_max || meta.marks.spatial > self.spatial_max {
             return None;
         }
         let picture = match self.picture {
@@ -139,7 +203,7 @@ impl Replay<'_> {
             Some((timestamp, index)) => index + u32::from(timestamp != meta.timestamp),
         };
         self.picture = Some((meta.timestamp, picture));
-        Some(Replayed { seq: meta.seq, picture })
+        Some(Replayed { seq: meta.seq, picture, is_tail })
     }
 }
 
@@ -217,6 +281,8 @@ mod tests {
     use proptest::prelude::*;
 
     const LARGE: usize = usize::MAX;
+    /// Of temporal layer 0 as much as there is.
+    const BASE: Bounds = Bounds { temporal_max: 0, bytes_max: LARGE, pictures_max: u32::MAX, ..Bounds::MOST };
 
     struct Encoding {
         history: History,
@@ -237,7 +303,7 @@ mod tests {
         }
 
         fn seqs(&self) -> Option<Vec<u64>> {
-            Some(self.run.fits(self.now, &self.history, u8::MAX, LARGE)?.map(|replayed| replayed.seq).collect())
+            Some(self.run.fits(self.now, &self.history, &BASE)?.map(|replayed| replayed.seq).collect())
         }
     }
 
@@ -263,7 +329,7 @@ mod tests {
         for (seq, picture, temporal) in [(10, 1, 0), (11, 1, 0), (12, 2, 2), (13, 3, 1), (14, 5, 0), (15, 5, 0)] {
             encoding.insert(meta(seq, picture, temporal, seq == 10), 100);
         }
-        let replay = encoding.run.fits(encoding.now, &encoding.history, u8::MAX, LARGE).expect("all is there");
+        let replay = encoding.run.fits(encoding.now, &encoding.history, &BASE).expect("all is there");
         assert_eq!((replay.packets(), replay.bytes(), replay.pictures(), replay.live_from()), (4, 400, 2, 16));
         let served: Vec<_> = replay.map(|replayed| (replayed.seq, replayed.picture)).collect();
         assert_eq!(served, [(10, 0), (11, 0), (14, 1), (15, 1)]);
@@ -304,7 +370,10 @@ mod tests {
             meta.marks.spatial = (seq % 3) as u8;
             encoding.insert(meta, 100);
         }
-        let replay = encoding.run.fits(encoding.now, &encoding.history, 1, LARGE).expect("all is there");
+        let replay = encoding
+            .run
+            .fits(encoding.now, &encoding.history, &Bounds { spatial_max: 1, ..BASE })
+            .expect("all is there");
         assert_eq!((replay.packets(), replay.bytes(), replay.pictures()), (6, 600, 3));
         assert_eq!(replay.map(|replayed| replayed.seq).collect::<Vec<_>>(), [0, 1, 3, 4, 6, 7]);
     }
@@ -316,7 +385,7 @@ mod tests {
             for seq in 0..packets {
                 encoding.insert(meta(seq, (seq / per_picture) as u32, 0, seq == 0), bytes);
             }
-            encoding.run.fits(encoding.now + age, &encoding.history, 0, bytes_max).is_some()
+            encoding.run.fits(encoding.now + age, &encoding.history, &Bounds { bytes_max, ..BASE }).is_some()
         };
         let tick = Duration::from_millis(1);
         assert!(fits(PACKETS_MAX, 10, 10, Duration::ZERO, LARGE));
@@ -329,6 +398,37 @@ mod tests {
         assert!(!fits(10, 1, 10, Duration::ZERO, 99), "bytes of the subscriber");
         assert!(fits(10, 1, 10, AGE_MAX, LARGE));
         assert!(!fits(10, 1, 10, AGE_MAX + tick, LARGE), "age");
+    }
+
+    #[test]
+    fn the_latest_pictures_are_served_whole_where_there_is_room() {
+        let mut encoding = Encoding::new();
+        // A picture of two packets, 40 times; T0, T2, T1, T2.
+        for seq in 0..80 {
+            let picture = seq as u32 / 2;
+            encoding.insert(meta(seq, picture, [0, 2, 1, 2][picture as usize % 4], seq == 0), 100);
+        }
+        let all = Bounds { temporal_max: 2, ..BASE };
+        let fits = |bounds: Bounds| encoding.run.fits(encoding.now, &encoding.history, &bounds);
+        let pictures = |replay: Replay<'_>| {
+            let of: Vec<u64> = replay.map(|replayed| replayed.seq / 2).collect();
+            assert!(of.chunks(2).all(|both| both[0] == both[1]), "{of:?}");
+            of.into_iter().step_by(2).collect::<Vec<_>>()
+        };
+        let base: Vec<u64> = (0..40).step_by(4).collect();
+        let with_tail: Vec<u64> = base[..6].iter().copied().chain(24..40).collect();
+        assert_eq!(pictures(fits(all).unwrap()), with_tail);
+        let below: Vec<u64> = with_tail.iter().copied().filter(|picture| picture % 2 == 0).collect();
+        assert_eq!(pictures(fits(Bounds { temporal_max: 1, ..all }).unwrap()), below);
+        for narrow in [Bounds { bytes_max: 4300, ..all }, Bounds { pictures_max: 21, ..all }] {
+            assert_eq!(pictures(fits(narrow).unwrap()), base, "{narrow:?}");
+            assert!(fits(Bounds { needs_tail: true, ..narrow }).is_none());
+        }
+        let enough = Bounds { bytes_max: 4400, pictures_max: 22, needs_tail: true, ..all };
+        assert_eq!(
+            fits(enough).map(|replay| (replay.bytes(), replay.pictures(), replay.is_whole())),
+            Some((4400, 22, false))
+        );
     }
 
     #[test]
@@ -382,7 +482,7 @@ mod tests {
             for (seq, picture, temporal, is_key) in arrivals.into_iter().map(|(_, packet)| packet).chain(sent.clone()) {
                 encoding.insert(meta(seq, picture, temporal, is_key), 10);
                 came.entry(seq).or_insert((picture, temporal, is_key));
-                let replay = encoding.run.fits(encoding.now, &encoding.history, 0, LARGE);
+                let replay = encoding.run.fits(encoding.now, &encoding.history, &BASE);
                 let served = replay.clone().map(|replay| replay.map(|at| (at.seq, at.picture)).collect::<Vec<_>>());
                 prop_assert_eq!(&served, &oracle(&came));
                 if let (Some(replay), Some(served)) = (replay, served) {

@@ -3,8 +3,9 @@
 //! Owns: peers, rooms, keys, the fanout plan. Promises: commands leave in the order of their causes; a refused request
 //! changes nothing. Forbids: sockets, tasks, clocks; the simulator drives the very same hub.
 //!
-//! Its methods lie beside this file: `join` (coming and going), `requests` (what peers ask), `events` (what workers
-//! tell), `publish` (tracks and configurations), `subscribe` (who receives what), `wishes` (how large), `voices` (who
+//! Its methods lie beside this file: `join` (coming and going), `requests` (what peers ask), `restart` (ICE anew), `events` (what workers
+//! tell), `publish` (tracks and configurations), `subscribe` (who receives what), `wishes` (how large), `showing` (what viewers see and
+//! choose), `voices` (who
 //! speaks), `impair` (bad networks on purpose), `views` and `why` (for people).
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -61,8 +62,12 @@ pub(super) struct Room {
     /// Peers by the worker they live on.
     pub by_worker: Vec<usize>,
     pub speaker: DominantSpeaker<PeerId>,
+    /// When the dominant speaker was heard last.
+    pub heard_at: Option<Instant>,
     /// Who spoke, latest first.
     pub speakers: Vec<PeerId>,
+    /// Peers that nobody is told of.
+    pub viewers: usize,
 }
 
 /// See the module.
@@ -97,6 +102,8 @@ pub struct Hub {
     pub(super) self_checked: Vec<bool>,
     pub(super) knows_public_address: bool,
     pub(super) telling: Telling,
+    /// Viewers that a room may have.
+    pub(super) viewers_max: Option<usize>,
     pub(super) is_stopping: bool,
 }
 
@@ -138,8 +145,14 @@ impl Hub {
             self_checked: vec![false; workers],
             knows_public_address: false,
             telling: Telling::default(),
+            viewers_max: None,
             is_stopping: false,
         }
+    }
+
+    /// Rooms take no more viewers than that; `None`: as many as come.
+    pub fn limit_viewers(&mut self, max: Option<usize>) {
+        self.viewers_max = max;
     }
 
     /// The table that workers read.

@@ -12,6 +12,8 @@ mod peer;
 mod placement;
 mod publish;
 mod requests;
+pub mod restart;
+pub mod showing;
 mod subscribe;
 mod views;
 mod voices;

@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::egress::{Egress, Outlet, admitted};
+use super::replay::{JOIN_TIME_MAX, Length};
 use super::slot::Slot;
 use super::track::{HEADERS_BYTES, Tracks};
 use crate::base::format::MediaKind;
@@ -26,9 +27,6 @@ const RESERVE_MAX: f32 = 0.2;
 const AUDIO_WINDOW: Duration = Duration::from_secs(1);
 /// Who came no longer ago is still being found out about.
 const YOUNG: Duration = Duration::from_millis(1500);
-/// What is replayed to who joins lasts so long on its line at most.
-const RUN_TIME_MAX: Duration = Duration::from_millis(500);
-
 /// Packets of a run at most: a megabyte of them, as much as is kept of a stream.
 const RUN_PACKETS: usize = 1024;
 
@@ -111,7 +109,7 @@ impl Egress {
         let best_bps = layers.allocator.wanted_bps() * (100 + MARGIN_BEST_PERCENT) / 100 + audio_bps;
         let runs = self.slots.iter().flatten().filter(|slot| layers.is_young(now) && slot.can_wait());
         let runs = runs.filter_map(|slot| slot.best_run_bytes(now, tracks.track(slot.track?)?));
-        let run_bps = runs.max().map_or(0, |bytes| bytes as u64 * 8 * 1000 / RUN_TIME_MAX.as_millis() as u64);
+        let run_bps = runs.max().map_or(0, |bytes| bytes as u64 * 8 * 1000 / JOIN_TIME_MAX.as_millis() as u64);
         let wanted_bps = (best_bps.max(run_bps) as f64 / f64::from(1.0 - loss)) as u64;
         if let Some(downlink) = &mut self.downlink {
             downlink.set_wanted(now, sent_bps, wanted_bps);
@@ -120,15 +118,18 @@ impl Egress {
 
     /// Serves those who wait for a keyframe from what is kept since the last one.
     pub fn replay(&mut self, now: Instant, tracks: &Tracks, outlet: &Outlet<'_>, run: &mut RunPackets) {
-        let Some(downlink) = self.downlink.as_mut().filter(|_| self.layers.is_some()) else { return };
-        let bytes_max = downlink.estimator.estimate_bps() / 8 * RUN_TIME_MAX.as_millis() as u64 / 1000;
+        let (Some(downlink), Some(layers)) = (&mut self.downlink, &self.layers) else { return };
+        let line_bps = downlink.estimator.estimate_bps();
+        let (join, switch) = (Length::join(line_bps), Length::switch(line_bps));
         for (mline, slot) in self.slots.iter_mut().enumerate() {
             let Some(slot) = slot.as_mut().filter(|slot| slot.wants_keyframe().is_some()) else { continue };
             let Some(track) = slot.track.and_then(|track| tracks.track(track)) else { continue };
             let RunPackets(run) = &mut *run;
             run.clear();
             run.reserve(RUN_PACKETS);
-            slot.take_run(now, track, bytes_max as usize, |meta, numbers| run.push((meta.encoding, meta.seq, numbers)));
+            let shows_much = slot.layer().is_some() && !slot.is_pressed() && !layers.is_young(now);
+            let length = if shows_much { switch } else { join };
+            slot.take_run(now, track, length, |meta, numbers| run.push((meta.encoding, meta.seq, numbers)));
             for (encoding, seq, numbers) in run.drain(..) {
                 let Some(packet) = track.packet(encoding, seq) else { continue };
                 let Some(payload) = slot.payload_for(packet.meta.format) else { continue };
@@ -162,6 +163,8 @@ fn want(mline: u16, slot: &Slot) -> Want {
     let demand = &slot.demand;
     Want {
         max_pixels: demand.pixels_max(),
+        limit_pixels: demand.pixels_limit(),
+        forced: demand.layer,
         max_fps: demand.fps.map(|fps| fps.min(u16::from(u8::MAX)) as u8),
         max_temporal: demand.temporal_max,
         is_visible: !demand.is_hidden(),

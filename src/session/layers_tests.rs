@@ -137,8 +137,20 @@ fn who_has_come_and_sees_something_waits_for_more_before_anybody_is_asked() {
     assert_eq!(later.map(|(_, encoding)| encoding).collect::<Vec<_>>(), [1]);
     // Somebody asked meanwhile.
     bench.make(5, &[100, 1000]);
-    assert_eq!(bench.join(), [(1, 2)]);
+    assert_eq!(bench.join(), [(1, 5)]);
     assert_eq!(bench.asked(), [] as [u8; 0]);
+}
+
+#[test]
+fn who_has_seen_something_for_long_switches_without_the_past() {
+    let mut bench = Bench::new();
+    bench.make(300, &[100, 1000]);
+    assert_eq!(bench.join(), [(0, 75)]);
+    bench.now += YOUNG;
+    bench.make(9, &[100, 1000]);
+    assert_eq!((bench.join(), bench.asked()), (vec![], vec![1]), "a keyframe is better");
+    bench.make(8, &[100, 1000]);
+    assert_eq!((bench.join(), bench.asked()), (vec![(1, 8)], vec![]));
 }
 
 #[test]
@@ -151,6 +163,6 @@ fn of_what_is_hidden_or_small_nothing_more_is_sent_or_asked_for() {
     assert_eq!(bench.asked(), [] as [u8; 0]);
     bench.make(8, &[100, 1000]);
     bench.demand(Demand { size: Some((16, 9)), ..Demand::default() });
-    assert_eq!(bench.join(), [(0, 2)]);
+    assert_eq!(bench.join(), [(0, 8)]);
     assert_eq!(bench.asked(), [] as [u8; 0]);
 }

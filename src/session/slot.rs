@@ -21,7 +21,6 @@ use crate::forward::rewrite::{Numbers, Rewriter, Shift};
 use crate::forward::select::{Cut, PacketHead, Selector, Verdict};
 use crate::proto::history::{self, Packet};
 use crate::proto::report::SendStats;
-use crate::proto::run::{Replay, Replayed, Squeeze};
 use crate::wire::payload;
 use crate::wire::rtp::{self, FIXED_HEADER_BYTES, Fixed};
 use crate::wire::rtp_ext::AbsSendTime;
@@ -39,9 +38,6 @@ const AWAIT_KEYFRAME_MAX: Duration = Duration::from_secs(5);
 /// Packets missing before a keyframe that may still come: more than are lost in a row, or late. A worker that could not
 /// keep up left out more.
 const GAP_KEPT_MAX: u64 = 32;
-/// Pictures of a run that is sent to who joins: each takes a stretch of numbers of its own, and all must be found again
-/// when one is missed.
-const RUN_PICTURES_MAX: u32 = 100;
 
 /// See the module.
 #[derive(Debug)]
@@ -64,7 +60,7 @@ pub(super) struct Slot {
     /// What the allocator said last.
     pub(super) allocation: Option<Allocation>,
     /// Its target costs more than the one before.
-    rises: bool,
+    pub(super) rises: bool,
     /// What the subscriber asked for.
     pub(super) demand: Demand,
     /// Payload type of the format sent last.
@@ -165,11 +161,6 @@ impl Slot {
         if self.kind == MediaKind::Audio { None } else { self.selector.wants_keyframe() }
     }
 
-    /// It goes on with something that will do until it has what it should.
-    pub(super) fn can_wait(&self) -> bool {
-        self.rises && self.selector.current().is_some()
-    }
-
     /// Payload type and numbers for a packet that follows the last one and goes the same way, as most do. `None`: its number
     /// is not taken, and it takes a closer look.
     #[inline]
@@ -235,7 +226,7 @@ impl Slot {
 
     /// The timestamp of the first packet of another encoding, or after a pause: as long after the last one as the
     /// publisher's clocks say (RFC 3550 §6.4.1), so that sound and picture stay together. `None` where they say nothing.
-    fn timestamp_after(&self, track: &Track, meta: &PacketMeta) -> Option<u32> {
+    pub(super) fn timestamp_after(&self, track: &Track, meta: &PacketMeta) -> Option<u32> {
         let (_, last) = self.rewriter.last()?;
         let present = track.clock(self.rewriter.encoding()?).filter(|clock| self.source == Some(clock.source))?;
         let next = track.clock(meta.encoding).filter(|clock| clock.source == meta.source)?;
@@ -268,92 +259,7 @@ impl Slot {
             self.rises = allocation.bps >= before.bps;
         }
         self.allocation = Some(allocation);
-    }
-
-    /// Takes what is kept of a stream from its last keyframe on, so that nobody has to be asked for another: packets with
-    /// their numbers, to be sent in this order. Who sees nothing yet takes a cheaper stream where too much is kept of its
-    /// own. `false` where nothing is kept, or too much of all.
-    pub(super) fn take_run(
-        &mut self,
-        now: Instant,
-        track: &Track,
-        bytes_max: usize,
-        mut take: impl FnMut(&PacketMeta, Numbers),
-    ) -> bool {
-        let Some((encoding, replay)) = self.find_run(now, track, bytes_max) else { return false };
-        let (pictures, first, live_from) = (replay.pictures(), replay.first(), replay.live_from());
-        let newest = replay.clone().last().and_then(|replayed| track.packet(encoding, replayed.seq));
-        let (Some(first), Some(newest)) = (track.packet(encoding, first), newest) else { return false };
-        if self.payload_for(first.meta.format).is_none() {
-            return false;
-        }
-        let clock_rate_hz = first.meta.format.clock_rate_hz();
-        let timestamp = self
-            .timestamp_after(track, &newest.meta)
-            .unwrap_or_else(|| self.rewriter.timestamp_now(now, clock_rate_hz));
-        let squeeze = Squeeze::new(self.rewriter.last().map(|(_, last)| last), timestamp, pictures, clock_rate_hz);
-        let closes_gaps = payload::closes_picture_gaps(first.meta.format);
-        self.selector.begin_run(&head(&first.meta), track.targets(encoding));
-        self.source = Some(first.meta.source);
-        let mut last: Option<Replayed> = None;
-        for replayed in replay {
-            let Some(packet) = track.packet(encoding, replayed.seq) else { break };
-            let timestamp = squeeze.timestamp(replayed.picture);
-            match last {
-                None => self.rewriter.bind(now, &packet.meta, Some(timestamp)),
-                Some(last) if last.picture == replayed.picture => {}
-                Some(_) => self.rewriter.skip_to(&packet.meta, timestamp, closes_gaps),
-            }
-            last = Some(replayed);
-            let head = head(&packet.meta);
-            self.selector.pass_over(&head);
-            if let Some(numbers) = self.rewriter.number(now, &packet.meta, self.selector.cut(&head)) {
-                take(&packet.meta, numbers);
-            }
-        }
-        if let Some(last) = last {
-            self.skip_to_live(track, (encoding, newest.meta.timestamp), last.seq + 1..live_from);
-        }
-        self.awaits_since = None;
-        last.is_some()
-    }
-
-    /// Bytes of the run of the best stream it might get, where there is one that is not sent already.
-    pub(super) fn best_run_bytes(&self, now: Instant, track: &Track) -> Option<usize> {
-        let best = self.allocation?.wanted?;
-        let is_sent = self.selector.current().is_some_and(|layer| layer.encoding == best.encoding);
-        let replay = track.encoding(best.encoding).filter(|_| !is_sent)?.replay(now, best.spatial, usize::MAX)?;
-        (replay.pictures() <= RUN_PICTURES_MAX).then_some(replay.bytes())
-    }
-
-    /// The run to take: of the stream that is waited for, or of the dearest one below that is small enough.
-    fn find_run<'a>(&self, now: Instant, track: &'a Track, bytes_max: usize) -> Option<(u8, Replay<'a>)> {
-        let present = self.selector.current().map(|layer| layer.encoding);
-        let wanted = self.wants_keyframe().filter(|wanted| present != Some(*wanted))?;
-        let target = self.allocation.and_then(|allocation| allocation.target);
-        let spatial_max = target.filter(|target| target.encoding == wanted).map_or(u8::MAX, |target| target.spatial);
-        let is_short = |replay: &Replay<'_>| replay.pictures() <= RUN_PICTURES_MAX;
-        let best = track.encoding(wanted)?;
-        let replay = best.replay(now, spatial_max, bytes_max).filter(is_short).map(|replay| (wanted, replay));
-        if replay.is_some() || present.is_some() {
-            return replay;
-        }
-        let cheaper = track.encodings().filter(|(_, encoding)| encoding.rates.bps(now) < best.rates.bps(now));
-        let runs = cheaper.filter_map(|(index, encoding)| {
-            let replay = encoding.replay(now, u8::MAX, bytes_max).filter(is_short)?;
-            Some((encoding.rates.bps(now), index, replay))
-        });
-        runs.max_by_key(|(bps, ..)| *bps).map(|(_, index, replay)| (index, replay))
-    }
-
-    /// What follows the last picture of a run is over before anybody could use it.
-    fn skip_to_live(&mut self, track: &Track, (encoding, timestamp): (u8, u32), seqs: std::ops::Range<u64>) {
-        let mut picture = timestamp;
-        for packet in seqs.filter_map(|seq| track.packet(encoding, seq)) {
-            let is_new = std::mem::replace(&mut picture, packet.meta.timestamp) != packet.meta.timestamp;
-            self.selector.pass_over(&head(&packet.meta));
-            self.rewriter.withhold(&packet.meta, is_new && payload::closes_picture_gaps(packet.meta.format));
-        }
+        self.selector.set_pressed(self.is_pressed());
     }
 
     pub(super) fn payload_for(&mut self, format: Format) -> Option<Payload> {
@@ -458,7 +364,7 @@ pub(super) fn descriptor_change(numbers: &Numbers, meta: &PacketMeta) -> Descrip
     DescriptorChange { frame_number_shift: numbers.shift.frame_number, active }
 }
 
-fn head(meta: &PacketMeta) -> PacketHead {
+pub(super) fn head(meta: &PacketMeta) -> PacketHead {
     let PacketMeta { encoding, seq, timestamp, marker, marks, .. } = *meta;
     PacketHead { encoding, seq, timestamp, marker, marks }
 }

@@ -8,11 +8,12 @@ use crate::base::ids::Mid;
 use crate::forward::why::Why;
 use crate::proto::history::Packet;
 use crate::runtime::clock;
+use crate::session::replay::Length;
 use crate::session::streams::EgressConfig;
 use crate::session::track::SenderClock;
 
 const TRACK: TrackKey = TrackKey { index: 3, epoch: 1 };
-const LARGE: usize = usize::MAX;
+const LARGE: u64 = 1 << 40;
 /// Temporal layers of four pictures (L1T3).
 const PATTERN: [u8; 4] = [0, 2, 1, 2];
 const VP9: Format = Format::Vp9 { profile: 0 };
@@ -35,6 +36,8 @@ struct Bench {
     format: Format,
     /// Whose packets come.
     source: Ssrc,
+    /// Its pictures say that higher temporal layers may be begun with them.
+    offers_more: bool,
     /// Pictures that came of each encoding.
     pictures: [u64; 2],
 }
@@ -64,7 +67,7 @@ impl Bench {
     fn new(format: Format) -> Self {
         let slot = Slot::new(&mut StdRng::seed_from_u64(1), &mline(), (true, true), None).unwrap();
         let track = Track::new(TRACK, MediaKind::Video);
-        Self { now: clock::now(), slot, track, format, source: Ssrc(5), pictures: [0; 2] }
+        Self { now: clock::now(), slot, track, format, source: Ssrc(5), offers_more: true, pictures: [0; 2] }
     }
 
     /// The next picture of an encoding, of two packets; a keyframe begins the pattern anew.
@@ -80,7 +83,7 @@ impl Bench {
                 temporal,
                 is_start: part == 0,
                 is_key: is_key && part == 0,
-                is_switch_up: true,
+                is_switch_up: self.offers_more,
                 picture_id: Some(PictureId { value: (at as u16).wrapping_add(9_000) & 0x7fff, is_long: true }),
                 tl0: Some((at / 4) as u8),
                 frame_number: Some(at as u16),
@@ -118,10 +121,14 @@ impl Bench {
         self.make(encoding, is_key, 100).iter().map(|meta| self.number(meta)).collect()
     }
 
-    fn take_run(&mut self, bytes_max: usize) -> Vec<Out> {
+    /// Takes what so many bytes are enough for.
+    fn take_run(&mut self, bytes_max: u64) -> Vec<Out> {
+        self.take(Length::join(bytes_max * 16))
+    }
+
+    fn take(&mut self, length: Length) -> Vec<Out> {
         let mut outs = Vec::new();
-        let has_any =
-            self.slot.take_run(self.now, &self.track, bytes_max, |meta, numbers| outs.push(out(meta, numbers)));
+        let has_any = self.slot.take_run(self.now, &self.track, length, |meta, numbers| outs.push(out(meta, numbers)));
         assert_eq!(has_any, !outs.is_empty());
         outs
     }
@@ -153,23 +160,54 @@ fn assert_continuous(outs: &[Out]) {
 
 #[test]
 fn who_joins_gets_what_is_kept_and_then_what_comes() {
-    let mut bench = Bench::new(Format::Vp8);
-    bench.make_run(0, 11, 100);
-    bench.obey(0, 500_000);
-    let mut outs = bench.take_run(LARGE);
-    assert_eq!(outs.len(), 6, "three pictures of temporal layer 0");
-    let lasts = outs[5].timestamp.wrapping_sub(outs[0].timestamp);
-    assert!(lasts <= 450, "{lasts} ticks: the past is not played");
-    assert_eq!(bench.slot.wants_keyframe(), None);
-    assert_eq!(bench.take_run(LARGE), [], "once is enough");
-    let mut shown = Vec::new();
-    for _ in 0..24 {
-        let picture = bench.pass(0, false);
-        shown.push(picture.iter().all(Result::is_ok));
-        outs.extend(picture.into_iter().flatten());
+    // All of a short run; of a long one temporal layer 0, and all of the latest pictures from the way up on.
+    for (pictures, taken) in [(11, 11), (27, 3 + 15)] {
+        let mut bench = Bench::new(Format::Vp8);
+        bench.obey(1, 500_000);
+        // What nobody gets is seen all the same.
+        for at in 0..pictures {
+            assert!(bench.pass(0, at == 0).iter().all(Result::is_err));
+        }
+        bench.obey(0, 100_000);
+        let mut outs = bench.take_run(LARGE);
+        assert_eq!(outs.len(), 2 * taken, "{pictures}");
+        let lasts = outs.last().unwrap().timestamp.wrapping_sub(outs[0].timestamp);
+        assert!(lasts <= 450, "{lasts} ticks: the past is not played");
+        assert_eq!(bench.slot.wants_keyframe(), None);
+        assert_eq!(bench.take_run(LARGE), [], "once is enough");
+        for _ in 0..24 {
+            let picture = bench.pass(0, false);
+            assert!(picture.iter().all(Result::is_ok), "the next picture can be decoded, and all after it");
+            outs.extend(picture.into_iter().flatten());
+        }
+        assert_continuous(&outs);
     }
-    assert_continuous(&outs);
-    assert!(shown[8..].iter().all(|is_shown| *is_shown), "all layers come back: {shown:?}");
+}
+
+#[test]
+fn where_no_way_leads_up_live_pictures_keep_their_distance() {
+    let mut bench = Bench::new(Format::Vp8);
+    bench.offers_more = false;
+    bench.make_run(0, 31, 100);
+    bench.obey(0, 500_000);
+    let outs = bench.take_run(LARGE);
+    assert_eq!(outs.len(), 16, "temporal layer 0");
+    assert!(bench.pass(0, false)[0].is_err());
+    let live = bench.pass(0, false)[0].unwrap();
+    assert_eq!(live.timestamp.wrapping_sub(outs[15].timestamp), 4 * 3000);
+}
+
+#[test]
+fn who_sees_something_takes_only_what_is_decoded_in_a_moment() {
+    for (pictures, is_taken) in [(8, true), (9, false), (20, false)] {
+        let mut bench = Bench::new(Format::Vp8);
+        bench.obey(0, 100_000);
+        let first = (0..9).flat_map(|at| bench.pass(0, at == 0)).flatten().count();
+        bench.make_run(1, pictures, 100);
+        bench.obey(1, 500_000);
+        assert_eq!((first, bench.take(Length::switch(LARGE)).len()), (18, if is_taken { 2 * pictures } else { 0 }));
+        assert!(bench.pass(0, false).iter().all(|packet| packet.is_ok() != is_taken), "until then it goes on");
+    }
 }
 
 #[test]
@@ -218,7 +256,7 @@ fn a_run_may_end_within_a_picture() {
 #[test]
 fn pictures_that_are_known_by_their_distance_keep_it() {
     let mut bench = Bench::new(VP9);
-    bench.make_run(0, 9, 100);
+    bench.make_run(0, 30, 100);
     bench.obey(0, 500_000);
     let outs = bench.take_run(LARGE);
     let first = outs[0];
@@ -265,12 +303,25 @@ fn a_run_takes_the_place_of_a_keyframe_on_the_way_up() {
     bench.obey(1, 500_000);
     assert!(bench.slot.can_wait());
     let run = bench.take_run(LARGE);
-    assert!(run.len() == 6 && run.iter().all(|out| out.encoding == 1));
+    assert!(run.len() == 18 && run.iter().all(|out| out.encoding == 1));
     outs.extend(run);
     outs.extend((0..9).flat_map(|_| bench.pass(1, false)).flatten());
     assert_continuous(&outs);
     bench.obey(0, 100_000);
     assert!(!bench.slot.can_wait(), "the way down is urgent");
+}
+
+#[test]
+fn only_want_of_bandwidth_presses() {
+    let mut bench = Bench::new(Format::Vp8);
+    bench.obey(1, 500_000);
+    let lower = Some(Layer { encoding: 0, spatial: 0, temporal: 2 });
+    let before = bench.slot.allocation.unwrap();
+    bench.slot.obey(Allocation { target: lower, bps: 100_000, ..before });
+    assert!(bench.slot.is_pressed());
+    bench.obey(1, 500_000);
+    bench.obey(0, 100_000);
+    assert!(!bench.slot.is_pressed(), "it was asked for");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::base::ids::{SessionKey, Ssrc, TrackKey};
 use crate::forward::rates::EncodingRates;
 use crate::proto::history::{self, History, Packet, PacketMeta};
 use crate::proto::keyframe::KeyframeRequester;
-use crate::proto::run::{KeyframeRun, Replay};
+use crate::proto::run::{Bounds, KeyframeRun, Replay};
 use crate::wire::dependency::Structure;
 use crate::wire::payload;
 
@@ -124,8 +124,8 @@ impl Encoding {
         if meta.format.kind() == MediaKind::Video {
             self.run.handle_packet(now, &self.history, &meta);
             self.rates.handle_packet(now, bytes, meta.timestamp, &meta.marks);
-            for (spatial, (width, height)) in sizes.iter().flat_map(|sizes| sizes.layers().iter().enumerate()) {
-                self.rates.set_pixels(spatial as u8, u32::from(*width) * u32::from(*height));
+            for (spatial, size) in sizes.iter().flat_map(|sizes| sizes.layers().iter().enumerate()) {
+                self.rates.set_size(spatial as u8, *size);
             }
         }
         if meta.marks.begins() {
@@ -138,9 +138,9 @@ impl Encoding {
         true
     }
 
-    /// What somebody who joins can be served now: of spatial layers up to `spatial_max`, with so many bytes at most.
-    pub fn replay(&self, now: Instant, spatial_max: u8, bytes_max: usize) -> Option<Replay<'_>> {
-        self.run.fits(now, &self.history, spatial_max, bytes_max)
+    /// What somebody who joins can be served now.
+    pub fn replay(&self, now: Instant, bounds: &Bounds) -> Option<Replay<'_>> {
+        self.run.fits(now, &self.history, bounds)
     }
 }
 

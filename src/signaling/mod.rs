@@ -4,11 +4,16 @@
 
 pub mod admin;
 pub mod auth;
+pub mod golive;
 pub mod http;
 pub mod http_session;
+pub mod ice_patch;
 pub mod limits;
 pub mod page;
+pub mod problem;
 pub mod whep;
+pub mod whep_events;
+pub mod whep_layer;
 pub mod whip;
 pub mod ws;
 
@@ -52,6 +57,7 @@ pub struct AppState {
 impl AppState {
     /// Nothing registered, nobody connected.
     pub fn new(control: Arc<Control>, config: Arc<Config>) -> Self {
+        control.limit_viewers(config.broadcast.viewers_max);
         Self {
             control,
             config,
@@ -88,6 +94,9 @@ pub fn router(state: AppState) -> Router {
         .route("/server", get(ws::server))
         .route("/ws", get(ws::ws))
         .route("/page/{name}", get(page::file))
+        .route("/web", get(page::web_root))
+        .route("/web/", get(page::web_root))
+        .route("/web/{name}", get(page::web))
         .route("/health", get(http::health))
         .route("/healthz", get(http::healthz))
         .route("/metrics", get(http::metrics))
@@ -96,6 +105,7 @@ pub fn router(state: AppState) -> Router {
         .route("/debug/tracks", get(http::debug_tracks))
         .route("/debug/why", get(http::debug_why))
         .route("/api/admin/impair/{room}/{peer}", put(admin::impair).get(admin::impair).delete(admin::impair))
+        .merge(golive::routes())
         .layer(CorsLayer::permissive())
         .merge(http_session::routes())
         .with_state(state)

@@ -15,7 +15,7 @@ use crate::proto::ice::LocalCredentials;
 use crate::proto::link::LinkConfig;
 use crate::session::negotiate::RemoteTransport;
 use crate::session::peer::EndReason;
-use crate::session::stats::{DownlinkReport, EgressReport, IngressReport};
+use crate::session::stats::{DownlinkReport, EgressReport, IngressReport, LayerReport};
 use crate::session::streams::StreamsConfig;
 use crate::wire::stun::TransactionId;
 
@@ -275,6 +275,8 @@ pub struct SessionReport {
     pub silent: Duration,
     /// What it publishes.
     pub ingress: Vec<IngressReport>,
+    /// The layers of that, as they come in.
+    pub layers: Vec<LayerReport>,
     /// What it receives.
     pub egress: Vec<EgressReport>,
     /// Its line, if it tells us about it.

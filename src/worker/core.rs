@@ -73,8 +73,12 @@ pub struct WorkerCore {
     pub(super) backlog: Backlog,
     /// Tracks and their streams whose wish for a keyframe waits.
     pub(super) keyframes: Vec<(TrackKey, u8)>,
+    /// Sessions that were given keyframe requests and may not have sent them yet.
+    pub(super) asked: Vec<SessionKey>,
     pub(super) effects: RtcpEffects,
     pub(super) questions: Questions,
+    /// What a peer may send at most, in bits per second.
+    ingest_cap_bps: Option<u64>,
     pub(super) events: VecDeque<Event>,
     pub(super) discards: Discards,
     /// Feedback of sessions that are gone.
@@ -110,8 +114,10 @@ impl WorkerCore {
             hold: Hold::new(TrainLimits::default().hold_max),
             backlog: Backlog::default(),
             keyframes: Vec::new(),
+            asked: Vec::new(),
             effects: RtcpEffects::default(),
             questions: Questions::default(),
+            ingest_cap_bps: None,
             events: VecDeque::new(),
             discards: Discards::default(),
             past: FeedbackCounters::default(),
@@ -128,6 +134,11 @@ impl WorkerCore {
     #[cfg(any(test, feature = "sim"))]
     pub fn set_sends_due_max(&mut self, sends: usize) {
         self.sends_due_max = sends;
+    }
+
+    /// Peers that come from now on are told to send no more than this, where they take such wishes.
+    pub fn set_ingest_cap(&mut self, bps: Option<u64>) {
+        self.ingest_cap_bps = bps;
     }
 
     /// Sets what trains may cost.
@@ -221,6 +232,7 @@ impl WorkerCore {
         let ice = std::mem::replace(&mut **ice, left_behind);
         let dtls = Dtls::new(now, &self.dtls, remote.dtls_role, remote.fingerprint);
         let mut session = Session::new(now, &mut self.rng, key, seat.ticket.peer, ice, dtls);
+        session.feedback.set_ingest_cap(self.ingest_cap_bps);
         if let Some(streams) = &seat.streams {
             session.configure(now, &mut self.rng, streams);
         }
@@ -255,6 +267,8 @@ impl WorkerCore {
 
     /// Deadlines that passed.
     pub fn handle_timeout(&mut self, now: Instant, tx: &mut TxBatch) {
+        // Before the feedback of this tick, so that it takes them along.
+        self.ask_keyframes(now);
         while let Some(key) = self.timers.pop_due(now) {
             let Some(session) = self.seats.session_mut(key) else { continue };
             self.effects.clear();

@@ -258,8 +258,19 @@ impl WorkerCore {
         }
     }
 
-    /// Sends the keyframe requests that are due: to the publisher, or to the worker where it lives.
+    /// Sends the keyframe requests that are due, with the other feedback that is.
     pub(super) fn flush_keyframes(&mut self, now: Instant, tx: &mut TxBatch) {
+        self.ask_keyframes(now);
+        while let Some(key) = self.asked.pop() {
+            if let Some(session) = self.seats.session_mut(key) {
+                session.tell(now, &self.tracks, tx);
+                self.schedule(key);
+            }
+        }
+    }
+
+    /// Hands the keyframe requests that are due to the publisher's session, or to the worker where it lives.
+    pub(super) fn ask_keyframes(&mut self, now: Instant) {
         let mut keyframes = std::mem::take(&mut self.keyframes);
         keyframes.retain(|(key, encoding)| {
             let Some(track) = self.tracks.track_mut(*key) else { return false };
@@ -270,9 +281,13 @@ impl WorkerCore {
             }
             match home {
                 Some((session, mline)) => {
-                    if let Some(session) = self.seats.session_mut(session) {
-                        session.ask_keyframe(mline, *encoding, tx);
+                    let key = session;
+                    if let Some(session) = self.seats.session_mut(key) {
+                        session.ask_keyframe(now, mline, *encoding);
                         session.feedback.round_trip().into_iter().for_each(|rtt| stream.keyframe.set_rtt(rtt));
+                        if !self.asked.contains(&key) {
+                            self.asked.push(key);
+                        }
                     }
                 }
                 None => {
@@ -398,6 +413,9 @@ mod tests {
     }
 }
 
+#[cfg(test)]
+#[path = "preroll_tests.rs"]
+mod preroll_tests;
 #[cfg(test)]
 #[path = "slice_tests.rs"]
 mod slice_tests;

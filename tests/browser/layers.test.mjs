@@ -1,22 +1,21 @@
-// Layers in a browser: whoever makes a tile larger or smaller gets another layer of the same picture, whole and without a
-// pause, in each codec that this browser encodes, and encrypted from end to end.
+// Layers in a browser: whoever makes a tile larger or smaller gets another layer of the same picture, whole, without a
+// freeze and without the past, in each codec that this browser encodes, and encrypted from end to end.
 
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { after, before } from 'node:test';
 import { launch, screenshot } from './lib/browser.mjs';
 import { eventually, sleep } from './lib/eventually.mjs';
-import { here } from './lib/paths.mjs';
+import { enter, statistics } from './lib/pattern_call.mjs';
 import { Server } from './lib/server.mjs';
 import { step } from './lib/step.mjs';
 
-const PATTERN = readFileSync(join(here, 'clients/pattern.js'), 'utf8');
 /** Small, as two encoders and a decoder share two cores: browsers send two layers of it. */
 const CAMERA = { width: 640, height: 360, fps: 15 };
 /** Width of a tile, and of the picture in it. */
 const SMALL = [160, 320];
 const LARGE = [640, 640];
+/** Who has come a moment ago is still being served from what is kept. */
+const SETTLED_MS = 1500;
 const WATCH_MS = 1000;
 /** The largest error of coding; a picture built on another than it should be is off by half the range. */
 const DAMAGE_MAX = 70;
@@ -24,12 +23,16 @@ const DAMAGE_MAX = 70;
 const CARELESS_MAX = { 'video/VP9': 0.3 };
 const CAREFUL_MAX = 0.03;
 const STILL_MAX_MS = 1000;
+/** Chromium calls a freeze what is three times the mean, and 150 ms more than it. Where its encoder pauses so long, it is that. */
+const FREEZE_MS = 200;
+/** A switch shows the past of so many pictures at most: those of a short run. */
+const BACK_MAX = 8;
 
-/** Without a mode the page asks for simulcast; with one there is one stream with layers in it. */
 const WAYS = [
   { name: 'VP8', mimeType: 'video/VP8' },
   { name: 'VP8 encrypted', mimeType: 'video/VP8', encrypted: true },
   { name: 'H.264', mimeType: 'video/H264' },
+  { name: 'H.264 encrypted', mimeType: 'video/H264', encrypted: true },
   { name: 'VP9', mimeType: 'video/VP9' },
   { name: 'AV1', mimeType: 'video/AV1' },
   { name: 'AV1 SVC', mimeType: 'video/AV1', scalabilityMode: 'L2T3_KEY' },
@@ -50,13 +53,22 @@ after(async () => {
 
 for (const way of WAYS) {
   step(`${way.name}: a tile gets the layer it needs`, async (context) => {
-    const ana = await enter('Ana', way, { camera: '1', mic: '0' });
+    const room = `layers in ${way.name}`;
+    const ana = await enter(browser, server, { room, name: 'Ana', way, size: CAMERA, settings: { camera: '1', mic: '0' } });
     const encodes = await ana.evaluate((type) => RTCRtpSender.getCapabilities('video').codecs.some(({ mimeType }) => mimeType === type), way.mimeType);
     if (!encodes) return context.skip('this browser does not encode it');
-    const bo = await enter('Bo', way, { camera: '0', mic: '0' });
+    const bo = await enter(browser, server, { room, name: 'Bo', way, size: CAMERA, settings: { camera: '0', mic: '0' } });
+    await see(bo, way, LARGE);
+    await sleep(SETTLED_MS);
+    await ana.evaluate(noteEncoded);
+    const settled = await frozen(bo);
+    const first = await bo.evaluate(() => window.pattern.seen.length);
     for (const size of [SMALL, LARGE, SMALL, LARGE]) await see(bo, way, size);
     if (way === WAYS[0]) await portray(bo);
-    judge(way, await bo.evaluate(() => window.pattern.seen));
+    const end = await frozen(bo);
+    const freezes = { count: end.freezeCount - settled.freezeCount, seconds: end.totalFreezesDuration - settled.totalFreezesDuration };
+    const encoderStill = await ana.evaluate(() => window.encoded.longest);
+    judge(way, await bo.evaluate((from) => window.pattern.seen.slice(from), first - 1), freezes, encoderStill);
     await ana.close();
     await bo.close();
     return undefined;
@@ -76,12 +88,39 @@ async function see(page, way, [tile, picture]) {
   await sleep(WATCH_MS);
 }
 
-function judge({ name, mimeType }, seen) {
-  const still = Math.max(...seen.slice(1).map(({ at }, index) => at - seen[index].at));
+async function frozen(page) {
+  const [video] = await statistics(page, 'inbound-rtp', 'video');
+  return video;
+}
+
+/** In the page: for how long no layer was encoded at most, once somebody watches; to some 50 ms. */
+function noteEncoded() {
+  window.encoded = { longest: 0 };
+  let before = { frames: 0, at: performance.now() };
+  const look = async () => {
+    const stats = [...(await window.tramline.pc.getStats()).values()].filter(({ type, kind }) => type === 'outbound-rtp' && kind === 'video');
+    const now = { frames: stats.reduce((sum, { framesEncoded }) => sum + framesEncoded, 0), at: performance.now() };
+    if (now.frames !== before.frames) {
+      window.encoded.longest = Math.max(window.encoded.longest, now.at - before.at);
+      before = now;
+    }
+    setTimeout(look, 50);
+  };
+  look();
+}
+
+function judge({ name, mimeType }, seen, freezes, encoderStill) {
+  const steps = seen.slice(1).map(({ at, number }, index) => ({ pause: at - seen[index].at, back: seen[index].number - number }));
+  const still = Math.max(...steps.map(({ pause }) => pause));
+  const back = Math.max(...steps.map((step) => step.back));
   const damaged = seen.filter(({ damage }) => damage > DAMAGE_MAX).length;
-  console.log(`    ${name}: ${seen.length} pictures, ${damaged} damaged, longest pause ${Math.round(still)} ms`);
+  const encoder = `; its encoder paused for ${Math.round(encoderStill)} ms`;
+  console.log(`    ${name}: ${seen.length} pictures, ${damaged} damaged, ${steps.filter((step) => step.back > 0).length} backwards,`
+    + ` longest pause ${Math.round(still)} ms, ${freezes.count} freezes of ${freezes.seconds.toFixed(3)} s${encoder}`);
   assert.ok(seen.length > 30, 'there is something to judge');
   assert.ok(still < STILL_MAX_MS, `the picture stood still for ${Math.round(still)} ms`);
+  assert.ok(freezes.count === 0 || encoderStill >= FREEZE_MS, `${freezes.count} freezes${encoder}`);
+  assert.ok(back <= BACK_MAX, `the picture went back by ${back}`);
   const share = damaged / seen.length;
   assert.ok(share <= (CARELESS_MAX[mimeType] ?? CAREFUL_MAX), `${damaged} of ${seen.length} pictures are damaged`);
 }
@@ -90,58 +129,4 @@ async function portray(page) {
   await page.click('#show-stats');
   await eventually('the tile names the layer', () => page.evaluate(() => /layer \d/.test(document.querySelector('.tile .facts:not(:empty)')?.textContent)));
   await screenshot(page, 'layers');
-}
-
-async function enter(name, way, settings) {
-  const address = new URLSearchParams({ room: `layers in ${way.name}`, name, autojoin: '1', ...settings });
-  const page = await browser.open(name, 'about:blank');
-  await page.addInitScript(PATTERN);
-  await page.addInitScript(publishBy, { way, size: CAMERA });
-  await page.goto(server.url(`/#${address}`));
-  await eventually(`${name} is connected`, () => page.evaluate(() => window.tramline?.media === 'connected'));
-  return page;
-}
-
-/** In the page: its camera is the pattern, published in one codec; both ways through a cipher where that is wanted. */
-function publishBy({ way, size }) {
-  const devices = window.MediaDevices?.prototype;
-  if (!devices) return; // not at about:blank
-  const { getUserMedia } = devices;
-  devices.getUserMedia = async function of(constraints) {
-    if (!constraints.video) return getUserMedia.call(this, constraints);
-    return new MediaStream([window.pattern.camera(size)]);
-  };
-
-  const cipher = () => {
-    onrtctransform = ({ transformer: { readable, writable } }) => {
-      const transform = (frame, controller) => {
-        frame.data = new Uint8Array(frame.data).map((byte) => byte ^ 0x5a).buffer;
-        controller.enqueue(frame);
-      };
-      readable.pipeThrough(new TransformStream({ transform })).pipeTo(writable);
-    };
-  };
-  const worker = way.encrypted ? new Worker(URL.createObjectURL(new Blob([`(${cipher})()`]))) : null;
-  const encrypt = (end) => {
-    if (worker) end.transform = new RTCRtpScriptTransform(worker);
-  };
-
-  window.RTCPeerConnection = class extends window.RTCPeerConnection {
-    constructor(...settings) {
-      super(...settings);
-      this.addEventListener('track', ({ track, receiver }) => track.kind === 'video' && encrypt(receiver));
-    }
-
-    addTransceiver(source, init) {
-      const { scalabilityMode } = way;
-      const sendEncodings = scalabilityMode ? [{ scalabilityMode }] : init.sendEncodings;
-      const line = super.addTransceiver(source, init.sendEncodings ? { ...init, sendEncodings } : init);
-      if (!init.sendEncodings) return line;
-      const { codecs } = RTCRtpSender.getCapabilities('video');
-      const wanted = codecs.filter(({ mimeType }) => mimeType === way.mimeType || mimeType === 'video/rtx');
-      if (wanted.some(({ mimeType }) => mimeType === way.mimeType)) line.setCodecPreferences(wanted);
-      encrypt(line.sender);
-      return line;
-    }
-  };
 }

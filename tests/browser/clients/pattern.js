@@ -34,12 +34,15 @@
     context.fillRect(width / 2, at * height * 0.75, width / 2, height / 4);
   }
 
-  /** A camera track of that size; the last number drawn is in `window.pattern.sent`. */
+  /** A camera track of that size; the last number drawn is in `window.pattern.sent`, when each was in `painted`. */
   function camera({ width, height, fps }) {
     const canvas = Object.assign(document.createElement('canvas'), { width, height });
     const context = canvas.getContext('2d');
     const stream = canvas.captureStream(fps);
-    setInterval(() => draw(context, width, height, (window.pattern.sent += 1)), 1000 / fps);
+    setInterval(() => {
+      draw(context, width, height, (window.pattern.sent += 1));
+      window.pattern.painted[window.pattern.sent] = performance.timeOrigin + performance.now();
+    }, 1000 / fps);
     return stream.getVideoTracks()[0];
   }
 
@@ -94,5 +97,5 @@
     video.requestVideoFrameCallback(look);
   }
 
-  window.pattern = { sent: 0, seen: [], camera, watch };
+  window.pattern = { sent: 0, painted: [], seen: [], camera, watch };
 }
