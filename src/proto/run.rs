@@ -79,6 +79,11 @@ impl KeyframeRun {
         }
     }
 
+    /// What comes next may not follow what came: a new run begins with the next keyframe.
+    pub fn forget(&mut self) {
+        self.run = None;
+    }
+
     /// What somebody can be served now: with a tail if that is within bounds, else without. `None`: there is no keyframe,
     /// something is missing yet, or it has become too much; ask the publisher.
     pub fn fits<'a>(&self, now: Instant, history: &'a History, bounds: &Bounds) -> Option<Replay<'a>> {

@@ -26,7 +26,9 @@ const RESERVE_MAX: f32 = 0.2;
 /// Sound is measured over so long.
 const AUDIO_WINDOW: Duration = Duration::from_secs(1);
 /// Who came no longer ago is still being found out about.
-const YOUNG: Duration = Duration::from_millis(1500);
+const YOUNG: Duration = Duration::from_millis(1500);/// And for so long its way up goes by what is kept, though that shows a moment of the past: many come at once.
+const SETTLING: Duration = Duration::from_secs(5);
+
 /// Packets of a run at most: a megabyte of them, as much as is kept of a stream.
 const RUN_PACKETS: usize = 1024;
 
@@ -54,6 +56,12 @@ impl Layers {
     /// The peer has just come.
     fn is_young(&self, now: Instant) -> bool {
         now < self.began_at + YOUNG
+    }
+
+    /// A slot that waits for a keyframe is to be served from what is kept only where that shows nothing of the past.
+    fn goes_on(&self, now: Instant, slot: &Slot) -> bool {
+        let is_rising = slot.can_wait() && now < self.began_at + SETTLING;
+        slot.layer().is_some() && !slot.is_pressed() && !is_rising && !self.is_young(now)
     }
 
     /// Bits per second of sound, with its headers.
@@ -127,8 +135,7 @@ impl Egress {
             let RunPackets(run) = &mut *run;
             run.clear();
             run.reserve(RUN_PACKETS);
-            let shows_much = slot.layer().is_some() && !slot.is_pressed() && !layers.is_young(now);
-            let length = if shows_much { switch } else { join };
+            let length = if layers.goes_on(now, slot) { switch } else { join };
             slot.take_run(now, track, length, |meta, numbers| run.push((meta.encoding, meta.seq, numbers)));
             for (encoding, seq, numbers) in run.drain(..) {
                 let Some(packet) = track.packet(encoding, seq) else { continue };

@@ -146,7 +146,7 @@ fn who_has_seen_something_for_long_switches_without_the_past() {
     let mut bench = Bench::new();
     bench.make(300, &[100, 1000]);
     assert_eq!(bench.join(), [(0, 75)]);
-    bench.now += YOUNG;
+    bench.now += SETTLING;
     bench.make(9, &[100, 1000]);
     assert_eq!((bench.join(), bench.asked()), (vec![], vec![1]), "a keyframe is better");
     bench.make(8, &[100, 1000]);

@@ -81,6 +81,13 @@ pub struct EncodingConfig {
     pub ssrcs: Vec<(Ssrc, Option<Ssrc>)>,
 }
 
+impl StreamsConfig {
+    /// The tracks that the peer gets.
+    pub fn sent(&self) -> impl Iterator<Item = TrackKey> {
+        self.mlines.iter().flatten().filter_map(|mline| mline.egress.as_ref()?.track)
+    }
+}
+
 impl IngressConfig {
     /// A track without simulcast.
     pub fn single(track: TrackKey, ssrcs: Vec<(Ssrc, Option<Ssrc>)>) -> Self {

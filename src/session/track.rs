@@ -256,6 +256,11 @@ impl Track {
         self.encodings.iter().enumerate().filter_map(|(index, encoding)| Some((index as u8, encoding.as_deref()?)))
     }
 
+    /// Nothing comes any more, or not all: what is kept is nothing to begin with for who joins later.
+    pub fn forget_runs(&mut self) {
+        self.encodings.iter_mut().flatten().for_each(|encoding| encoding.run.forget());
+    }
+
     /// One stream of it, made where nothing came of it yet; `None` where there cannot be so many.
     pub fn ensure(&mut self, encoding: u8) -> Option<&mut Encoding> {
         let kind = self.kind;

@@ -173,7 +173,9 @@ impl WorkerCore {
                         self.tracks.ensure(ingress.track, mline.kind);
                     }
                 }
-                seat.streams = Some(streams);
+                let before = seat.streams.replace(Arc::clone(&streams));
+                let gone = before.iter().flat_map(|before| before.sent()).filter(|track| !streams.sent().any(|it| it == *track));
+                gone.for_each(|track| self.forget_unfed(session, track));
                 self.schedule(session);
             }
             Command::Close { session } => self.close(session, tx),
@@ -191,15 +193,33 @@ impl WorkerCore {
     }
 
     fn close(&mut self, key: SessionKey, tx: &mut TxBatch) {
-        if let Some(mut seat) = self.seats.close(key)
+        let mut seat = self.seats.close(key);
+        let streams = seat.as_mut().and_then(|seat| seat.streams.take());
+        if let Some(seat) = &mut seat
             && let Some(session) = seat.session()
         {
             session.close(tx);
             self.past.add(&session.counters);
         }
+        for track in streams.iter().flat_map(|streams| streams.sent()) {
+            self.forget_unfed(key, track);
+        }
         self.timers.clear(key);
         if let Some(shim) = &mut self.shim {
             shim.remove(key);
+        }
+    }
+
+    /// A track of a publisher elsewhere is copied here as long as somebody here gets it. `left` does no more: after the last
+    /// one something will be missing, and what is kept would end in the past.
+    fn forget_unfed(&mut self, left: SessionKey, key: TrackKey) {
+        let table = self.table.load();
+        let local = table.route(key).map_or(&[][..], |route| route.local(self.id));
+        if local.iter().any(|subscriber| subscriber.session != left) {
+            return;
+        }
+        if let Some(track) = self.tracks.track_mut(key).filter(|track| track.home.is_none()) {
+            track.forget_runs();
         }
     }
 

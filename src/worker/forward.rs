@@ -297,14 +297,16 @@ mod tests {
     use crate::base::batch::Path;
     use crate::base::format::Format;
     use crate::base::frame::FrameMarks;
-    use crate::base::ids::{PeerId, SessionKey, Ssrc, WorkerId};
+    use crate::base::ids::{Mid, PeerId, SessionKey, Ssrc, WorkerId};
     use crate::crypto::cert::Certificate;
     use crate::forward::plan::{Plan, SharedTable};
     use crate::forward::table::{Route, Subscriber};
     use crate::proto::dtls::DtlsConfig;
     use crate::proto::history::PacketMeta;
     use crate::proto::ice::{CheckOutcome, LocalCredentials};
+    use crate::proto::run::Bounds;
     use crate::runtime::clock;
+    use crate::session::streams::{Demand, EgressConfig, MlineConfig, StreamsConfig};
     use crate::worker::command::{Command, Ticket};
     use crate::worker::lane::Lanes;
 
@@ -347,6 +349,45 @@ mod tests {
         }
         core.handle_lane_media(clock::now(), &table, TRACK, MediaKind::Audio, packet(1001));
         assert_eq!(core.dirty, [TRACK]);
+    }
+
+    #[test]
+    fn nothing_is_kept_for_joins_of_what_is_no_longer_copied_here() {
+        let (now, mut tx) = (clock::now(), TxBatch::with_capacity(8));
+        let [first, second] = [0, 1].map(|index| SessionKey { index, epoch: 0 });
+        let mut plan = Plan::default();
+        let subscribers = [first, second].map(|session| Subscriber { session, mline: 0 });
+        plan.set(Route { by_worker: Box::new([Box::from(subscribers)]), ..Route::new(TRACK, WorkerId(1)) });
+        plan.publish();
+        let (mut core, _other) = two_cores(plan.shared());
+        let mline = |track| MlineConfig {
+            mid: Mid::new(b"0").unwrap(),
+            kind: MediaKind::Video,
+            exts: Vec::new(),
+            payloads: Vec::new(),
+            ingress: None,
+            egress: Some(EgressConfig { ssrc: Ssrc(1), rtx_ssrc: Ssrc(2), track, demand: Demand::default() }),
+        };
+        let streams = |track| Arc::new(StreamsConfig { mlines: vec![Some(mline(track))], ext_mixed: true });
+        for session in [first, second] {
+            let ticket = Arc::new(Ticket::new(session, PeerId(1)));
+            let credentials = LocalCredentials::generate(&mut StdRng::seed_from_u64(1));
+            core.apply(now, Command::Open { ticket, credentials }, &mut tx);
+            core.apply(now, Command::Configure { session, remote: None, streams: streams(Some(TRACK)) }, &mut tx);
+        }
+        let table = core.table.load();
+        let meta = PacketMeta { format: Format::Vp8, ..packet(1000).meta };
+        core.handle_lane_media(now, &table, TRACK, MediaKind::Video, Packet { meta, ..packet(1000) });
+        let has_run = |core: &WorkerCore| {
+            let encoding = core.tracks.track(TRACK).and_then(|track| track.encoding(0)).unwrap();
+            encoding.replay(now, &Bounds::MOST).is_some()
+        };
+        core.apply(now, Command::Close { session: first }, &mut tx);
+        assert!(has_run(&core), "somebody else still gets it");
+        plan.set(Route { by_worker: Box::new([Box::from([subscribers[1]])]), ..Route::new(TRACK, WorkerId(1)) });
+        plan.publish();
+        core.apply(now, Command::Configure { session: second, remote: None, streams: streams(None) }, &mut tx);
+        assert!(!has_run(&core));
     }
 
     #[test]
