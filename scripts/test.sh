@@ -2,7 +2,7 @@
 # Installs what the tests need and runs them all. Ends with a table and exit code 0 only if everything passed.
 #
 #   scripts/test.sh                 everything (what CI runs)
-#   scripts/test.sh clippy browser  some of: fmt clippy test bench deny browser
+#   scripts/test.sh clippy browser  some of: fmt clippy test bench deny browser clients
 #
 # Needs Rust and network to the registries; Debian packages are installed as root or through sudo when missing.
 set -uo pipefail
@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.." || exit
 exec </dev/null
 
 readonly DENY_VERSION=0.20.2
-readonly ALL_STEPS=(fmt clippy test bench deny browser)
+readonly ALL_STEPS=(fmt clippy test bench deny browser clients)
 target=${CARGO_TARGET_DIR:-target}
 . scripts/need.sh
 export CARGO_TERM_PROGRESS_WHEN=never
@@ -56,6 +56,7 @@ step_clippy() {
 
 step_test() {
     need_command ip iproute2
+    need_command ffprobe ffmpeg
     cargo test --locked --workspace --all-features
 }
 
@@ -92,6 +93,11 @@ step_browser() {
         npm ci --no-audit --no-fund || exit 1
         CHROMIUM=$(command -v chromium) node run.mjs
     )
+}
+
+step_clients() {
+    need_command python3 python3 python3-venv
+    cargo build --locked && tests/clients/run.sh
 }
 
 main "$@"

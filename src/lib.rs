@@ -19,6 +19,7 @@
 //! | [`net`] | sockets and what carries their datagrams, io_uring first; knows bytes, not WebRTC | base |
 //! | [`room`] | rooms, publications, subscriptions, as a pure machine ([`room::hub`]) | base, wire::sdp, proto::{ice, link}, forward, session::{negotiate, feedback, stats, streams}, worker::command, telemetry |
 //! | [`runtime`] | threads, the loop, the only clock | base, config, net, worker |
+//! | [`record`] | recordings: packets of a tap to files that play, and what becomes of them | base, config, wire, worker::{command, tap}, runtime::clock |
 //! | [`signaling`] | HTTP, WebSocket, the dialects, the page | base, config, wire::sdp, session::negotiate, runtime::clock, telemetry, room |
 //! | [`config`], [`telemetry`] | settings in; logs and numbers out | little |
 //! | [`server`], [`self_check`] | wiring, start and stop | all |
@@ -77,8 +78,8 @@
 //! video by what its layers cost, what the subscriber asked for (the size on its screen) and what the others need; the
 //! lowest layer of what is looked at stays, whatever the estimate. The selector goes there at the next place where a decoder
 //! can follow. Where that takes a keyframe, what is kept since the last one is *replayed*, its timestamps squeezed, so that
-//! nobody has to be asked; where too much has come since then, a wish ([`proto::keyframe`]) travels to the worker where the
-//! publisher lives.
+//! nobody has to be asked (`session/replay.rs`); where too much has come since then, for the line or for who sees something
+//! already and would see the past, a wish ([`proto::keyframe`]) travels to the worker where the publisher lives.
 //!
 //! For people, [`worker::command::Event`]s go up: reports once a second, with a reason ([`forward::why`]) for each picture
 //! that is not the best one, and how active the voices are, of which the room finds the dominant one
@@ -126,6 +127,7 @@ pub mod crypto;
 pub mod forward;
 pub mod net;
 pub mod proto;
+pub mod record;
 pub mod room;
 pub mod runtime;
 pub mod self_check;

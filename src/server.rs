@@ -11,14 +11,18 @@ use rand::{RngExt, SeedableRng};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
+use tokio::sync::mpsc::{self, UnboundedReceiver};
 
 use crate::base::ids::WorkerId;
 use crate::config::{Config, IoDriver, MediaPorts};
 use crate::crypto::cert::Certificate;
 use crate::net::{self, BindAddresses, DriverKind, IoLimits, WakeSource, WorkerSockets};
 use crate::proto::dtls::DtlsConfig;
+use crate::record::upload::Uploader;
+use crate::record::{self, Recording};
 use crate::room::control::{COMMANDS_MAX, Control, WorkerLink};
 use crate::room::hub::{Hub, HubConfig};
+use crate::room::record::RecordWish;
 use crate::runtime::interfaces;
 use crate::runtime::spawn::{Seat, SpawnOptions, Workers, spawn_workers};
 use crate::runtime::worker::Worker;
@@ -27,9 +31,12 @@ use crate::signaling::{self, AppState};
 use crate::worker::command::{Command, Event};
 use crate::worker::core::WorkerCore;
 use crate::worker::lane::Lanes;
+use crate::worker::tap::{self, RecorderThread};
 
 /// Events that may wait for control, from all workers.
 const EVENTS_MAX: usize = 8192;
+/// What a recording may take to be written when the server stops.
+const RECORD_WAIT: Duration = Duration::from_secs(3);
 /// Connections the kernel keeps for us while we accept.
 const BACKLOG: u32 = 1024;
 
@@ -38,13 +45,19 @@ pub fn run(config: Config) -> Result<()> {
     let driver = choose_driver(config.io)?;
     let sockets = bind_media(&config)?;
     let addresses = advertised(&config, &sockets)?;
-    let (control, workers, events) = start_workers(&config, driver, sockets, addresses.clone())?;
+    let Running { control, workers, events, recording, names } =
+        start_workers(&config, driver, sockets, addresses.clone())?;
     let control_thread = std::thread::Builder::new().name("tramline-control".into()).spawn({
         let control = Arc::clone(&control);
         move || control.run(&events)
     })?;
     let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("tramline-http").enable_all().build()?;
-    let served = runtime.block_on(serve(config, driver, Arc::clone(&control), &addresses, Arc::clone(&workers.ended)));
+    if let Some(s3) = config.record.upload.clone() {
+        let uploader = Uploader::new(s3, config.record.directory.clone()).map_err(|error| anyhow!(error))?;
+        runtime.spawn(uploader.run(names));
+    }
+    let state = AppState::new(Arc::clone(&control), Arc::new(config)).with_recordings(Arc::clone(&recording.board));
+    let served = runtime.block_on(serve(state, driver, &addresses, Arc::clone(&workers.ended)));
     control.stop();
     let mut worked = Ok(());
     for thread in workers.threads {
@@ -56,6 +69,7 @@ pub fn run(config: Config) -> Result<()> {
     }
     // The workers are gone and with them the senders of events.
     let _ = control_thread.join();
+    recording.wait(RECORD_WAIT);
     runtime.shutdown_timeout(Duration::from_secs(1));
     tracing::info!("stopped");
     worked.and(served)
@@ -155,7 +169,15 @@ fn os_rng() -> Result<StdRng> {
     StdRng::try_from_rng(&mut SysRng).context("the operating system gives no randomness")
 }
 
-type Running = (Arc<Control>, Workers, Receiver<(WorkerId, Event)>);
+/// What runs besides HTTP.
+struct Running {
+    control: Arc<Control>,
+    workers: Workers,
+    events: Receiver<(WorkerId, Event)>,
+    recording: Recording,
+    /// Files to upload.
+    names: UnboundedReceiver<String>,
+}
 
 fn start_workers(
     config: &Config,
@@ -168,35 +190,54 @@ fn start_workers(
     let fingerprint = certificate.fingerprint_sha256();
     let count = sockets.len();
     let hub_config = HubConfig { seats: config.max_connections, workers: count, addresses, fingerprint };
-    let hub = Hub::new(hub_config, os_rng()?);
+    let mut hub = Hub::new(hub_config, os_rng()?);
+    let record = &config.record;
+    hub.record_rooms(record.is_enabled.then_some(RecordWish { is_muxed: record.is_muxed }));
     let (events, events_out): (Sender<(WorkerId, Event)>, _) = bounded(EVENTS_MAX);
     let (mut links, mut seats) = (Vec::new(), Vec::new());
+    let (recorder, mut outlets, mut to_workers) = (RecorderThread::default(), Vec::new(), Vec::new());
     for (sockets, lanes) in sockets.into_iter().zip(Lanes::mesh(count)) {
         let (commands, commands_out) = bounded(COMMANDS_MAX);
         let wake = WakeSource::new()?;
         let waker = wake.waker();
+        to_workers.push((commands.clone(), wake.waker()));
+        let (tap, outlet) = tap::tap(Arc::clone(&recorder));
+        outlets.push(outlet);
         links.push(WorkerLink { commands, wake: Box::new(move || waker.wake()) });
         let (rng, dtls, table, events) = (os_rng()?, Arc::clone(&dtls), hub.table(), events.clone());
         let (trains, loudest) = (config.trains, config.audio_loudest);
+        let ingest_cap = config.ingest.bps_max();
         let build = move |id| {
             let mut core = WorkerCore::new(id, rng, dtls, table, lanes);
             core.set_train_limits(trains);
             core.set_voices_heard(loudest);
+            core.set_ingest_cap(ingest_cap);
+            core.set_tap(tap);
             Worker::new(id, core, commands_out, events)
         };
         seats.push(Seat { sockets, wake, build });
     }
     let workers = spawn_workers(seats, SpawnOptions { driver, limits: IoLimits::default(), is_pinned: true })?;
-    Ok((Arc::new(Control::new(hub, links)), workers, events_out))
+    let ask = move |WorkerId(worker), command| {
+        let Some((commands, waker)) = to_workers.get(usize::from(worker)) else { return };
+        // A worker that takes none has other worries; the recorder asks again.
+        if commands.try_send(command).is_ok() {
+            waker.wake();
+        }
+    };
+    let (uploads, names) = mpsc::unbounded_channel();
+    let uploads = record.upload.is_some().then_some(uploads);
+    let recording = record::start(outlets, &recorder, &record.directory, ask, uploads)?;
+    Ok(Running { control: Arc::new(Control::new(hub, links)), workers, events: events_out, recording, names })
 }
 
 async fn serve(
-    config: Config,
+    state: AppState,
     driver: DriverKind,
-    control: Arc<Control>,
     addresses: &[Vec<SocketAddr>],
     worker_ended: Arc<Notify>,
 ) -> Result<()> {
+    let (config, control) = (Arc::clone(&state.config), Arc::clone(&state.control));
     let listener = listen(&config)?;
     let http = listener.local_addr()?;
     let mut rng = os_rng()?;
@@ -212,7 +253,6 @@ async fn serve(
     let media_port = ports.first().copied().unwrap_or_default();
     tracing::info!(media_port, candidates = announced.join(" "), io = driver.as_str(), "media is served");
     tracing::info!("open http://{host}:{} in a browser", http.port());
-    let state = AppState::new(control, Arc::new(config));
     let stop = async move {
         tokio::select! {
             () = stop_signal() => {}

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use support::{CANDIDATE, Client, OFFER, Server, gryt, inner};
 use tramline::config::Config;
+use tramline::config::ingest::Ingest;
 
 const PASSWORD: &str = "harbour";
 
@@ -73,6 +74,20 @@ async fn the_server_offers_right_after_the_join_and_takes_the_answer() {
     ana.send(gryt("answer", json!({"type": "answer", "sdp": "nonsense"}))).await;
     let error = ana.hear_named("room_error").await;
     assert!(error["data"].as_str().unwrap().contains("SDP"), "the first complaint is about the answer: {error}");
+}
+
+#[tokio::test]
+async fn a_cap_on_what_may_be_sent_is_told_and_never_as_zero() {
+    for (max_kbps, expected) in [
+        (Some(2500), json!({"message": "Successfully joined room", "max_ingest_kbps": 2500})),
+        (None, json!({"message": "Successfully joined room"})),
+    ] {
+        let server = Server::with(Config { ingest: Ingest { max_kbps }, ..Config::defaults() }).await;
+        let _control = registered(&server).await;
+        let mut client = server.connect("/client").await;
+        client.send(client_join("ana", "acme_general")).await;
+        assert_eq!(inner(&client.hear().await), expected);
+    }
 }
 
 #[tokio::test]

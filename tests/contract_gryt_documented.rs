@@ -36,6 +36,39 @@ async fn a_joiner_learns_who_is_there_and_the_others_learn_of_it() {
     assert_eq!(ana.hear_named("user-left").await["data"], json!({"userId": "ben"}));
 }
 
+/// A long message leaves in frames, cut anywhere; what arrives is one message.
+#[tokio::test]
+async fn a_list_of_many_arrives_whole() {
+    let server = Server::start().await;
+    let name = "ö".repeat(127);
+    let mut here = Vec::new();
+    for number in 0..60 {
+        let mut client = server.connect("/client").await;
+        let data = json!({"roomId": "lobby", "userId": format!("user {number}"), "displayName": name});
+        client.send(json!({"event": "join", "data": data})).await;
+        let peers = client.hear().await["data"]["peers"].as_array().unwrap().clone();
+        assert_eq!(peers.len(), number);
+        assert!(peers.iter().all(|peer| peer["displayName"] == name));
+        here.push(client);
+    }
+    // 18 KiB of it in the last.
+    let told = here[0].hear_named("user-joined").await;
+    assert_eq!(told["data"]["userId"], "user 1");
+}
+
+#[tokio::test]
+async fn a_request_that_opens_no_socket_is_told_why() {
+    let server = Server::start().await;
+    for (headers, status, word) in [
+        ("", 400, "upgrade"),
+        ("Connection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 8\r\n", 400, "version 13"),
+        ("Connection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n", 400, "Sec-WebSocket-Key"),
+    ] {
+        let (told, _, body) = server.http("/client", headers).await;
+        assert!(told == status && body.contains(word), "{headers}: {told} {body}");
+    }
+}
+
 #[tokio::test]
 async fn an_offer_is_answered() {
     let server = Server::start().await;

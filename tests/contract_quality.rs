@@ -233,6 +233,7 @@ async fn what_a_worker_says_is_the_reason_of_what_it_sends() {
             has_consent: true,
             silent: Duration::ZERO,
             ingress: Vec::new(),
+            layers: Vec::new(),
             egress: vec![of_voice, of_picture],
             downlink: Some(DownlinkReport { estimate, waiting: (3, Duration::from_millis(20)) }),
         };

@@ -4,65 +4,13 @@
 mod support;
 
 use serde_json::{Value, json};
+use support::whip::{TYPE, ask, created, peers, post, publishing, watching};
 use support::{OFFER, Server};
 use tramline::base::ids::{SessionKey, WorkerId};
 use tramline::config::Config;
+use tramline::config::broadcast::Broadcast;
 use tramline::crypto::srtp::SrtpSuite;
 use tramline::worker::command::Event;
-
-const TYPE: &str = "Content-Type: application/sdp\r\n";
-
-fn publishing() -> String {
-    OFFER.replace("a=sendrecv", "a=sendonly")
-}
-
-fn watching() -> String {
-    let kept = |line: &&str| !line.starts_with("a=msid:") && !line.starts_with("a=ssrc");
-    let lines = OFFER.lines().filter(kept).map(|line| format!("{line}\r\n"));
-    lines.collect::<String>().replace("a=sendrecv", "a=recvonly")
-}
-
-/// An answer of the server.
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
-}
-
-impl Answer {
-    fn header(&self, name: &str) -> Option<&str> {
-        self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
-    }
-
-    fn error(&self) -> String {
-        assert_eq!(self.header("content-type"), Some("application/json"), "{}", self.head);
-        serde_json::from_str::<Value>(&self.body).unwrap()["error"].as_str().unwrap().to_owned()
-    }
-}
-
-async fn ask(server: &Server, method: &str, path: &str, headers: &str, body: &str) -> Answer {
-    let (status, head, body) = server.request(method, path, headers, body).await;
-    // Browsers of other origins may read every answer, also a refusal.
-    assert!(head.contains("access-control-allow-origin: *"), "{head}");
-    assert!(head.contains("access-control-expose-headers: location, etag, link"), "{head}");
-    Answer { status, head, body }
-}
-
-async fn post(server: &Server, path: &str, body: &str) -> Answer {
-    ask(server, "POST", path, TYPE, body).await
-}
-
-/// A session, by its URL.
-async fn created(server: &Server, path: &str, body: &str) -> String {
-    let answer = post(server, path, body).await;
-    assert_eq!(answer.status, 201, "{}", answer.body);
-    answer.header("location").unwrap().to_owned()
-}
-
-async fn peers(server: &Server) -> usize {
-    let (_, _, body) = server.http("/debug/peers", "").await;
-    serde_json::from_str::<Vec<Value>>(&body).unwrap().len()
-}
 
 /// Asks again until so many peers are left: the keeper of a session is a task of its own.
 async fn peers_become(server: &Server, wanted: usize) {
@@ -152,7 +100,7 @@ async fn a_room_has_one_whip_publisher_beside_people() {
     assert_eq!(ana.hear_named("user-joined").await["data"]["displayName"], "WHIP");
     let second = post(&server, "/whip/room", &publishing()).await;
     assert_eq!(second.status, 409);
-    assert!(second.error().contains("publisher"));
+    assert!(second.error().contains("publisher") && second.header("retry-after").is_some());
     created(&server, "/whip/other", &publishing()).await;
     // Viewers are not announced.
     created(&server, "/whep/room", &watching()).await;
@@ -171,6 +119,8 @@ async fn browsers_may_ask_first() {
         let answer = ask(&server, "OPTIONS", path, asks, "").await;
         assert_eq!(answer.status, 204, "{path}");
         assert_eq!(answer.header("accept-post"), Some("application/sdp"));
+        assert_eq!(answer.header("accept-patch"), Some("application/trickle-ice-sdpfrag"));
+        assert!(answer.header("link").is_none(), "nobody has shown who asks");
         assert_eq!(answer.header("access-control-allow-methods"), Some("post, patch, delete, options"));
         let allowed = answer.header("access-control-allow-headers").unwrap();
         assert!(["authorization", "content-type", "if-match"].iter().all(|name| allowed.contains(name)), "{allowed}");
@@ -178,23 +128,77 @@ async fn browsers_may_ask_first() {
 }
 
 #[tokio::test]
+async fn endpoints_and_sessions_can_be_probed() {
+    let server = Server::start().await;
+    let session = created(&server, "/whip/room", &publishing()).await;
+    for path in ["/whip/room", "/whep/room", "/api/whip/publish/room", "/api/whep/play/room", &session] {
+        for method in ["GET", "HEAD"] {
+            let answer = ask(&server, method, path, "", "").await;
+            assert_eq!((answer.status, answer.body.as_str()), (204, ""), "{method} {path}");
+        }
+    }
+    ask(&server, "DELETE", &session, "", "").await;
+    assert_eq!(ask(&server, "GET", &session, "", "").await.status, 404);
+}
+
+#[tokio::test]
 async fn other_methods_are_not_allowed() {
     let server = Server::start().await;
     let session = created(&server, "/whip/room", &publishing()).await;
     for (method, path, allow) in [
-        ("GET", "/whip/room", "post"),
-        ("HEAD", "/whep/room", "post"),
+        ("PATCH", "/whip/room", "post"),
         ("PUT", "/api/whip/publish/room", "post"),
         ("DELETE", "/whip/room", "post"),
-        ("GET", session.as_str(), "delete"),
         ("POST", session.as_str(), "delete"),
-        ("PATCH", session.as_str(), "delete"),
+        ("PUT", session.as_str(), "patch"),
     ] {
         let answer = ask(&server, method, path, "", "").await;
         assert_eq!(answer.status, 405, "{method} {path}");
         assert!(answer.header("allow").unwrap().contains(allow), "{method} {path}: {}", answer.head);
+        assert!(answer.error().starts_with(method), "{}", answer.body);
     }
     assert_eq!(peers(&server).await, 1);
+}
+
+#[tokio::test]
+async fn the_answer_names_stun_servers_where_there_are_some() {
+    let server = Server::start().await;
+    let answer = post(&server, "/whip/room", &publishing()).await;
+    assert_eq!(answer.header("link"), Some("<stun:stun.l.google.com:19302>; rel=\"ice-server\""));
+    let server = Server::with(Config { stun_servers: Vec::new(), ..Config::defaults() }).await;
+    assert!(post(&server, "/whip/room", &publishing()).await.header("link").is_none());
+}
+
+/// The video m-line of a simulcast: as browsers and OBS write it, with the extensions that tell the streams apart.
+fn simulcast(rids: &[&str], rid_lines: bool) -> String {
+    let mut lines = String::from(
+        "a=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid\r\na=extmap:10 urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id\r\n\
+         a=extmap:11 urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id\r\n",
+    );
+    if rid_lines {
+        rids.iter().for_each(|rid| lines += &format!("a=rid:{rid} send\r\n"));
+    }
+    lines += &format!("a=simulcast:send {}\r\n", rids.join(";"));
+    let offer = publishing();
+    let at = offer.rfind("a=ssrc:1002").unwrap();
+    // Neither names sources of a simulcast.
+    offer[..at].to_owned() + &lines
+}
+
+#[tokio::test]
+async fn a_simulcast_is_taken_whole() {
+    let server = Server::start().await;
+    // Chromium's pages choose their own names; OBS counts.
+    for (room, rids) in [("chromium", &["q", "h", "f"][..]), ("obs", &["0", "1", "2"]), ("two", &["lo", "hi"])] {
+        let answer = post(&server, &format!("/whip/{room}"), &simulcast(rids, true)).await;
+        assert_eq!(answer.status, 201, "{}", answer.body);
+        assert!(answer.body.contains(&format!("a=simulcast:recv {}\r\n", rids.join(";"))), "{}", answer.body);
+        for rid in rids {
+            assert!(answer.body.contains(&format!("a=rid:{rid} recv")), "{rid}: {}", answer.body);
+        }
+        assert!(answer.body.contains("a=extmap:10 urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id"), "{}", answer.body);
+        assert_eq!(answer.body.matches("a=recvonly").count(), 2);
+    }
 }
 
 #[tokio::test]
@@ -252,6 +256,23 @@ async fn a_full_or_stopping_server_says_when_to_come_again() {
     assert_eq!(peers(&server).await, 1);
     server.ask_to_stop();
     server.stopped().await;
+}
+
+#[tokio::test]
+async fn a_room_takes_as_many_viewers_as_it_may() {
+    let broadcast = Broadcast { viewers_max: Some(2) };
+    let server = Server::with(Config { broadcast, ..Config::defaults() }).await;
+    created(&server, "/whip/room", &publishing()).await;
+    let first = created(&server, "/whep/room", &watching()).await;
+    created(&server, "/api/whep/play/room", &watching()).await;
+    for path in ["/whep/room", "/api/whep/play/room"] {
+        let answer = post(&server, path, &watching()).await;
+        assert_eq!(answer.status, 403);
+        assert!(answer.error().contains("2 viewers"), "{}", answer.body);
+    }
+    created(&server, "/whep/other?wait=1", &watching()).await;
+    assert_eq!(ask(&server, "DELETE", &first, "", "").await.status, 200);
+    created(&server, "/whep/room", &watching()).await;
 }
 
 #[tokio::test]

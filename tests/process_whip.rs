@@ -5,6 +5,7 @@ mod process_support;
 
 use std::net::UdpSocket;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use process_support::peer::{HttpPeer, Peer};
 use process_support::server::Server;
@@ -55,6 +56,25 @@ fn a_session_ends_when_its_client_closes_dtls() {
     next.hang_up();
     wait_for("an empty server", || (peers(&server) == 0).then_some(()));
     assert_eq!(server.metric("gryt_sfu_rooms_active"), 0);
+}
+
+#[test]
+fn who_moves_to_another_address_goes_on_after_an_ice_restart() {
+    let server = Server::start();
+    let encoder = HttpPeer::publish(&server, "/whip/r", 1);
+    let viewer = HttpPeer::watch(&server, "/whep/r");
+    viewer.hears_and_sees(1, 50);
+    for (mover, address) in [(&encoder, "127.0.0.2:0"), (&viewer, "127.0.0.3:0"), (&encoder, "127.0.0.4:0")] {
+        let start = Instant::now();
+        mover.move_to(&server, UdpSocket::bind(address).unwrap());
+        viewer.hears_and_sees(1, 1);
+        println!("media is back {} ms after the move to {address}", start.elapsed().as_millis());
+        viewer.hears_and_sees(1, 50);
+    }
+    for peer in [&encoder, &viewer] {
+        assert!(!peer.shared.is_closed.load(Ordering::SeqCst), "DTLS stays");
+        assert_eq!(server.request("DELETE", &peer.session, "", "").status, 200);
+    }
 }
 
 #[test]

@@ -29,17 +29,23 @@ impl Default for Window {
 impl Window {
     /// `true` the first time, `false` ever after and for numbers that fell out of the window.
     pub fn insert(&mut self, number: u64) -> bool {
-        if self.check(number).is_err() {
-            return false;
-        }
-        if let Some(highest) = self.highest
-            && number > highest
-        {
-            self.forget_between(highest, number);
+        match self.highest {
+            Some(highest) if number <= highest => {
+                if self.check(number).is_err() {
+                    return false;
+                }
+            }
+            highest => {
+                if let Some(highest) = highest
+                    && number != highest + 1
+                {
+                    self.forget_between(highest, number);
+                }
+                self.highest = Some(number);
+            }
         }
         let (word, bit) = Self::place(number);
         self.bits[word] |= bit;
-        self.highest = self.highest.max(Some(number));
         true
     }
 

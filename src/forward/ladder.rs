@@ -22,12 +22,17 @@ const TEMPORAL_LOSS_SCREEN: f32 = 0.3;
 /// What twice the bits for the same size are worth.
 const BITS_GAIN: f32 = 0.25;
 /// Pixels that a bit per second usually pays for, at 30 frames per second: what stands for a size that nobody knows.
-const BPS_PER_PIXEL: u64 = 3;
+pub const BPS_PER_PIXEL: u64 = 3;
 /// A layer covers a size or frame rate that is larger by no more than an eighth of it: encoders crop to whole blocks, and
 /// rates are measured.
 const COVERS: u64 = 8;
 /// A layer that is sent counts as so much cheaper, in eighths, that measuring errors do not make others stand before it.
 const KEPT_EIGHTHS: u64 = 7;
+
+/// Whether a layer of so many pixels is large enough for who wants `wanted`.
+pub fn is_covered(wanted: u64, pixels: u64) -> bool {
+    pixels + pixels / COVERS >= wanted
+}
 
 /// What one subscriber asks of one video.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +43,8 @@ pub struct Want {
     pub priority: u8,
     /// The size at which it is shown; the smallest layer that covers it will do.
     pub max_pixels: Option<u32>,
+    /// Layers with more pixels are not wanted, unless there is no smaller one.
+    pub limit_pixels: Option<u32>,
     /// Frames per second that will do.
     pub max_fps: Option<u8>,
     /// Temporal layers above are not wanted.
@@ -58,6 +65,7 @@ impl Want {
             id,
             priority: 0,
             max_pixels: None,
+            limit_pixels: None,
             max_fps: None,
             max_temporal: None,
             forced: None,
@@ -161,8 +169,15 @@ impl Builder {
 
     /// Marks what the wish leaves. `false`: it names a layer that is not sent.
     fn apply(&mut self, want: &Want) -> bool {
+        if let Some(limit) = want.limit_pixels.map(u64::from) {
+            let smallest = self.candidates.iter().map(|candidate| candidate.pixels).min().unwrap_or(0);
+            for candidate in &mut self.candidates {
+                candidate.is_wanted &= candidate.pixels <= limit.max(smallest);
+            }
+        }
         if let Some(forced) = want.forced {
-            let best = self.candidates.iter().filter(|candidate| is_within(candidate.step.layer, forced));
+            let allowed = self.candidates.iter().filter(|candidate| candidate.is_wanted);
+            let best = allowed.filter(|candidate| is_within(candidate.step.layer, forced));
             let best = best.map(|candidate| candidate.step.quality).reduce(f32::max);
             let Some(best) = best else { return false };
             for candidate in &mut self.candidates {
@@ -172,7 +187,7 @@ impl Builder {
             }
         } else if let Some(pixels) = want.max_pixels.map(u64::from) {
             let covering = self.candidates.iter().map(|candidate| candidate.pixels);
-            let enough = covering.filter(|covering| covering + covering / COVERS >= pixels).min();
+            let enough = covering.filter(|covering| is_covered(pixels, *covering)).min();
             for candidate in &mut self.candidates {
                 candidate.is_wanted &= enough.is_none_or(|enough| candidate.pixels <= enough);
             }
@@ -339,6 +354,19 @@ mod tests {
         let scalable =
             [offer(0, 0, 0, 100, 1000, 30.0), offer(0, 1, 0, 300, 4000, 30.0), offer(0, 2, 0, 900, 16_000, 30.0)];
         assert_eq!(ladder(&force(all, 1, all), &scalable, None).0, [(0, 0), (1, 0)]);
+    }
+
+    #[test]
+    fn a_limit_is_never_passed_while_there_is_something_smaller() {
+        for (pixels, best) in [(1, 0), (320 * 180, 0), (640 * 360 - 1, 0), (640 * 360, 1), (960 * 540, 1), (1 << 30, 2)]
+        {
+            let want = Want { limit_pixels: Some(pixels), ..Want::best(0) };
+            assert_eq!(ladder(&want, &simulcast(), None).0.last(), Some(&(best, 2)), "{pixels}");
+        }
+        let forced = Some(Layer { encoding: 2, spatial: u8::MAX, temporal: u8::MAX });
+        let want = Want { limit_pixels: Some(640 * 360), forced, ..Want::best(0) };
+        let (steps, limit) = ladder(&want, &simulcast(), None);
+        assert_eq!((steps.last(), limit), (Some(&(1, 2)), Limit::NotSent));
     }
 
     #[test]

@@ -25,6 +25,13 @@ pub struct Due {
     pub bytes: u16,
 }
 
+impl Due {
+    /// Whether it may wait for its line, and its bytes.
+    pub fn may_wait(&self) -> (bool, u16) {
+        (!self.is_audio, self.bytes)
+    }
+}
+
 /// Where a packet ended up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {

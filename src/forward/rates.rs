@@ -58,7 +58,7 @@ pub struct Offer {
 #[derive(Debug, Default)]
 pub struct EncodingRates {
     cells: [[Cell; TEMPORAL_MAX]; SPATIAL_MAX],
-    pixels: [Option<u32>; SPATIAL_MAX],
+    sizes: [Option<(u16, u16)>; SPATIAL_MAX],
     /// The last keyframe, until a later picture comes.
     keyframe: Option<Keyframe>,
     keyframe_bytes: Option<u32>,
@@ -126,9 +126,14 @@ impl EncodingRates {
         self.cells[spatial][temporal].handle_packet(now, bytes, timestamp, is_key);
     }
 
-    /// The pictures of a spatial layer have so many pixels, as a keyframe says.
-    pub fn set_pixels(&mut self, spatial: u8, pixels: u32) {
-        self.pixels[usize::from(spatial).min(SPATIAL_MAX - 1)] = Some(pixels);
+    /// The pictures of a spatial layer have that width and height, as a keyframe says.
+    pub fn set_size(&mut self, spatial: u8, size: (u16, u16)) {
+        self.sizes[usize::from(spatial).min(SPATIAL_MAX - 1)] = Some(size);
+    }
+
+    /// Width and height of a spatial layer, where known.
+    pub fn size(&self, spatial: u8) -> Option<(u16, u16)> {
+        self.sizes.get(usize::from(spatial)).copied().flatten()
     }
 
     /// What can be had of this encoding now, lower spatial layers first, then lower temporal ones. Nothing when it stopped.
@@ -149,6 +154,11 @@ impl EncodingRates {
         self.cells.as_flattened().iter().any(|cell| cell.is_alive(now))
     }
 
+    /// Pixels of its spatial layers as far as they were told, also of those that stopped.
+    pub fn pixels(&self) -> impl Iterator<Item = u32> {
+        self.sizes.iter().flatten().map(|(width, height)| u32::from(*width) * u32::from(*height))
+    }
+
     /// Bytes of the last keyframe that came in whole, with all its spatial layers.
     pub fn keyframe_bytes(&self) -> Option<u32> {
         self.keyframe_bytes
@@ -161,7 +171,7 @@ impl EncodingRates {
         Offer {
             layer: Layer { encoding, spatial: spatial as u8, temporal: temporal as u8 },
             bps: self.cumulative_bps(now, spatial, temporal),
-            pixels: self.pixels[spatial],
+            pixels: self.sizes[spatial].map(|(width, height)| u32::from(width) * u32::from(height)),
             fps: is_measured.then(|| parts.map(Cell::fps).sum()),
         }
     }
@@ -302,7 +312,7 @@ mod tests {
     #[test]
     fn a_layer_costs_what_it_needs_to_be_decoded() {
         let mut sender = Sender::new();
-        sender.rates.set_pixels(1, 640 * 360);
+        sender.rates.set_size(1, (640, 360));
         // L2T3 at 30 frames per second.
         for picture in 0..90 {
             let temporal = [0, 2, 1, 2][picture % 4];

@@ -182,6 +182,11 @@ impl Rewriter {
         })
     }
 
+    /// Whether a packet is the one right after the last of the present encoding, as most are.
+    pub fn is_next(&self, meta: &PacketMeta) -> bool {
+        meta.seq == self.next_seq && self.withheld.is_none() && self.encoding() == Some(meta.encoding)
+    }
+
     /// Numbers for a packet never sent here before, whose pictures are cut like this; `None` when it is older than the
     /// binding, was withheld, was sent already or is too late to know.
     pub fn number(&mut self, now: Instant, meta: &PacketMeta, cut: Cut) -> Option<Numbers> {

@@ -17,6 +17,7 @@
 //! Promises: bounded, no allocation. Forbids: numbers of the outgoing stream, clocks, codecs.
 
 use crate::base::frame::{ActiveTargets, DECODE_TARGETS_MAX, DecodeTargets, ENCODINGS_MAX, FrameMarks, Layer};
+use crate::base::packet::PacketMeta;
 
 /// Rules remembered for packets that come late. Targets move a few times a second at most; a step up in temporal layers
 /// takes one rule for each.
@@ -177,11 +178,23 @@ impl Selector {
 
     /// A packet was dealt with elsewhere, in order: what follows it does not begin its picture.
     pub fn pass_over(&mut self, head: &PacketHead) {
-        if let Some(seen) = self.seen.get_mut(usize::from(head.encoding))
-            && seen.is_none_or(|seen| head.seq > seen.seq)
+        self.see(head.encoding, Seen { seq: head.seq, timestamp: head.timestamp, marker: head.marker });
+    }
+
+    fn see(&mut self, encoding: u8, packet: Seen) {
+        if let Some(seen) = self.seen.get_mut(usize::from(encoding))
+            && seen.is_none_or(|seen| packet.seq > seen.seq)
         {
-            *seen = Some(Seen { seq: head.seq, timestamp: head.timestamp, marker: head.marker });
+            *seen = Some(packet);
         }
+    }
+
+    /// The verdict on most packets by far, with few words: what is forwarded is what is wanted, and they belong to it.
+    /// `None`: it takes [`handle_packet`](Self::handle_packet).
+    pub fn pass(&mut self, meta: &PacketMeta) -> Option<Cut> {
+        let cut = self.steady(meta.encoding, meta.seq, &meta.marks)?;
+        self.see(meta.encoding, Seen { seq: meta.seq, timestamp: meta.timestamp, marker: meta.marker });
+        Some(cut)
     }
 
     /// The verdict on a packet. All packets of the track are to be shown, those of other encodings, too. `targets`: what
@@ -197,7 +210,7 @@ impl Selector {
             self.seen[usize::from(head.encoding)] =
                 Some(Seen { seq: head.seq, timestamp: head.timestamp, marker: head.marker });
         }
-        if let Some(cut) = self.steady(head) {
+        if let Some(cut) = self.steady(head.encoding, head.seq, &head.marks) {
             return Verdict::Pass(cut);
         }
         // Where the lowest layer's packets are missing, a picture that is cut here could end without a marker.
@@ -212,18 +225,18 @@ impl Selector {
         self.judge(head, is_new_picture)
     }
 
-    /// Most packets by far: what is forwarded is what is wanted, and they belong to it. Whatever they say then, the rule
-    /// stays.
-    fn steady(&self, head: &PacketHead) -> Option<Cut> {
+    /// Whatever a packet says that belongs to what is forwarded: where that is what is wanted, the rule stays.
+    fn steady(&self, encoding: u8, seq: u64, marks: &FrameMarks) -> Option<Cut> {
         let rule = self.rules.newest_ref()?;
-        let is_steady = self.target == Some(rule.layer) && rule.decode_target.is_none() && head.marks.targets == 0;
-        let belongs = rule.layer.encoding == head.encoding && rule.from <= head.seq && rule.passes(&head.marks);
+        let is_steady = self.target == Some(rule.layer) && rule.decode_target.is_none() && marks.targets == 0;
+        let is_within = marks.spatial <= rule.layer.spatial && marks.temporal <= rule.layer.temporal;
+        let belongs = rule.layer.encoding == encoding && rule.from <= seq && is_within;
         (is_steady && belongs && !self.lacks_keyframe).then_some(rule.cut)
     }
 
     /// What is forwarded now; bounds as in the target where no lower ones are in force.
     pub fn current(&self) -> Option<Layer> {
-        self.rules.newest().map(|rule| rule.layer)
+        self.rules.newest_ref().map(|rule| rule.layer)
     }
 
     /// How the picture of a packet that passed is cut.

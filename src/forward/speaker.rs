@@ -166,8 +166,8 @@ impl<T> Default for DominantSpeaker<T> {
 }
 
 impl<T: Copy + PartialEq> DominantSpeaker<T> {
-    /// Compares the latest activity of everybody; `true` when the dominant speaker changed. Silence keeps the last one:
-    /// whoever spoke last stays in the picture.
+    /// Compares the latest activity of everybody who could be heard; `true` when the dominant speaker changed. A pause
+    /// keeps the last one: whoever spoke last stays in the picture, while he is among them.
     pub fn update(&mut self, voices: impl Iterator<Item = (T, Activity)> + Clone) -> bool {
         let before = self.current;
         let mine = voices.clone().find(|(who, _)| Some(*who) == before).map(|(_, activity)| activity);
@@ -185,6 +185,11 @@ impl<T: Copy + PartialEq> DominantSpeaker<T> {
             self.current = Some(who);
         }
         self.current != before
+    }
+
+    /// Nobody speaks any more; `true` when somebody was dominant.
+    pub fn clear(&mut self) -> bool {
+        self.current.take().is_some()
     }
 
     /// Who it is.

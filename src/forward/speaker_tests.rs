@@ -98,6 +98,18 @@ fn silence_keeps_the_last_speaker_until_he_leaves() {
 }
 
 #[test]
+fn who_was_forgotten_has_the_floor_again_when_he_speaks() {
+    let mut room = Room::<2>::new();
+    room.talk(ms(2_000), [30, 80]);
+    room.talk(ms(2_000), [80, 80]);
+    assert!(room.speaker.clear() && !room.speaker.clear());
+    room.talk(ms(1_000), [80, 80]);
+    assert_eq!(room.speaker.current(), None);
+    room.talk(ms(2_000), [30, 80]);
+    assert_eq!(room.turns.iter().map(|(_, who)| *who).collect::<Vec<_>>(), [0, 0]);
+}
+
+#[test]
 fn a_hum_becomes_noise_and_a_voice_above_it_is_heard() {
     let mut room = Room::<1>::new();
     let hum = |room: &mut Room<1>, seconds: u64| {

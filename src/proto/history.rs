@@ -34,7 +34,7 @@ impl Packet<'_> {
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     meta: PacketMeta,
-    /// Position in the endless stream of bytes; `start % bytes.len()` is the place in the ring.
+    /// Position in the endless stream of bytes; modulo the ring's length it is the place there.
     start: u64,
     ext_len: u16,
     payload_len: u16,
@@ -44,18 +44,19 @@ struct Entry {
 #[derive(Debug)]
 pub struct History {
     bytes: Box<[u8]>,
-    /// Slot of a packet is `seq % len`.
+    /// Slot of a packet is its number modulo the length.
     index: Box<[Option<Entry>]>,
     /// Bytes written ever; everything from `written - bytes.len()` on is still there.
     written: u64,
 }
 
 impl History {
-    /// A history of `bytes_max` bytes and `packets_max` packets.
+    /// A history of `bytes_max` bytes and `packets_max` packets, powers of two: what is looked at for each subscriber is
+    /// found without a division.
     pub fn new(bytes_max: usize, packets_max: usize) -> Self {
         Self {
-            bytes: vec![0; bytes_max].into_boxed_slice(),
-            index: vec![None; packets_max].into_boxed_slice(),
+            bytes: vec![0; bytes_max.next_power_of_two()].into_boxed_slice(),
+            index: vec![None; packets_max.next_power_of_two()].into_boxed_slice(),
             written: 0,
         }
     }
@@ -64,17 +65,17 @@ impl History {
     pub fn insert(&mut self, packet: Packet<'_>) -> bool {
         let len = packet.exts.len() + packet.payload.len();
         let size = self.bytes.len();
-        let slot = (packet.meta.seq % self.index.len() as u64) as usize;
+        let slot = place(packet.meta.seq, self.index.len());
         let is_older = self.index[slot].is_some_and(|entry| entry.meta.seq >= packet.meta.seq);
         if len > size || len > usize::from(u16::MAX) || is_older {
             return false;
         }
         // A packet never straddles the end of the ring: what is left there is skipped.
-        let at = (self.written % size as u64) as usize;
+        let at = place(self.written, size);
         if at + len > size {
             self.written += (size - at) as u64;
         }
-        let at = (self.written % size as u64) as usize;
+        let at = place(self.written, size);
         let (exts, payload) = self.bytes[at..at + len].split_at_mut(packet.exts.len());
         exts.copy_from_slice(packet.exts);
         payload.copy_from_slice(packet.payload);
@@ -90,12 +91,11 @@ impl History {
 
     /// The packet of that number, while it is kept.
     pub fn packet(&self, seq: u64) -> Option<Packet<'_>> {
-        let slot = (seq % self.index.len() as u64) as usize;
-        let entry = self.index.get(slot)?.as_ref().filter(|entry| entry.meta.seq == seq)?;
+        let entry = self.index.get(place(seq, self.index.len()))?.as_ref().filter(|entry| entry.meta.seq == seq)?;
         if entry.start + (self.bytes.len() as u64) < self.written {
             return None;
         }
-        let at = (entry.start % self.bytes.len() as u64) as usize;
+        let at = place(entry.start, self.bytes.len());
         let payload_at = at + usize::from(entry.ext_len);
         Some(Packet {
             meta: entry.meta,
@@ -103,6 +103,11 @@ impl History {
             payload: self.bytes.get(payload_at..payload_at + usize::from(entry.payload_len))?,
         })
     }
+}
+
+/// Place in a ring whose length is a power of two.
+fn place(position: u64, len: usize) -> usize {
+    position as usize & (len - 1)
 }
 
 #[cfg(test)]

@@ -69,6 +69,22 @@ impl Pacer {
         }
     }
 
+    /// How many of these may leave now, one after the other, and do: whether one may wait, and its bytes.
+    pub fn take(&mut self, now: Instant, packets: impl Iterator<Item = (bool, u16)>) -> usize {
+        let Some(rate) = self.rate else { return packets.count() };
+        self.fill(now);
+        let debt_max = DEBT_TICKS_MAX * rate.tick_bytes;
+        let mut taken = 0;
+        for (may_wait, bytes) in packets {
+            if may_wait && self.budget_bytes <= 0.0 {
+                break;
+            }
+            self.budget_bytes = (self.budget_bytes - f64::from(bytes)).max(-debt_max);
+            taken += 1;
+        }
+        taken
+    }
+
     /// When there is a new budget for what waits.
     pub fn next_timeout(&self) -> Option<Instant> {
         let (rate, at) = (self.rate?, self.filled_at?);
@@ -141,6 +157,17 @@ mod tests {
         assert!(!pacer.has_room(now + 19 * MS) && pacer.has_room(now + 21 * MS));
         (0..1000).for_each(|_| pacer.handle_sent(250));
         assert!(pacer.next_timeout() <= Some(now + 200 * MS), "and not for ever");
+    }
+
+    #[test]
+    fn what_may_wait_is_taken_while_there_is_room_and_what_may_not_in_any_case() {
+        let (mut pacer, now) = (Pacer::default(), clock::now());
+        assert_eq!(pacer.take(now, [(true, 1000); 9].into_iter()), 9, "without a rate");
+        pacer.set_rate(now, Some(8_000_000));
+        assert_eq!(pacer.take(now, [(true, 1500); 9].into_iter()), 4, "5,000 bytes in a tick");
+        assert_eq!(pacer.take(now, [(false, 1000), (true, 1000)].into_iter()), 1);
+        assert_eq!(pacer.next_timeout(), Some(now + TICK), "2 ms of debt");
+        assert_eq!(pacer.take(now + TICK, [(true, 1000); 9].into_iter()), 3, "and they are paid");
     }
 
     #[test]

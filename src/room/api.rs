@@ -108,8 +108,8 @@ pub struct JoinRequest {
     pub capabilities: Capabilities,
 }
 
-/// What a peer is told. Boxed: the queue takes its memory 32 places at a time, and most peers are told little.
-pub type Notices = tokio::sync::mpsc::Receiver<Box<Notice>>;
+/// What a peer is told. What a whole room is told is there once, however many have not read it yet.
+pub type Notices = tokio::sync::mpsc::Receiver<Arc<Notice>>;
 
 /// A successful join.
 #[derive(Debug)]
@@ -122,6 +122,13 @@ pub struct Joined {
     pub others: Vec<Arc<PeerInfo>>,
     /// Everything the peer must be told from now on; ends after [`Notice::Closed`].
     pub notices: Notices,
+}
+
+impl Joined {
+    /// What is left of it once the peer sits: a list of everybody in a large room would stay as long as he does.
+    pub fn into_notices(self) -> Notices {
+        self.notices
+    }
 }
 
 /// A peer as others see it.
@@ -200,6 +207,14 @@ pub struct VideoWanted {
     pub watchers: u32,
     /// Those of them who did not say what they need.
     pub unknown: u32,
+}
+
+impl VideoWanted {
+    /// As many pixels as the largest that is shown has; 0: nobody looks. `None`: as many as there are, as somebody did
+    /// not say.
+    pub fn pixels(&self) -> Option<u32> {
+        (self.unknown == 0).then(|| u32::from(self.width) * u32::from(self.height))
+    }
 }
 
 /// How a track that a peer receives is doing.
@@ -344,6 +359,12 @@ pub enum JoinError {
     /// A WHIP room has one WHIP publisher.
     #[error("this room has a publisher already")]
     HasPublisher,
+    /// A room takes so many viewers.
+    #[error("this room has {max} viewers already, which is all it takes")]
+    TooManyViewers {
+        /// How many.
+        max: usize,
+    },
     /// The server is stopping.
     #[error("the server is stopping; reconnect in a moment")]
     Stopping,

@@ -5,7 +5,7 @@
 //! table leaves when it is due, also when nobody calls: [`Control::run`] sees to it.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, at, bounded, never, select, tick};
@@ -17,9 +17,13 @@ use super::api::{
 };
 use super::hub::{Hub, Output};
 use super::impair::{BadNetwork, ImpairError};
+use super::record::{RecordError, RecordWish};
+use super::restart::Restarted;
+use super::showing::{LayerError, LayerWish, Picture, Showing};
 use super::why::WhyError;
 use crate::base::ids::{PeerId, WorkerId};
 use crate::runtime::clock;
+use crate::session::negotiate::IceCredentials;
 use crate::telemetry::Snapshot;
 use crate::worker::command::{Command, Event};
 
@@ -48,7 +52,7 @@ pub struct WorkerLink {
 
 struct Inner {
     hub: Hub,
-    notices: HashMap<PeerId, mpsc::Sender<Box<Notice>>>,
+    notices: HashMap<PeerId, mpsc::Sender<Arc<Notice>>>,
     /// When outputs that wait are due, as [`Control::run`] knows it.
     due_at: Option<Instant>,
 }
@@ -82,11 +86,11 @@ impl Control {
     }
 
     fn dispatch(&self, inner: &mut Inner) {
-        let (now, mut woken) = (clock::now(), 0u64);
+        let (now, mut woken, mut told) = (clock::now(), 0u64, None);
         while let Some(output) = inner.hub.poll_output(now) {
             match output {
                 Output::ToWorker(worker, command) => woken |= self.send(worker, *command),
-                Output::ToPeer(peer, notice) => tell(inner, peer, notice),
+                Output::ToPeer(peer, notice) => tell(inner, peer, notice, &mut told),
                 Output::ToWatchers(event) => drop(self.events.send(event)),
             }
         }
@@ -168,6 +172,16 @@ impl Control {
         self.with(|hub| hub.renegotiate(clock::now(), peer))
     }
 
+    /// An offer of ours that restarts ICE.
+    pub fn restart_ice(&self, peer: PeerId) -> Result<(), RequestError> {
+        self.with(|hub| hub.restart_ice(clock::now(), peer))
+    }
+
+    /// The peer's credentials came without a description; new ones restart ICE.
+    pub fn exchange_ice(&self, peer: PeerId, remote: IceCredentials) -> Result<Option<Restarted>, RequestError> {
+        self.with(|hub| hub.exchange_ice(peer, remote))
+    }
+
     /// What a peer says about itself.
     pub fn update(&self, peer: PeerId, update: PeerUpdate) -> Result<(), RequestError> {
         self.with(|hub| hub.update(clock::now(), peer, update))
@@ -181,6 +195,26 @@ impl Control {
     /// The peer wants more or less of pictures.
     pub fn demand(&self, peer: PeerId, wishes: &[(TrackName, Wish)]) -> Result<(), RequestError> {
         self.with(|hub| hub.demand(peer, wishes))
+    }
+
+    /// What a viewer is shown; `None` when it is gone.
+    pub fn showing(&self, peer: PeerId) -> Option<Showing> {
+        self.lock().hub.showing(peer)
+    }
+
+    /// The peer chooses among the layers of a picture.
+    pub fn choose_layer(&self, peer: PeerId, of: Picture<'_>, wish: &LayerWish) -> Result<(), LayerError> {
+        self.with(|hub| hub.choose_layer(peer, of, wish))
+    }
+
+    /// Rooms take no more viewers than that.
+    pub fn limit_viewers(&self, max: Option<usize>) {
+        self.lock().hub.limit_viewers(max);
+    }
+
+    /// Closes a room: everybody in it is told and leaves. `false`: there is none.
+    pub fn close_room(&self, room: &str) -> bool {
+        self.with(|hub| hub.close_room(clock::now(), room))
     }
 
     /// The peer wants to be told how what it receives is doing, or no more.
@@ -204,6 +238,21 @@ impl Control {
     /// Throws a user out; `false` when nobody has that name.
     pub fn disconnect_user(&self, room: &str, user_id: &str) -> bool {
         self.with(|hub| hub.disconnect_user(clock::now(), room, user_id))
+    }
+
+    /// What rooms that are made from now on are recorded with.
+    pub fn record_rooms(&self, wish: Option<RecordWish>) {
+        self.lock().hub.record_rooms(wish);
+    }
+
+    /// Begins or ends the recording of a room.
+    pub fn record(&self, room: &str, wish: Option<RecordWish>) -> Result<(), RecordError> {
+        self.with(|hub| hub.record(room, wish))
+    }
+
+    /// How a room is recorded, if it is.
+    pub fn recording(&self, room: &str) -> Result<Option<RecordWish>, RecordError> {
+        self.lock().hub.recording(room)
     }
 
     /// Puts a peer behind a bad network.
@@ -296,10 +345,15 @@ impl Control {
     }
 }
 
-fn tell(inner: &mut Inner, peer: PeerId, notice: Notice) {
+/// `told` is what somebody was told just before: a room is told the same one by one.
+fn tell(inner: &mut Inner, peer: PeerId, notice: Notice, told: &mut Option<Arc<Notice>>) {
     let is_last = matches!(notice, Notice::Closed(_));
     let Some(sender) = inner.notices.get(&peer) else { return };
-    if sender.try_send(Box::new(notice)).is_err() {
+    let notice = match told.take() {
+        Some(told) if *told == notice => told,
+        _ => Arc::new(notice),
+    };
+    if sender.try_send(Arc::clone(told.insert(notice))).is_err() {
         tracing::debug!(%peer, "does not read its notices");
         inner.notices.remove(&peer);
         inner.hub.handle_slow_peer(clock::now(), peer);
@@ -310,8 +364,6 @@ fn tell(inner: &mut Inner, peer: PeerId, notice: Notice) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use rand::SeedableRng;
     use rand::rngs::StdRng;
 

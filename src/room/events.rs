@@ -92,6 +92,7 @@ impl Hub {
     /// Deadlines; call about once a second.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.plan.free_retired();
+        self.forget_silent_speakers(now);
         let late: Vec<_> = self
             .peers
             .values()

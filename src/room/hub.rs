@@ -3,9 +3,10 @@
 //! Owns: peers, rooms, keys, the fanout plan. Promises: commands leave in the order of their causes; a refused request
 //! changes nothing. Forbids: sockets, tasks, clocks; the simulator drives the very same hub.
 //!
-//! Its methods lie beside this file: `join` (coming and going), `requests` (what peers ask), `events` (what workers
-//! tell), `publish` (tracks and configurations), `subscribe` (who receives what), `wishes` (how large), `voices` (who
-//! speaks), `impair` (bad networks on purpose), `views` and `why` (for people).
+//! Its methods lie beside this file: `join` (coming and going), `requests` (what peers ask), `restart` (ICE anew), `events` (what workers
+//! tell), `publish` (tracks and configurations), `subscribe` (who receives what), `wishes` (how large), `showing` (what viewers see and
+//! choose), `voices` (who speaks), `record` (what is recorded), `impair` (bad networks on purpose), `views` and `why` (for
+//! people).
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ use rand::rngs::StdRng;
 use super::api::{Notice, PeerInfo, RoomEvent};
 use super::peer::{Peer, Track};
 use super::placement::Placement;
+use super::record::RecordWish;
 use super::wishes::Telling;
 use crate::base::ids::{KeyPool, PeerId, RoomKey, SessionKey, TrackKey, WorkerId};
 use crate::forward::plan::{Plan, SharedTable};
@@ -61,8 +63,14 @@ pub(super) struct Room {
     /// Peers by the worker they live on.
     pub by_worker: Vec<usize>,
     pub speaker: DominantSpeaker<PeerId>,
+    /// When the dominant speaker was heard last.
+    pub heard_at: Option<Instant>,
     /// Who spoke, latest first.
     pub speakers: Vec<PeerId>,
+    /// What its publishers send is recorded.
+    pub recording: Option<RecordWish>,
+    /// Peers that nobody is told of.
+    pub viewers: usize,
 }
 
 /// See the module.
@@ -97,6 +105,10 @@ pub struct Hub {
     pub(super) self_checked: Vec<bool>,
     pub(super) knows_public_address: bool,
     pub(super) telling: Telling,
+    /// New rooms are recorded.
+    pub(super) recording: Option<RecordWish>,
+    /// Viewers that a room may have.
+    pub(super) viewers_max: Option<usize>,
     pub(super) is_stopping: bool,
 }
 
@@ -138,8 +150,15 @@ impl Hub {
             self_checked: vec![false; workers],
             knows_public_address: false,
             telling: Telling::default(),
+            recording: None,
+            viewers_max: None,
             is_stopping: false,
         }
+    }
+
+    /// Rooms take no more viewers than that; `None`: as many as come.
+    pub fn limit_viewers(&mut self, max: Option<usize>) {
+        self.viewers_max = max;
     }
 
     /// The table that workers read.

@@ -3,8 +3,8 @@
 use rand::{RngExt, SeedableRng};
 
 use super::super::api::{
-    Capabilities, CloseReason, Dialect, JoinError, JoinRequest, Listening, PeerControl, StreamNames, TrackName,
-    VideoWanted, Wish,
+    Capabilities, CloseReason, Dialect, JoinError, JoinRequest, Listening, PeerControl, PeerUpdate, RequestError,
+    StreamNames, TrackName, VideoWanted, Wish,
 };
 use super::*;
 use crate::base::format::MediaKind;
@@ -13,7 +13,7 @@ use crate::forward::plan::PUBLISH_INTERVAL;
 use crate::forward::speaker::Activity;
 use crate::forward::table::Subscriber;
 use crate::runtime::clock;
-use crate::session::negotiate::{Policy, Role, WantedTrack};
+use crate::session::negotiate::{IceCredentials, Policy, Role, WantedTrack};
 use crate::worker::command::Event;
 
 fn hub(seats: usize) -> Hub {
@@ -110,6 +110,64 @@ fn new_credentials_reach_every_worker_also_when_one_owns_the_session() {
     hub.renegotiate(now, peer).unwrap();
     // The peer restarts because its address changed: its checks may land anywhere.
     assert_eq!(commands(&outputs(&mut hub)), [(0, "restart"), (1, "restart")]);
+}
+
+/// The credentials of a description.
+fn ice_of(sdp: &str) -> (&str, &str) {
+    let of = |name| sdp.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    (of("a=ice-ufrag:"), of("a=ice-pwd:"))
+}
+
+#[test]
+fn credentials_without_a_description_restart_ice() {
+    let (mut hub, now) = (hub(9), clock::now());
+    let peer = join(&mut hub, "ann").unwrap().peer;
+    let theirs = |ufrag: &str, pwd: &str| IceCredentials { ufrag: ufrag.into(), pwd: pwd.into() };
+    assert_eq!(hub.exchange_ice(peer, theirs("abcd", "x")), Err(RequestError::Gone), "nothing is there to restart");
+    let offer = offer(&[("audio", "sendonly")]);
+    let answer = hub.offer(now, peer, &offer).unwrap();
+    let (ufrag, pwd) = ice_of(&offer);
+    outputs(&mut hub);
+    assert_eq!(hub.exchange_ice(peer, theirs(ufrag, pwd)), Ok(None));
+    assert!(
+        hub.exchange_ice(peer, theirs("anew", pwd)).is_err() && hub.exchange_ice(peer, theirs(ufrag, "anew")).is_err()
+    );
+    assert!(commands(&outputs(&mut hub)).is_empty());
+    let restarted = hub.exchange_ice(peer, theirs("anew", "anew-anew-anew-anew-anew")).unwrap().unwrap();
+    assert_eq!(commands(&outputs(&mut hub))[..2], [(0, "configure"), (1, "configure")]);
+    assert_eq!((restarted.kind, restarted.mid.as_str()), (MediaKind::Audio, "0"));
+    assert_eq!(restarted.candidates, hub.config.addresses[0]);
+    let before = ice_of(&answer);
+    assert!(restarted.local.ufrag != before.0 && restarted.local.pwd != before.1);
+    // The next description goes on from there.
+    let again = offer.replace(ufrag, "anew").replace(pwd, "anew-anew-anew-anew-anew");
+    let answer = hub.offer(now, peer, &again).unwrap();
+    assert_eq!(ice_of(&answer), (restarted.local.ufrag.as_str(), restarted.local.pwd.as_str()));
+    assert_eq!(hub.exchange_ice(peer, theirs("anew", "anew-anew-anew-anew-anew")), Ok(None));
+}
+
+#[test]
+fn an_offer_of_ours_restarts_ice_where_the_client_takes_one() {
+    let (mut hub, now) = (hub(9), clock::now());
+    let peer = join(&mut hub, "ann").unwrap().peer;
+    assert!(hub.restart_ice(now, peer).is_err(), "it has not come so far");
+    let answer = hub.offer(now, peer, &offer(&[("audio", "sendonly")])).unwrap();
+    outputs(&mut hub);
+    for _ in 0..2 {
+        // The second one while the first is not answered.
+        hub.restart_ice(now, peer).unwrap();
+        let told = outputs(&mut hub);
+        assert_eq!(commands(&told), [(0, "restart"), (1, "restart")]);
+        let sdp = told.iter().find_map(|output| match output {
+            Output::ToPeer(to, Notice::Offer { sdp }) if *to == peer => Some(sdp),
+            _ => None,
+        });
+        assert_ne!(ice_of(sdp.unwrap()), ice_of(&answer));
+    }
+    let policy = Policy { server_may_offer: false, ..request("bob").policy };
+    let bob = hub.join(now, clock::wall(), JoinRequest { policy, ..request("bob") }).unwrap().peer;
+    hub.offer(now, bob, &offer(&[("audio", "sendonly")])).unwrap();
+    assert!(hub.restart_ice(now, bob).is_err());
 }
 
 #[test]
@@ -349,6 +407,34 @@ fn offer(lines: &[(&str, &str)]) -> String {
 }
 
 #[test]
+fn the_worker_of_each_publisher_is_told_what_is_recorded() {
+    let mut room = Crowd::new(1);
+    let told = |room: &mut Crowd| -> Vec<(WorkerId, String)> {
+        let recorded = room.take().into_iter().filter_map(|output| match output {
+            Output::ToWorker(worker, command) => match *command {
+                Command::Record(about) => Some((worker, format!("{} of {}", about.kind.as_str(), about.user_id))),
+                Command::StopRecording { .. } => Some((worker, "stop".to_owned())),
+                _ => None,
+            },
+            _ => None,
+        });
+        recorded.collect()
+    };
+    let ann = room.enter("ann", &["audio"], 0);
+    assert_eq!(told(&mut room), [], "nothing is recorded unless asked for");
+    let worker = room.hub.peers[&ann].owner.unwrap();
+    room.hub.record("room", Some(RecordWish::default())).unwrap();
+    assert_eq!(told(&mut room), [(worker, "audio of ann".to_owned())]);
+    let bob = room.enter("bob", &["video"], 0);
+    let bobs = room.hub.peers[&bob].owner.unwrap();
+    assert_eq!(told(&mut room), [(bobs, "video of bob".to_owned())], "and nothing twice");
+    room.hub.record("room", None).unwrap();
+    assert_eq!(told(&mut room), [(worker, "stop".to_owned()), (bobs, "stop".to_owned())]);
+    assert!(room.hub.record("elsewhere", None).is_err());
+    assert_eq!(room.hub.recording("room"), Ok(None));
+}
+
+#[test]
 fn who_is_in_when_the_server_stops_is_told_and_nobody_comes_after() {
     let mut hub = hub(9);
     let peer = join(&mut hub, "ann").unwrap().peer;
@@ -381,7 +467,21 @@ fn sizes(outputs: &[Output]) -> (Vec<VideoWanted>, Vec<Option<(u16, u16)>>) {
         },
         _ => None,
     });
-    (wanted.collect(), obeyed.collect())
+    (wanted.collect(), obeyed.filter(Option::is_some).collect())
+}
+
+/// The sizes that somebody wants of what peers publish, as their workers are told.
+fn sizes_wanted(outputs: &[Output]) -> Vec<u32> {
+    let wanted = outputs.iter().filter_map(|output| match output {
+        Output::ToWorker(_, command) => match &**command {
+            Command::Configure { streams, .. } => {
+                streams.mlines[0].as_ref()?.ingress.as_ref()?.pixels_wanted.filter(|pixels| *pixels > 0)
+            }
+            _ => None,
+        },
+        _ => None,
+    });
+    wanted.collect()
 }
 
 #[test]
@@ -398,11 +498,11 @@ fn a_wish_for_a_size_reaches_the_worker_and_the_publisher() {
     for peer in [bob, eve] {
         hub.offer(now, peer, CAMERA).unwrap();
     }
-    let mut next = |hub: &mut Hub, is_due: bool| {
+    let mut outputs = |hub: &mut Hub, is_due: bool| {
         now += if is_due { super::super::wishes::TOLD_INTERVAL } else { PUBLISH_INTERVAL };
-        sizes(&std::iter::from_fn(|| hub.poll_output(now)).collect::<Vec<_>>())
+        std::iter::from_fn(|| hub.poll_output(now)).collect::<Vec<_>>()
     };
-    let (wanted, _) = next(&mut hub, true);
+    let (wanted, _) = sizes(&outputs(&mut hub, true));
     let of_ann = wanted.iter().find(|wanted| wanted.watchers > 0).unwrap();
     assert_eq!((of_ann.mid.as_str(), of_ann.watchers, of_ann.unknown, of_ann.width), ("0", 2, 2, 0));
     let ask = |hub: &mut Hub, peer, name: TrackName, size| {
@@ -410,17 +510,85 @@ fn a_wish_for_a_size_reaches_the_worker_and_the_publisher() {
         hub.demand(peer, &[(name, Wish::Size { width, height, fps: None })]).unwrap();
     };
     ask(&mut hub, bob, TrackName::Stream("stream".into()), (320, 180));
-    let (wanted, obeyed) = next(&mut hub, false);
+    let (wanted, obeyed) = sizes(&outputs(&mut hub, false));
     assert_eq!((wanted, obeyed), (vec![], vec![Some((320, 180))]), "the worker at once, the publisher at its pace");
     ask(&mut hub, eve, TrackName::Track("track".into()), (0, 0));
-    let (wanted, obeyed) = next(&mut hub, true);
+    let said = outputs(&mut hub, true);
+    assert_eq!(sizes_wanted(&said), [320 * 180], "and the publisher's worker");
+    let (wanted, obeyed) = sizes(&said);
     assert_eq!(obeyed, [Some((0, 0))]);
     assert_eq!((wanted.len(), wanted[0].watchers, wanted[0].unknown), (1, 1, 0), "who hides it does not watch");
     assert_eq!((wanted[0].width, wanted[0].height), (320, 180));
     // Said twice, or of nothing that is there, it changes nothing.
     ask(&mut hub, eve, TrackName::Track("track".into()), (0, 0));
     ask(&mut hub, eve, TrackName::Track("elsewhere".into()), (10, 10));
-    assert_eq!(next(&mut hub, true), (vec![], vec![]));
+    assert_eq!(sizes(&outputs(&mut hub, true)), (vec![], vec![]));
     hub.leave(clock::now(), ann);
     assert!(hub.peers.values().all(|peer| !peer.demands.contains_key(&key)), "wishes end with the track");
+}
+
+/// Whom everybody is told to look at.
+fn speakers(outputs: &[Output]) -> Vec<Option<String>> {
+    let mut speakers: Vec<_> = outputs
+        .iter()
+        .filter_map(|output| match output {
+            Output::ToPeer(_, Notice::Speaker(info)) => Some(info.as_ref().map(|info| info.user_id.clone())),
+            _ => None,
+        })
+        .collect();
+    speakers.dedup();
+    speakers
+}
+
+impl Crowd {
+    /// A while goes by in which this peer speaks, or nobody.
+    fn hear(&mut self, speaker: Option<PeerId>, time: Duration) -> Vec<Option<String>> {
+        let (until, mut told) = (self.now + time, Vec::new());
+        while self.now < until {
+            self.now += Duration::from_millis(500);
+            let speaks = Activity { long: 10, medium: 5, immediate: 13 };
+            for worker in [0, 1].map(WorkerId) {
+                let here = self.hub.peers.values().filter(|peer| peer.owner == Some(worker));
+                let here = here.filter(|peer| Some(peer.info.peer) == speaker);
+                let voices = here.flat_map(|peer| peer.tracks.values()).map(|track| (track.key, speaks)).collect();
+                self.hub.handle_event(self.now, worker, Event::Voices(voices));
+            }
+            self.hub.handle_timeout(self.now);
+            told.extend(speakers(&self.take()));
+        }
+        told
+    }
+}
+
+#[test]
+fn who_mutes_leaves_or_is_silent_for_long_is_not_dominant() {
+    let mut room = Crowd::new(1);
+    let [ann, bob] = ["ann", "bob"].map(|name| room.enter(name, &["audio"], 2));
+    room.take();
+    let (name, second) = (|name: &str| Some(name.to_owned()), Duration::from_secs(1));
+    assert_eq!(room.hear(Some(ann), second), [name("ann")]);
+    assert_eq!(room.hear(None, 9 * second), [], "a pause");
+    assert_eq!(room.hear(Some(ann), second), []);
+    assert_eq!(room.hear(None, 11 * second), [None]);
+    assert_eq!(room.hear(None, 11 * second), []);
+    // Muted by herself, by others, and nobody else speaks.
+    assert_eq!(room.hear(Some(ann), second), [name("ann")]);
+    let mute = |audio_muted| PeerUpdate { audio_muted: Some(audio_muted), ..PeerUpdate::default() };
+    room.hub.update(room.now, ann, mute(true)).unwrap();
+    assert_eq!(speakers(&room.take()), [None]);
+    assert_eq!(room.hear(Some(ann), second), [], "she said that she is not heard");
+    room.hub.update(room.now, ann, mute(false)).unwrap();
+    assert_eq!(room.hear(Some(ann), second), [name("ann")]);
+    let change = |muted| PeerControl { server_muted: Some(muted), ..PeerControl::default() };
+    room.hub.control_user(room.now, "room", "ann", change(true));
+    assert_eq!(speakers(&room.take()), [None]);
+    room.hub.control_user(room.now, "room", "ann", change(false));
+    assert_eq!(room.hear(Some(ann), second), [name("ann")]);
+    // Her microphone is off and nobody said so: no packet came for a while.
+    room.hub.peers.get_mut(&ann).unwrap().tracks.get_mut(&0).unwrap().moved_at = Some(room.now);
+    assert_eq!(room.hear(None, 2 * second), []);
+    assert_eq!(room.hear(None, 2 * second), [None]);
+    assert_eq!(room.hear(Some(bob), second), [name("bob")]);
+    room.hub.leave(room.now, bob);
+    assert_eq!(speakers(&room.take()), [None]);
 }

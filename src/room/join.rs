@@ -28,6 +28,10 @@ impl Hub {
         if request.dialect == Dialect::Whip && self.room_peers(&request.room).any(is_publisher) {
             return Err(JoinError::HasPublisher);
         }
+        let viewers = self.rooms.get(&request.room).map_or(0, |room| room.viewers);
+        if let Some(max) = self.viewers_max.filter(|max| !request.dialect.is_announced() && viewers >= *max) {
+            return Err(JoinError::TooManyViewers { max });
+        }
         let old = request.user_id.as_ref().and_then(|user_id| self.find(&request.room, user_id));
         if let Some(old) = old {
             self.close(now, old, CloseReason::Evicted);
@@ -43,7 +47,7 @@ impl Hub {
         let display_name = request.display_name;
         let info = PeerInfo { peer: id, wire_id, user_id, display_name, audio_muted: false, video_muted: false };
         let info = Arc::new(info);
-        self.enter_room(wall, &request.room, &info);
+        self.enter_room(wall, &request.room, request.dialect, &info);
         let (session, placed, local) = self.open_session(&request.room, id);
         let peer = Peer {
             info: Arc::clone(&info),
@@ -87,7 +91,7 @@ impl Hub {
         Ok(Entered { peer: id, wire_id: info.wire_id.clone(), others })
     }
 
-    fn enter_room(&mut self, wall: SystemTime, room: &str, info: &PeerInfo) {
+    fn enter_room(&mut self, wall: SystemTime, room: &str, dialect: Dialect, info: &PeerInfo) {
         if !self.rooms.contains_key(room) {
             let (index, epoch) = self.room_keys.take();
             let room_made = Room {
@@ -97,12 +101,16 @@ impl Hub {
                 by_user: HashMap::new(),
                 by_worker: vec![0; self.config.workers],
                 speaker: DominantSpeaker::default(),
+                heard_at: None,
                 speakers: Vec::new(),
+                recording: self.recording,
+                viewers: 0,
             };
             self.rooms.insert(room.to_owned(), room_made);
         }
         if let Some(room) = self.rooms.get_mut(room) {
             room.peers.push(info.peer);
+            room.viewers += usize::from(!dialect.is_announced());
             room.by_user.insert(info.user_id.clone(), info.peer);
         }
     }
@@ -178,6 +186,7 @@ impl Hub {
             room.peers.remove(at);
         }
         room.speakers.retain(|other| *other != id);
+        room.viewers -= usize::from(!peer.dialect.is_announced());
         room.by_user.remove(&peer.info.user_id);
         let was_speaker = room.speaker.current() == Some(id);
         if room.peers.is_empty() {
@@ -207,7 +216,7 @@ impl Hub {
         self.command(None, &Command::Stop);
     }
 
-    fn candidates(&self, placed: Option<WorkerId>) -> Vec<SocketAddr> {
+    pub(super) fn candidates(&self, placed: Option<WorkerId>) -> Vec<SocketAddr> {
         let list = placed.map_or(0, |worker| usize::from(worker.0));
         self.config.addresses.get(list).cloned().unwrap_or_default()
     }

@@ -30,6 +30,8 @@ pub(super) struct Track {
     pub slot: Option<usize>,
     /// Media came.
     pub is_live: bool,
+    /// Its worker was told to record it.
+    pub is_recorded: bool,
     /// Of its voice, lately.
     pub activity: Activity,
     /// Packets of all its streams by the last report, and when they became more.
@@ -37,6 +39,8 @@ pub(super) struct Track {
     pub moved_at: Option<Instant>,
     /// What its publisher was told last about its watchers.
     pub wanted: Option<VideoWanted>,
+    /// The same in pixels, as its worker knows it; `None`: all there is.
+    pub pixels_wanted: Option<u32>,
 }
 
 /// A peer in a room.
@@ -115,6 +119,12 @@ impl Peer {
     /// Whether a track of it is one of the room's voices: the sound of a screen is none.
     pub fn is_voice(&self, track: &Track) -> bool {
         track.kind == MediaKind::Audio && self.source_of(track) != Source::ScreenAudio
+    }
+
+    /// Those of its voices that others could hear.
+    pub fn voices(&self) -> impl Iterator<Item = &Track> {
+        let is_heard = !self.info.audio_muted && !self.is_server_muted;
+        self.tracks.values().filter(move |track| is_heard && self.is_voice(track))
     }
 
     /// The same as the fanout plan knows it.

@@ -41,10 +41,12 @@ impl Hub {
                     track_id: String::new(),
                     slot: publication.slot,
                     is_live: false,
+                    is_recorded: false,
                     activity: Activity::default(),
                     packets: 0,
                     moved_at: None,
                     wanted: None,
+                    pixels_wanted: None,
                 }
             });
             track.stream_id = publication.stream_id;
@@ -58,10 +60,14 @@ impl Hub {
         }
         let room = peer.room.clone();
         self.configure(id);
+        self.record_tracks(id);
         self.subscribe(now, id);
         self.tell_tracks(id);
         let ended: Vec<TrackKey> = ended.into_iter().map(|(_, key)| key).collect();
         self.withdraw(now, &room, &ended);
+        if !ended.is_empty() {
+            self.compare_voices(now, &room);
+        }
     }
 
     /// Tracks end: subscribers let go first, so that no configuration names a track that is gone.
@@ -83,6 +89,10 @@ impl Hub {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let tracks = &peer.tracks;
         let mut streams = peer.negotiation.streams(|mline| tracks.get(&mline).map(|track| track.key));
+        for ingress in streams.mlines.iter_mut().flatten().filter_map(|mline| mline.ingress.as_mut()) {
+            let track = tracks.values().find(|track| track.key == ingress.track);
+            ingress.pixels_wanted = track.and_then(|track| track.pixels_wanted);
+        }
         for egress in streams.mlines.iter_mut().flatten().filter_map(|mline| mline.egress.as_mut()) {
             egress.demand = egress.track.and_then(|track| peer.demands.get(&track)).copied().unwrap_or_default();
         }
@@ -132,6 +142,7 @@ impl Hub {
             self.plan.subscribe(*track, owner, Subscriber { session: peer.session, mline: *mline });
         }
         self.pin(id);
+        self.record_tracks(id);
     }
 
     /// It receives nothing any more.

@@ -8,7 +8,6 @@ use super::hub::Hub;
 use crate::base::ids::PeerId;
 use crate::proto::ice::LocalCredentials;
 use crate::session::negotiate::NegotiateError;
-use crate::worker::command::Command;
 
 /// A peer that sent no check for so long is in trouble: libwebrtc checks its pair every 2.5 s.
 const CHECK_SILENCE_S: f32 = 5.0;
@@ -31,9 +30,7 @@ impl Hub {
         peer.offered_at = None;
         peer.asked_for = 0;
         if is_restart {
-            let (session, placed) = (peer.session, peer.placed);
-            // Checks with them come over a path that is new, so maybe to another worker than the owner.
-            self.command(placed, &Command::Restart { session, credentials });
+            self.accept_checks_by(id, credentials);
         }
         self.handle_negotiated(now, id);
         Ok(answer)
@@ -63,18 +60,13 @@ impl Hub {
 
     /// The client wants a fresh offer; one that restarts ICE when its path seems to be lost.
     pub fn renegotiate(&mut self, now: Instant, id: PeerId) -> Result<(), RequestError> {
-        let credentials = LocalCredentials::generate(&mut self.rng);
-        let peer = self.peers.get_mut(&id).ok_or(RequestError::Gone)?;
+        let peer = self.peers.get(&id).ok_or(RequestError::Gone)?;
         let is_lost = peer.media == Some(MediaState::Disconnected) || peer.silent_s > CHECK_SILENCE_S;
         let asks_for_restart = peer.dialect == Dialect::GrytDocumented;
-        if peer.media.is_some() && (is_lost || asks_for_restart) {
-            peer.negotiation.drop_pending_offer();
-            peer.negotiation.ice_restart(credentials.ufrag().as_str().to_owned(), credentials.pwd().to_owned());
-            let (session, placed) = (peer.session, peer.placed);
-            // Checks with them come over a path that is new, so maybe to another worker than the owner.
-            self.command(placed, &Command::Restart { session, credentials });
+        match peer.media.is_some() && (is_lost || asks_for_restart) {
+            true => self.offer_restart(now, id),
+            false => self.make_offer(now, id),
         }
-        self.make_offer(now, id);
         Ok(())
     }
 
@@ -94,6 +86,7 @@ impl Hub {
         let (room, info) = (peer.room.clone(), peer.info.clone());
         if info != before {
             self.tell_room(&room, Some(id), &Notice::PeerUpdated(info));
+            self.compare_voices(now, &room);
         }
         if has_new_sources {
             self.handle_negotiated(now, id);
@@ -114,7 +107,16 @@ impl Hub {
         }
         self.handle_negotiated(now, id);
         self.subscribe_room(now, room);
+        self.compare_voices(now, room);
         true
+    }
+
+    /// Closes a room: everybody in it is told and leaves. `false`: there is none.
+    pub fn close_room(&mut self, now: Instant, room: &str) -> bool {
+        let ids = self.room_ids(room);
+        let is_there = !ids.is_empty();
+        ids.into_iter().for_each(|id| self.close(now, id, CloseReason::Kicked));
+        is_there
     }
 
     /// Throws a user out. `false` when nobody has that name.

@@ -204,7 +204,7 @@ impl Hub {
         }
     }
 
-    fn session_report(&self, peer: &Peer) -> Option<&SessionReport> {
+    pub(super) fn session_report(&self, peer: &Peer) -> Option<&SessionReport> {
         session_in(self.reports.get(usize::from(peer.owner?.0))?, peer)
     }
 

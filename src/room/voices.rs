@@ -1,14 +1,20 @@
 //! Who speaks and who is heard: the activity that workers tell, whom the room sees first, what listeners want to hear.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::api::{Listening, Notice, RequestError};
 use super::hub::Hub;
-use super::peer::Peer;
+use super::peer::{Peer, Track};
 use crate::base::ids::{PeerId, TrackKey, WorkerId};
 use crate::forward::speaker::Activity;
 use crate::forward::table::Subscriber;
+
+/// Whoever spoke last stays dominant through a pause, and a pause for thought is shorter than this.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// A microphone that sends nothing at all for so long is off, whether its client says so or not: the longest that Opus
+/// leaves out (DTX) is less than half a second, and packets are counted once a second.
+const OFF_AFTER: Duration = Duration::from_secs(3);
 
 impl Hub {
     /// How active a worker's voices are; those not named are silent. Rooms without a change are not looked at.
@@ -31,13 +37,15 @@ impl Hub {
     }
 
     pub(super) fn compare_voices(&mut self, now: Instant, room: &str) {
-        let voice = |peer: &Peer| {
-            let voices = peer.tracks.values().filter(|track| peer.is_voice(track));
-            (peer.info.peer, voices.map(|track| track.activity).max().unwrap_or_default())
-        };
-        let voices: Vec<(PeerId, Activity)> = self.room_peers(room).map(voice).collect();
+        let voice = |peer: &Peer| Some((peer.info.peer, peer.voices().map(|track| track.activity).max()?));
+        let voices: Vec<(PeerId, Activity)> = self.room_peers(room).filter_map(voice).collect();
         let Some(state) = self.rooms.get_mut(room) else { return };
-        if !state.speaker.update(voices.iter().copied()) {
+        let has_changed = state.speaker.update(voices.iter().copied());
+        let is_active = |who: PeerId| voices.iter().any(|(peer, voice)| *peer == who && *voice != Activity::default());
+        if has_changed || state.speaker.current().is_some_and(is_active) {
+            state.heard_at = Some(now);
+        }
+        if !has_changed {
             return;
         }
         let speaker = state.speaker.current();
@@ -45,11 +53,29 @@ impl Hub {
             state.speakers.retain(|other| *other != speaker);
             state.speakers.insert(0, speaker);
         }
-        let info = speaker.and_then(|speaker| self.peers.get(&speaker)).map(|peer| peer.info.clone());
-        self.tell_room(room, None, &Notice::Speaker(info));
+        self.tell_speaker(room, speaker);
         if let Some(speaker) = speaker {
             self.show(now, speaker);
         }
+    }
+
+    /// Nobody is dominant where who was has been silent for long, or has no microphone on.
+    pub(super) fn forget_silent_speakers(&mut self, now: Instant) {
+        let mut silent = Vec::new();
+        for (name, room) in &mut self.rooms {
+            let Some(peer) = room.speaker.current().and_then(|speaker| self.peers.get(&speaker)) else { continue };
+            let is_on = |track: &Track| track.moved_at.is_none_or(|at| now < at + OFF_AFTER);
+            let has_paused = room.heard_at.is_none_or(|at| now >= at + PAUSE_MAX);
+            if (has_paused || !peer.voices().any(is_on)) && room.speaker.clear() {
+                silent.push(name.clone());
+            }
+        }
+        silent.into_iter().for_each(|room| self.tell_speaker(&room, None));
+    }
+
+    fn tell_speaker(&mut self, room: &str, speaker: Option<PeerId>) {
+        let info = speaker.and_then(|speaker| self.peers.get(&speaker)).map(|peer| peer.info.clone());
+        self.tell_room(room, None, &Notice::Speaker(info));
     }
 
     /// Whom a peer wants to hear however quiet they are, and whom not at all.

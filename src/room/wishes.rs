@@ -88,15 +88,22 @@ impl Hub {
         for _ in 0..TOLD_MAX {
             let Some(key) = self.telling.tracks.pop_first() else { break };
             let Some((publisher, track)) = self.track(key) else { continue };
-            if track.kind != MediaKind::Video || !publisher.dialect.has_socket() {
+            if track.kind != MediaKind::Video {
                 continue;
             }
-            let (id, wanted) = (publisher.info.peer, self.wanted_of(publisher, track));
+            let (id, wanted, has_socket) =
+                (publisher.info.peer, self.wanted_of(publisher, track), publisher.dialect.has_socket());
             let mline = self.publishers.get(&key).map_or(0, |(_, mline)| *mline);
             let track = self.peers.get_mut(&id).and_then(|publisher| publisher.tracks.get_mut(&mline));
-            if let Some(track) = track
-                && track.wanted.replace(wanted.clone()) != Some(wanted.clone())
-            {
+            let Some(track) = track else { continue };
+            let pixels = wanted.pixels();
+            // Its session says what it can in the words of RTCP.
+            let has_changed = std::mem::replace(&mut track.pixels_wanted, pixels) != pixels;
+            let is_news = track.wanted.replace(wanted.clone()) != Some(wanted.clone());
+            if has_changed {
+                self.configure(id);
+            }
+            if is_news && has_socket {
                 self.tell(id, Notice::VideoWanted(wanted));
             }
         }
@@ -114,7 +121,7 @@ impl Hub {
                 continue;
             }
             wanted.watchers += 1;
-            match demand.size {
+            match demand.needs() {
                 None => wanted.unknown += 1,
                 Some((width, height)) => {
                     wanted.width = wanted.width.max(width);

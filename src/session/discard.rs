@@ -91,6 +91,8 @@ discards! {
     TxFull => "tx_full",
     /// The lane to another worker was full.
     LaneFull => "lane_full",
+    /// The recorder stayed behind: the packet is missing in a recording.
+    TapFull => "tap_full",
     /// A subscriber asked for more retransmissions than it may.
     RetransmissionLimit => "retransmission_limit",
     /// So much waited for a subscriber's line already that the rest was left out.

@@ -11,7 +11,7 @@ use super::egress::Admitted;
 use super::stats::DownlinkReport;
 use crate::forward::order::Due;
 use crate::proto::bwe::{Estimator, Probe, Sending};
-use crate::proto::pacer::Pacer;
+use crate::proto::pacer::{Pacer, TICK};
 use crate::proto::report::ntp_duration;
 use crate::wire::rtp_ext::AbsSendTime;
 
@@ -66,6 +66,10 @@ pub struct Downlink {
     resends: VecDeque<Resend>,
     probe: Option<RunningProbe>,
     next_twcc: u16,
+    /// The time as packets carry it, and of when.
+    send_time: (Instant, AbsSendTime),
+    /// When the estimator is told again that nothing waits.
+    tell_at: Instant,
     /// Bits per second sent of all tracks.
     sent_bps: u64,
     epoch: Instant,
@@ -82,6 +86,8 @@ impl Downlink {
             resends: VecDeque::new(),
             probe: None,
             next_twcc: 0,
+            send_time: (now, AbsSendTime::from_ntp(0)),
+            tell_at: now,
             sent_bps: 0,
             epoch: now,
         }
@@ -94,9 +100,14 @@ impl Downlink {
         twcc
     }
 
-    /// The time as packets carry it.
-    pub fn send_time(&self, now: Instant) -> AbsSendTime {
-        AbsSendTime::from_ntp(ntp_duration(now.saturating_duration_since(self.epoch)))
+    /// The time as packets carry it. Those of one turn carry the same.
+    pub fn send_time(&mut self, now: Instant) -> AbsSendTime {
+        let (at, _) = self.send_time;
+        if at != now {
+            let ntp = ntp_duration(now.saturating_duration_since(self.epoch));
+            self.send_time = (now, AbsSendTime::from_ntp(ntp));
+        }
+        self.send_time.1
     }
 
     /// A datagram left under that number.
@@ -105,11 +116,12 @@ impl Downlink {
             probe.pacer.handle_sent(bytes);
             probe.bytes_left = probe.bytes_left.saturating_sub(bytes);
             probe.packets_left = probe.packets_left.saturating_sub(1);
-            probe.id
+            (probe.id, probe.bytes_left == 0 && probe.packets_left == 0)
         });
-        if self.probe.as_ref().is_some_and(|probe| probe.bytes_left == 0 && probe.packets_left == 0) {
+        if let Some((_, true)) = probe {
             self.probe = None;
         }
+        let probe = probe.map(|(id, _)| id);
         self.estimator.handle_sent(now, twcc, bytes, what, probe);
     }
 
@@ -127,8 +139,7 @@ impl Downlink {
 
     /// After news of the line.
     pub fn handle_estimate(&mut self, now: Instant) {
-        let has_backlog = self.has_backlog();
-        self.estimator.handle_pacer(now, has_backlog);
+        self.tell_backlog(now);
         let drain = self.waiting_bytes as f64 * 8.0 / WAIT_MAX.as_secs_f64();
         // What is kept for who joins is paced before anything is known.
         let unknown = self.has_backlog().then(|| self.estimator.estimate_bps());
@@ -147,8 +158,9 @@ impl Downlink {
         due: &mut Vec<Due>,
         mut leave_out: impl FnMut(u16),
     ) {
-        let mut kept = 0;
-        for at in 0..due.len() {
+        let free = if self.has_backlog() { 0 } else { self.pacer.take(now, due.iter().map(Due::may_wait)) };
+        let mut kept = free;
+        for at in free..due.len() {
             let (packet, length) = (admitted[at], due[at]);
             let may_go =
                 length.is_audio || self.waiting.is_empty() && self.resends.is_empty() && self.pacer.has_room(now);
@@ -162,8 +174,26 @@ impl Downlink {
         }
         admitted.truncate(kept);
         due.truncate(kept);
+        self.tell_backlog(now);
+    }
+
+    /// Whether a packet may leave at once. Then it does; else it is one for [`pace`](Self::pace).
+    pub fn lets_pass(&mut self, now: Instant, due: &Due) -> bool {
+        let is_first = due.is_audio || !self.has_backlog();
+        let passes = is_first && self.pacer.take(now, std::iter::once(due.may_wait())) == 1;
+        if passes {
+            self.tell_backlog(now);
+        }
+        passes
+    }
+
+    /// Tells the estimator whether something waits: where nothing does, once in a tick.
+    fn tell_backlog(&mut self, now: Instant) {
         let has_backlog = self.has_backlog();
-        self.estimator.handle_pacer(now, has_backlog);
+        if has_backlog || now >= self.tell_at {
+            self.tell_at = now + TICK;
+            self.estimator.handle_pacer(now, has_backlog);
+        }
     }
 
     /// A packet that waits for its turn in any case; `false`: too many do.

@@ -94,6 +94,7 @@ pub struct Egress {
 impl Egress {
     /// Obeys a new negotiation. m-lines whose ssrc stays go on with their numbers.
     pub fn configure(&mut self, now: Instant, rng: &mut impl Rng, streams: &StreamsConfig) {
+        let is_estimated = streams.sends_video();
         self.slots.reserve_exact(streams.mlines.len().saturating_sub(self.slots.len()));
         self.slots.resize_with(streams.mlines.len(), || None);
         for (index, mline) in streams.mlines.iter().enumerate() {
@@ -101,7 +102,7 @@ impl Egress {
             let before = old.as_ref().map(|slot| (slot.ssrc, slot.track));
             let is_sending = mline.as_ref().is_some_and(|mline| mline.egress.is_some());
             self.slots[index] = match mline {
-                Some(mline) if is_sending => Slot::new(rng, mline, streams.ext_mixed, old),
+                Some(mline) if is_sending => Slot::new(rng, mline, (streams.ext_mixed, is_estimated), old),
                 _ => old.map(Slot::rest),
             };
             if let Some(downlink) = &mut self.downlink
@@ -150,6 +151,11 @@ impl Egress {
         left_out
     }
 
+    /// Whether a packet may leave at once. Then it does; else it is one for [`pace`](Self::pace).
+    pub fn lets_pass(&mut self, now: Instant, due: &Due) -> bool {
+        self.downlink.as_mut().is_none_or(|downlink| downlink.lets_pass(now, due))
+    }
+
     /// An m-line gets its track from the packet `seq` on, and maybe not what came before: that was withheld and leaves no
     /// gap. The highest number it had, if it is bound.
     pub fn resume(&mut self, mline: u16, track: TrackKey, seq: u64) -> Option<u64> {
@@ -171,7 +177,7 @@ impl Egress {
         let slot = slot_mut(&mut self.slots, admitted.mline).ok_or(Discard::StaleRoute)?;
         let header = slot.header(admitted.pt, slot.ssrc, admitted.numbers, packet);
         let way = Way { now, outlet, downlink: self.downlink.as_deref_mut() };
-        let around = Around { prefix: &[], padding };
+        let around = Around { original: None, padding };
         way.send(slot, &header, around, packet, admitted.numbers, Sending::Media, tx)?;
         slot.rewriter.note_padding(admitted.numbers.index, padding);
         slot.stats.handle_sent(packet.payload.len());
@@ -388,22 +394,22 @@ impl Way<'_> {
         mut self,
         slot: &Slot,
         header: &Fixed,
-        around: Around<'_>,
+        around: Around,
         packet: &Packet<'_>,
         numbers: Numbers,
         what: Sending,
         tx: &mut TxBatch,
     ) -> Result<usize, Discard> {
-        if !tx.has_room() {
-            return Err(Discard::TxFull);
+        let out = tx.reserve().ok_or(Discard::TxFull)?;
+        let (has_twcc, has_send_time) = (slot.exts.has_twcc(), slot.exts.has_send_time());
+        let (mut twcc, mut send_time) = (0, AbsSendTime(0));
+        if let Some(downlink) = &mut self.downlink {
+            // A number that is not written would be missed as a packet lost.
+            twcc = if has_twcc { downlink.take_twcc() } else { 0 };
+            send_time = if has_send_time { downlink.send_time(self.now) } else { send_time };
         }
-        // A number that is not written would be missed as a packet lost.
-        let has_twcc = slot.exts.has_twcc();
-        let (twcc, send_time) = match &mut self.downlink {
-            Some(downlink) => (if has_twcc { downlink.take_twcc() } else { 0 }, downlink.send_time(self.now)),
-            None => (0, AbsSendTime(0)),
-        };
-        let len = slot.send(header, around, packet, numbers, (twcc, send_time), self.outlet, tx)?;
+        let len = slot.write(header, around, packet, numbers, (twcc, send_time), (self.outlet, out))?;
+        tx.commit(self.outlet.path, len);
         if let Some(downlink) = self.downlink
             && has_twcc
         {
@@ -425,13 +431,12 @@ impl Way<'_> {
         let payload = slot.payload_for(packet.meta.format).ok_or(Discard::FormatNotNegotiated)?;
         let original = found.numbers.index;
         let (header, around, numbers);
-        let prefix = (original as u16).to_be_bytes();
         match payload.rtx_pt {
             // RFC 4588 §4: the original sequence number goes before the payload.
             Some(rtx_pt) => {
                 numbers = Numbers { index: slot.take_rtx_index(), ..found.numbers };
                 header = slot.header(rtx_pt, slot.rtx_ssrc, numbers, &packet);
-                around = Around { prefix: &prefix, padding: 0 };
+                around = Around { original: Some(original as u16), padding: 0 };
             }
             // RFC 7714 §8.3: an index must never protect two different packets. Rebuilt from the same history by the
             // same rules and with the same padding, the datagram is the one sent before; where the rules changed since
@@ -440,7 +445,7 @@ impl Way<'_> {
                 let padding = slot.rewriter.rebuild(original).ok_or(Discard::TooOld)?;
                 numbers = found.numbers;
                 header = slot.header(payload.pt, slot.ssrc, numbers, &packet);
-                around = Around { prefix: &[], padding };
+                around = Around { original: None, padding };
             }
         }
         if let Some(downlink) = &mut self.downlink {
@@ -452,7 +457,7 @@ impl Way<'_> {
 
     fn send_padding(self, slot: &Slot, header: &Fixed, numbers: Numbers, tx: &mut TxBatch) -> Result<(), Discard> {
         let packet = Packet::NOTHING;
-        let around = Around { prefix: &[], padding: PADDING_BYTES_MAX };
+        let around = Around { original: None, padding: PADDING_BYTES_MAX };
         self.send(slot, header, around, &packet, numbers, Sending::Padding, tx)?;
         Ok(())
     }

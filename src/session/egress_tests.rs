@@ -290,6 +290,21 @@ fn a_transport_wide_number_is_taken_only_where_it_is_written() {
 }
 
 #[test]
+fn who_gets_no_video_need_not_tell_what_arrives() {
+    let stamped = [(3, Ext::TransportCc), (5, Ext::AbsSendTime)];
+    let sound = mline(&[Payload { transport_cc: true, nack: false, ..payload(111, Format::Opus, None) }], &stamped);
+    let video = mline(&[payload(96, Format::Vp8, Some(97))], &stamped);
+    let video = MlineConfig { egress: Some(EgressConfig { ssrc: Ssrc(9), ..video.egress.unwrap() }), ..video };
+    let mut bench = Bench::new(&sound);
+    assert_eq!(bench.pass(1, Format::Opus).unwrap().exts, []);
+    let both = StreamsConfig { mlines: vec![Some(sound.clone()), Some(video)], ext_mixed: true };
+    bench.egress.configure(bench.now, &mut bench.rng, &both);
+    assert_eq!(bench.pass(2, Format::Opus).unwrap().exts, [(3, vec![0, 0]), (5, vec![0; 3])]);
+    bench.configure(&sound);
+    assert_eq!(bench.pass(3, Format::Opus).unwrap().exts, []);
+}
+
+#[test]
 fn a_retransmission_by_rtx_has_numbers_of_its_own() {
     let mut bench = Bench::new(&mline(&[payload(96, Format::Vp8, Some(97))], &[(4, Ext::Mid)]));
     let first = bench.pass(10, Format::Vp8).unwrap();

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::egress::Egress;
 use super::ingress::{Ingress, Uplink};
 use super::track::Tracks;
+use super::wanted::Ceiling;
 use crate::base::ids::Ssrc;
 use crate::proto::report::{HEARD_MAX, HeardTimes, ReferenceTimes, ntp_duration};
 use crate::wire::rtcp::{self, Delay, ExtendedReport, FirEntry, ReportBlock, SenderInfo, XrBlock};
@@ -36,6 +37,13 @@ const REMB_INTERVAL_MIN: Duration = Duration::from_millis(200);
 /// Our clock begins where Unix time does (RFC 868: seconds since 1900): who reads NTP times as dates cannot send an
 /// earlier one back as it was.
 const CLOCK_START: Duration = Duration::from_secs(2_208_988_800);
+/// A cap is told to who estimates himself when he has done so for that long: libwebrtc takes a REMB of the first two
+/// seconds for an estimate of the line, and begins with it.
+const CAPS_AFTER: Duration = Duration::from_millis(2500);
+/// What is told to who was held to a rate and may send all again: more than anybody has.
+const UNHELD_BPS: u64 = 1_000_000_000;
+/// Keyframe requests that wait to be sent: one for each stream of eight tracks.
+const KEYFRAMES_MAX: usize = 24;
 /// Sources that a REMB names.
 const REMB_SSRCS_MAX: usize = 16;
 
@@ -80,7 +88,27 @@ pub struct Feedback {
     /// Those of a peer that receives.
     heard_times: HeardTimes,
     remb_sent: Option<(Instant, u64)>,
+    /// From when on caps are told, and whether that has come.
+    caps_from: Option<Instant>,
+    are_caps_told: bool,
     ingest_cap_bps: Option<u64>,
+    ceiling: Ceiling,
+    /// Wishes for what it publishes have changed, and are to be looked at.
+    wishes_at: Option<Instant>,
+    keyframes: Vec<KeyframeRequest>,
+}
+
+/// A keyframe that the peer is to be asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyframeRequest {
+    /// The stream.
+    pub media: Ssrc,
+    /// The peer takes PLI (RFC 4585 §6.3.1), else FIR (RFC 5104 §4.3.1).
+    pub takes_pli: bool,
+    /// Counts requests.
+    pub count: u8,
+    /// Since when it waits.
+    pub at: Instant,
 }
 
 impl Feedback {
@@ -93,8 +121,31 @@ impl Feedback {
             reference_times: ReferenceTimes::default(),
             heard_times: HeardTimes::default(),
             remb_sent: None,
+            caps_from: None,
+            are_caps_told: false,
             ingest_cap_bps: None,
+            ceiling: Ceiling::default(),
+            wishes_at: None,
+            keyframes: Vec::new(),
         }
+    }
+
+    /// Wishes for what the peer publishes may have changed.
+    pub fn note_wishes(&mut self, now: Instant) {
+        self.wishes_at = Some(now);
+    }
+
+    /// Asks for a keyframe with what leaves next, which is due at once.
+    pub fn ask_keyframe(&mut self, request: KeyframeRequest) {
+        let is_known = self.keyframes.iter().any(|waiting| waiting.media == request.media);
+        if !is_known && self.keyframes.len() < KEYFRAMES_MAX {
+            self.keyframes.push(request);
+        }
+    }
+
+    /// A keyframe request has not left yet.
+    pub fn asks_keyframe(&self) -> bool {
+        !self.keyframes.is_empty()
     }
 
     /// What the peer may send at most, as far as it takes such wishes (REMB): told with the next reports.
@@ -109,7 +160,9 @@ impl Feedback {
 
     /// When [`poll`](Self::poll) has something to say.
     pub fn next_timeout(&self, ingress: &Ingress) -> Instant {
-        let due = [ingress.next_nack_at(), ingress.twcc.next_timeout(), self.remb_falls_at(ingress)];
+        let request_at = self.keyframes.first().map(|request| request.at);
+        let remb_at = self.remb_falls_at(ingress);
+        let due = [ingress.next_nack_at(), ingress.twcc.next_timeout(), remb_at, self.wishes_at, request_at];
         due.into_iter().flatten().fold(self.report_at, Instant::min)
     }
 
@@ -145,16 +198,23 @@ impl Feedback {
         }
         let mut out = Compound::new();
         let rtt = self.round_trip().or(egress.round_trip());
+        let has_new_wishes = self.wishes_at.take_if(|at| now >= *at).is_some();
+        if has_new_wishes || now >= self.report_at {
+            self.ceiling.update(now, ingress, tracks);
+        }
         if now >= self.report_at {
             self.report_at = now + REPORT_INTERVAL;
+            self.note_caps(now, ingress);
             if !self.write_reports(now, ingress, egress, tracks, &mut out, &mut send) {
                 return 0;
             }
             self.handle_loss(ingress, rtt);
             self.write_remb(now, ingress, &mut out);
-        } else if self.remb_falls_at(ingress).is_some_and(|at| now >= at) {
+        } else if has_new_wishes && self.remb_rises(ingress) || self.remb_falls_at(ingress).is_some_and(|at| now >= at)
+        {
             self.write_remb(now, ingress, &mut out);
         }
+        self.write_keyframe_requests(&mut out, &mut send);
         let mut nacks = 0;
         if ingress.next_nack_at().is_some_and(|at| now >= at) {
             nacks = self.write_nacks(now, rtt.unwrap_or(ROUND_TRIP_ASSUMED), ingress, &mut out, &mut send);
@@ -231,6 +291,15 @@ impl Feedback {
         nacks
     }
 
+    /// Asks for keyframes. What finds no way out waits.
+    fn write_keyframe_requests(&mut self, out: &mut Compound, send: &mut impl FnMut(&[u8]) -> bool) {
+        let sender = self.sender;
+        self.keyframes.retain(|request| {
+            let write = |rest: &mut [u8]| write_keyframe_request(rest, sender, request);
+            !(out.push(write) || out.flush(send) && out.push(write))
+        });
+    }
+
     fn handle_loss(&self, ingress: &mut Ingress, rtt: Option<Duration>) {
         let intervals = ingress.streams().map(|stream| stream.stats.last_interval());
         let (expected, lost) = intervals.fold((0, 0), |(all, gone), (expected, lost)| (all + expected, gone + lost));
@@ -241,14 +310,29 @@ impl Feedback {
         }
     }
 
-    /// What the peer is told: our estimate where it has none, and the cap.
+    /// Caps are told to who has sent for a while.
+    fn note_caps(&mut self, now: Instant, ingress: &mut Ingress) {
+        if self.caps_from.is_none() && ingress.streams().next().is_some() {
+            self.caps_from = Some(now + CAPS_AFTER);
+        }
+        self.are_caps_told = self.caps_from.is_some_and(|at| now >= at);
+    }
+
+    /// What the peer is told: our estimate where it has none, and the caps.
     fn remb_bps(&self, ingress: &Ingress) -> Option<u64> {
-        let estimate = match &ingress.uplink {
+        let (estimate, are_caps_told) = match &ingress.uplink {
             Uplink::Untold => return None,
-            Uplink::TheirEstimate => None,
-            Uplink::Estimated(estimator) => Some(estimator.bps()),
+            Uplink::TheirEstimate => (None, self.are_caps_told),
+            Uplink::Estimated(estimator) => (Some(estimator.bps()), true),
         };
-        estimate.into_iter().chain(self.ingest_cap_bps).min()
+        let caps = [self.ingest_cap_bps, self.ceiling.bps()].into_iter().flatten().filter(|_| are_caps_told);
+        // What was told holds until something else is told.
+        estimate.into_iter().chain(caps).min().or(self.remb_sent.map(|_| UNHELD_BPS))
+    }
+
+    /// The peer was told less than it may send.
+    fn remb_rises(&self, ingress: &Ingress) -> bool {
+        self.remb_bps(ingress).zip(self.remb_sent).is_some_and(|(bps, (_, told))| bps > told)
     }
 
     /// When a rate that fell is told before the next reports.
@@ -283,12 +367,11 @@ pub fn copy(slot: &mut [u8], bytes: &[u8]) -> Option<usize> {
     Some(bytes.len())
 }
 
-/// PLI (RFC 4585 §6.3.1), or FIR (RFC 5104 §4.3.1) for publishers without it.
-pub fn write_keyframe_request(out: &mut [u8], sender: Ssrc, media: Ssrc, takes_pli: bool, count: u8) -> Option<usize> {
-    if takes_pli {
-        return rtcp::write_pli(out, sender, media);
+fn write_keyframe_request(out: &mut [u8], sender: Ssrc, request: &KeyframeRequest) -> Option<usize> {
+    match request.takes_pli {
+        true => rtcp::write_pli(out, sender, request.media),
+        false => rtcp::write_fir(out, sender, &[FirEntry { ssrc: request.media, seq_nr: request.count }]),
     }
-    rtcp::write_fir(out, sender, &[FirEntry { ssrc: media, seq_nr: count }])
 }
 
 /// A receiver report of the next [`BLOCKS_MAX`] `blocks`, sender reports of the next [`INFOS_MAX`] `infos`, and our name

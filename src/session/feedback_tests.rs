@@ -81,6 +81,8 @@ fn kinds(packet: &[u8]) -> Vec<&'static str> {
         RtcpView::Nack(_) => "nack",
         RtcpView::Twcc(_) => "twcc",
         RtcpView::Remb(_) => "remb",
+        RtcpView::Pli(_) => "pli",
+        RtcpView::Fir(_) => "fir",
         _ => "other",
     };
     packets(packet).map(|packet| kind(packet.unwrap())).collect()
@@ -106,6 +108,39 @@ fn what_is_due_together_leaves_together() {
     assert_eq!(sent.iter().map(|sent| kinds(sent)).collect::<Vec<_>>(), [["rr", "sdes", "xr", "nack", "twcc"]]);
     assert!(bench.feedback.next_timeout(&bench.ingress) > bench.t0 + ms(1000));
     assert_eq!(bench.poll(ms(1001)), Vec::<Vec<u8>>::new());
+}
+
+#[test]
+fn a_keyframe_is_asked_for_at_once_and_with_what_leaves_anyway() {
+    let mut bench = Bench::new(true, true);
+    bench.receive(10, ms(980), ms(0));
+    let ask = |bench: &mut Bench, at, takes_pli| {
+        let request = KeyframeRequest { media: VIDEO, takes_pli, count: 1, at: bench.t0 + at };
+        bench.feedback.ask_keyframe(request);
+        bench.feedback.ask_keyframe(request);
+        assert_eq!(bench.feedback.next_timeout(&bench.ingress).min(bench.t0 + at), bench.t0 + at);
+    };
+    ask(&mut bench, ms(990), true);
+    assert_eq!(bench.poll(ms(990)).iter().map(|sent| kinds(sent)).collect::<Vec<_>>(), [["pli"]]);
+    ask(&mut bench, ms(1000), true);
+    let sent = bench.poll(ms(1000));
+    assert_eq!(sent.iter().map(|sent| kinds(sent)).collect::<Vec<_>>(), [["rr", "sdes", "xr", "pli"]]);
+    ask(&mut bench, ms(1010), false);
+    assert_eq!(bench.poll(ms(1010)).iter().map(|sent| kinds(sent)).collect::<Vec<_>>(), [["fir"]]);
+    assert!(!bench.feedback.asks_keyframe());
+}
+
+#[test]
+fn a_keyframe_request_that_found_no_way_out_waits() {
+    let mut bench = Bench::new(true, true);
+    bench.receive(10, ms(0), ms(0));
+    bench.feedback.ask_keyframe(KeyframeRequest { media: VIDEO, takes_pli: true, count: 1, at: bench.t0 });
+    let full = |_: &[u8]| false;
+    let now = bench.t0 + ms(1000);
+    let Bench { feedback, ingress, egress, .. } = &mut bench;
+    feedback.poll(now, ingress, egress, &Tracks::default(), full);
+    let sent = bench.poll(ms(1001));
+    assert!(sent.iter().all(|sent| kinds(sent) == ["pli"]) || bench.feedback.next_timeout(&bench.ingress) > now);
 }
 
 #[test]
@@ -192,7 +227,13 @@ fn a_cap_is_told_to_who_estimates_itself_and_nothing_to_who_takes_none() {
     bench.receive(1, ms(900), ms(0));
     assert_eq!(remb_of(&bench.poll(ms(1000))), None);
     bench.feedback.set_ingest_cap(Some(300_000));
-    assert_eq!(remb_of(&bench.poll(ms(2000))), Some(300_000));
+    for at in [2000, 3000] {
+        assert_eq!(remb_of(&bench.poll(ms(at))), None, "a REMB so early is taken for an estimate");
+    }
+    assert_eq!(remb_of(&bench.poll(ms(4000))), Some(300_000));
+    bench.feedback.set_ingest_cap(None);
+    let told = remb_of(&bench.poll(ms(5000)));
+    assert!(told.is_some_and(|bps| bps > UNHELD_BPS / 100 * 99), "what was told holds until something else is told");
     let mut bench = Bench::new(false, false);
     bench.receive(1, ms(900), ms(0));
     bench.feedback.set_ingest_cap(Some(300_000));

@@ -57,7 +57,7 @@ pub struct MediaIn<'a> {
 #[derive(Debug)]
 pub struct Ingress {
     /// Index is the m-line's.
-    publications: Vec<Option<Publication>>,
+    pub(super) publications: Vec<Option<Publication>>,
     sources: Vec<Source>,
     /// Extension by id; ids mean the same in the whole BUNDLE group (RFC 8843 §9.2).
     ext_kinds: Box<[u8; 256]>,
@@ -98,7 +98,7 @@ impl Ingress {
             if !is_same {
                 self.sources.retain(|source| usize::from(source.mline) != index);
             }
-            self.publications[index] = mline.as_ref().and_then(|mline| Publication::new(mline, old));
+            self.publications[index] = mline.as_ref().and_then(|mline| Publication::new(now, mline, old));
             let encodings = ingress.into_iter().flat_map(|ingress| &ingress.encodings).zip(0u8..);
             for (ssrcs, encoding) in encodings.map(|(config, encoding)| (&config.ssrcs, encoding)) {
                 for (ssrc, rtx) in ssrcs {
@@ -279,6 +279,11 @@ impl Ingress {
     pub fn next_nack_at(&self) -> Option<Instant> {
         let encodings = self.publications.iter().flatten().flat_map(|publication| &publication.encodings);
         encodings.filter_map(|encoding| encoding.stream.as_ref()?.nack.next_timeout()).min()
+    }
+
+    /// What it publishes.
+    pub fn tracks(&self) -> impl Iterator<Item = TrackKey> {
+        self.publications.iter().flatten().map(|publication| publication.track)
     }
 
     /// Numbers for people.

@@ -26,7 +26,8 @@ const RESERVE_MAX: f32 = 0.2;
 /// Sound is measured over so long.
 const AUDIO_WINDOW: Duration = Duration::from_secs(1);
 /// Who came no longer ago is still being found out about.
-const YOUNG: Duration = Duration::from_millis(1500);/// And for so long its way up goes by what is kept, though that shows a moment of the past: many come at once.
+const YOUNG: Duration = Duration::from_millis(1500);
+/// And for so long its way up goes by what is kept, though that shows a moment of the past: many come at once.
 const SETTLING: Duration = Duration::from_secs(5);
 
 /// Packets of a run at most: a megabyte of them, as much as is kept of a stream.
@@ -170,6 +171,8 @@ fn want(mline: u16, slot: &Slot) -> Want {
     let demand = &slot.demand;
     Want {
         max_pixels: demand.pixels_max(),
+        limit_pixels: demand.pixels_limit(),
+        forced: demand.layer,
         max_fps: demand.fps.map(|fps| fps.min(u16::from(u8::MAX)) as u8),
         max_temporal: demand.temporal_max,
         is_visible: !demand.is_hidden(),

@@ -15,3 +15,4 @@ mod slot;
 pub mod stats;
 pub mod streams;
 pub mod track;
+mod wanted;

@@ -10,7 +10,7 @@ use rand::{Rng, RngExt};
 
 use super::discard::Discard;
 use super::egress::{Egress, Outlet};
-use super::feedback::{self, Feedback};
+use super::feedback::{self, Feedback, KeyframeRequest};
 use super::ingress::{Ingress, MediaIn};
 use super::layers::RunPackets;
 use super::streams::StreamsConfig;
@@ -135,7 +135,6 @@ pub struct Session {
     pub counters: FeedbackCounters,
     /// What it is told about what it sends.
     pub feedback: Feedback,
-    local_ssrc: Ssrc,
     keyframe_repeat_at: Option<Instant>,
     is_lost: bool,
     is_over: bool,
@@ -155,7 +154,6 @@ impl Session {
             egress: Egress::default(),
             counters: FeedbackCounters::default(),
             feedback: Feedback::new(now, local_ssrc),
-            local_ssrc,
             keyframe_repeat_at: None,
             is_lost: false,
             is_over: false,
@@ -166,6 +164,7 @@ impl Session {
     pub fn configure(&mut self, now: Instant, rng: &mut impl Rng, streams: &StreamsConfig) {
         self.ingress.configure(now, streams);
         self.egress.configure(now, rng, streams);
+        self.feedback.note_wishes(now);
         self.keyframe_repeat_at = Some(now);
     }
 
@@ -376,12 +375,20 @@ impl Session {
         if self.is_lost { None } else { self.ice.send_path() }
     }
 
-    /// Asks the peer for a keyframe of one encoding of what it publishes on an m-line.
-    pub fn ask_keyframe(&mut self, mline: u16, encoding: u8, tx: &mut TxBatch) {
+    /// Asks the peer for a keyframe of one encoding of what it publishes on an m-line, with its next feedback: call
+    /// [`tell`](Self::tell) when all is asked for.
+    pub fn ask_keyframe(&mut self, now: Instant, mline: u16, encoding: u8) {
         let Some((media, takes_pli)) = self.ingress.keyframe_target(mline, encoding) else { return };
         self.counters.keyframe_requests += 1;
-        let (sender, count) = (self.local_ssrc, self.counters.keyframe_requests as u8);
-        self.send_rtcp(tx, |out| feedback::write_keyframe_request(out, sender, media, takes_pli, count));
+        let count = self.counters.keyframe_requests as u8;
+        self.feedback.ask_keyframe(KeyframeRequest { media, takes_pli, count, at: now });
+    }
+
+    /// Sends the keyframe requests that have not left yet, with all feedback that is due.
+    pub fn tell(&mut self, now: Instant, tracks: &Tracks, tx: &mut TxBatch) {
+        if self.feedback.asks_keyframe() && !self.is_lost {
+            self.compose_feedback(now, tracks, tx);
+        }
     }
 
     /// Deadlines that passed.
@@ -425,6 +432,10 @@ impl Session {
             self.keyframe_repeat_at.get_or_insert(now);
             self.egress.divide(now, tracks);
         }
+        self.compose_feedback(now, tracks, tx);
+    }
+
+    fn compose_feedback(&mut self, now: Instant, tracks: &Tracks, tx: &mut TxBatch) {
         let (Some(path), Some(srtp)) = (self.sending_path(), self.srtp.as_mut()) else { return };
         if tx.has_room() {
             let send = |packet: &[u8]| {
@@ -433,11 +444,6 @@ impl Session {
             };
             self.counters.nacks_sent += self.feedback.poll(now, &mut self.ingress, &mut self.egress, tracks, send);
         }
-    }
-
-    fn send_rtcp(&mut self, tx: &mut TxBatch, write: impl FnOnce(&mut [u8]) -> Option<usize>) {
-        let (Some(path), Some(srtp)) = (self.sending_path(), self.srtp.as_mut()) else { return };
-        srtp.send_rtcp(path, tx, write);
     }
 
     /// The next deadline.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::discard::Discard;
 use super::streams::{EncodingConfig, MlineConfig, Payload};
+use super::wanted::Wanted;
 use crate::base::format::{Format, MediaKind};
 use crate::base::ids::{Mid, Rid, Ssrc, TrackKey};
 use crate::base::seq::extend_u16;
@@ -30,6 +31,8 @@ pub(super) struct Publication {
     pub(super) encodings: Vec<Encoding>,
     /// Something came.
     pub(super) is_live: bool,
+    /// How much of it is of use.
+    pub(super) wanted: Wanted,
 }
 
 /// One stream of a simulcast, or the only one.
@@ -68,12 +71,13 @@ pub(super) struct Media<'a> {
 
 impl Publication {
     /// The publication of an m-line by its new negotiation, with the state of the old where the track is the same.
-    pub(super) fn new(mline: &MlineConfig, old: Option<Self>) -> Option<Self> {
+    pub(super) fn new(now: Instant, mline: &MlineConfig, old: Option<Self>) -> Option<Self> {
         let ingress = mline.ingress.as_ref()?;
-        let (mut encodings, is_live) = match old.filter(|old| old.track == ingress.track) {
-            Some(old) => (old.encodings, old.is_live),
-            None => (Vec::new(), false),
+        let (mut encodings, is_live, mut wanted) = match old.filter(|old| old.track == ingress.track) {
+            Some(old) => (old.encodings, old.is_live, old.wanted),
+            None => (Vec::new(), false, Wanted::default()),
         };
+        wanted.set(now, ingress.pixels_wanted);
         encodings.resize_with(ingress.encodings.len().max(1), Encoding::default);
         for (encoding, config) in encodings.iter_mut().zip(&ingress.encodings) {
             if encoding.rid != config.rid {
@@ -82,7 +86,7 @@ impl Publication {
             }
         }
         let (mid, kind, track, payloads) = (mline.mid, mline.kind, ingress.track, mline.payloads.clone());
-        Some(Self { mid, kind, track, payloads, encodings, is_live })
+        Some(Self { mid, kind, track, payloads, encodings, is_live, wanted })
     }
 
     /// Its streams are those of `configs`, by name and place.

@@ -9,10 +9,9 @@ use rand::{Rng, RngExt};
 
 use super::discard::Discard;
 use super::egress::Outlet;
-use super::header_exts::{DescriptorChange, ExtRoom, HeaderExts, Stamp};
+use super::header_exts::{DescriptorChange, HeaderExts, Stamp};
 use super::streams::{Demand, MlineConfig, Payload};
 use super::track::Track;
-use crate::base::batch::TxBatch;
 use crate::base::format::{Format, MediaKind};
 use crate::base::frame::Layer;
 use crate::base::ids::{Ssrc, TrackKey};
@@ -23,7 +22,7 @@ use crate::forward::select::{Cut, PacketHead, Selector, Verdict};
 use crate::proto::history::{self, Packet};
 use crate::proto::report::SendStats;
 use crate::wire::payload;
-use crate::wire::rtp::{self, Fixed};
+use crate::wire::rtp::{self, FIXED_HEADER_BYTES, Fixed};
 use crate::wire::rtp_ext::AbsSendTime;
 
 /// Retransmissions per m-line in one [`RETRANSMISSION_WINDOW`]: a frame of a hundred packets twice over. Who asks for
@@ -76,18 +75,24 @@ pub(super) struct Slot {
 
 /// What goes around a payload inside the encrypted part.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Around<'a> {
-    /// Before it.
-    pub(super) prefix: &'a [u8],
+pub(super) struct Around {
+    /// Before it, of what is sent again: the number it had (RFC 4588 §4).
+    pub(super) original: Option<u16>,
     /// Bytes of padding behind it.
     pub(super) padding: u8,
 }
 
 impl Slot {
     /// The slot of an m-line by its new negotiation, with the state of the old where the source is the same.
-    pub(super) fn new(rng: &mut impl Rng, mline: &MlineConfig, has_two_byte: bool, old: Option<Self>) -> Option<Self> {
+    /// `is_estimated`: its peer is to tell of what arrives.
+    pub(super) fn new(
+        rng: &mut impl Rng,
+        mline: &MlineConfig,
+        (has_two_byte, is_estimated): (bool, bool),
+        old: Option<Self>,
+    ) -> Option<Self> {
         let egress = mline.egress.as_ref()?;
-        let exts = HeaderExts::new(mline, has_two_byte, !is_rebuilt(mline));
+        let exts = HeaderExts::new(mline, has_two_byte, is_estimated && !is_rebuilt(mline));
         let Some(mut slot) = old.filter(|old| old.ssrc == egress.ssrc) else {
             let mut rewriter = Rewriter::new(rng.random(), rng.random());
             rewriter.keep_paddings(kept_paddings(mline));
@@ -160,6 +165,15 @@ impl Slot {
     /// of its encodings, after a long absence.
     pub(super) fn number(&mut self, now: Instant, track: &Track, packet: &Packet<'_>) -> Result<Numbers, Discard> {
         let meta = &packet.meta;
+        // Most packets by far.
+        if self.source == Some(meta.source) && self.rewriter.is_next(meta) {
+            let cut = match self.kind {
+                MediaKind::Audio => Cut::NONE,
+                MediaKind::Video => self.select(now, track, meta)?,
+            };
+            self.awaits_since = None;
+            return self.rewriter.number(now, meta, cut).ok_or(Discard::TooOld);
+        }
         let is_present = self.rewriter.encoding() == Some(meta.encoding);
         let goes_on = self.source == Some(meta.source) && self.rewriter.is_near(meta.encoding, meta.seq);
         let cut = match self.kind {
@@ -187,6 +201,9 @@ impl Slot {
 
     /// How a packet's picture is cut, if it goes out.
     fn select(&mut self, now: Instant, track: &Track, meta: &PacketMeta) -> Result<Cut, Discard> {
+        if let Some(cut) = self.selector.pass(meta) {
+            return Ok(cut);
+        }
         if self.selector.current().is_none() {
             let since = *self.awaits_since.get_or_insert(now);
             if now.saturating_duration_since(since) >= AWAIT_KEYFRAME_MAX {
@@ -292,35 +309,33 @@ impl Slot {
         Fixed { marker, pt, seq: numbers.index as u16, timestamp, ssrc }
     }
 
-    /// Header, extensions and payload with what goes around it into a slot of the batch, protected in place. Bytes of the
-    /// datagram.
-    #[allow(clippy::too_many_arguments, reason = "the parts of a packet, each from somewhere else")]
-    pub(super) fn send(
+    /// Writes header, extensions and payload with what goes around it to `out`, protected in place. Bytes of the datagram.
+    pub(super) fn write(
         &self,
         header: &Fixed,
-        around: Around<'_>,
+        around: Around,
         packet: &Packet<'_>,
         numbers: Numbers,
-        stamp: (u16, AbsSendTime),
-        outlet: &Outlet<'_>,
-        tx: &mut TxBatch,
+        (twcc, send_time): (u16, AbsSendTime),
+        (outlet, out): (&Outlet<'_>, &mut [u8]),
     ) -> Result<usize, Discard> {
-        let out = tx.reserve().ok_or(Discard::TxFull)?;
-        let mut room = ExtRoom::default();
-        let (twcc, send_time) = stamp;
         let stamp = Stamp { twcc, send_time, descriptor: descriptor_change(numbers, &packet.meta) };
-        let exts = self.exts.write(packet.exts, &stamp, &mut room);
-        let header_len = rtp::write_header(out, header, &[], exts).ok_or(Discard::TooLarge)?;
-        let payload_at = header_len + around.prefix.len();
+        let (head, rest) = out.split_first_chunk_mut::<FIXED_HEADER_BYTES>().ok_or(Discard::TooLarge)?;
+        let exts_len = self.exts.write(packet.exts, &stamp, rest).ok_or(Discard::TooLarge)?;
+        *head = header.to_bytes(exts_len > 0);
+        let header_len = FIXED_HEADER_BYTES + exts_len;
+        let mut payload_at = header_len;
+        if let Some(original) = around.original {
+            let room = out.get_mut(payload_at..).and_then(<[u8]>::first_chunk_mut).ok_or(Discard::TooLarge)?;
+            *room = original.to_be_bytes();
+            payload_at += room.len();
+        }
         let payload_end = payload_at + packet.payload.len();
-        out.get_mut(header_len..payload_at).ok_or(Discard::TooLarge)?.copy_from_slice(around.prefix);
         let payload = out.get_mut(payload_at..payload_end).ok_or(Discard::TooLarge)?;
         payload.copy_from_slice(packet.payload);
         self.rewrite_payload(packet.meta.format, payload, numbers);
         let plain_len = rtp::write_padding(out, payload_end, around.padding).ok_or(Discard::TooLarge)?;
-        let len = outlet.srtp.protect_rtp(out, header_len, plain_len, numbers.index).map_err(|_| Discard::TooLarge)?;
-        tx.commit(outlet.path, len);
-        Ok(len)
+        outlet.srtp.protect_rtp(out, header_len, plain_len, numbers.index).map_err(|_| Discard::TooLarge)
     }
 
     /// What in a payload speaks of numbers: pictures, and the payload types in RED.

@@ -65,7 +65,7 @@ fn mline() -> MlineConfig {
 
 impl Bench {
     fn new(format: Format) -> Self {
-        let slot = Slot::new(&mut StdRng::seed_from_u64(1), &mline(), true, None).unwrap();
+        let slot = Slot::new(&mut StdRng::seed_from_u64(1), &mline(), (true, true), None).unwrap();
         let track = Track::new(TRACK, MediaKind::Video);
         Self { now: clock::now(), slot, track, format, source: Ssrc(5), offers_more: true, pictures: [0; 2] }
     }

@@ -6,6 +6,7 @@ use crate::base::format::{Format, MediaKind};
 use crate::base::frame::Layer;
 use crate::base::ids::{Rid, Ssrc, TrackKey};
 use crate::forward::allocate::Allocation;
+use crate::forward::rates::Offer;
 use crate::proto::bwe::BweNumbers;
 use crate::proto::report::ReceiveSummary;
 
@@ -28,6 +29,17 @@ pub struct IngressReport {
     pub summary: ReceiveSummary,
     /// Keyframes begun.
     pub keyframes: u64,
+}
+
+/// One layer of what a peer publishes, as it comes in now.
+#[derive(Clone, Copy, Debug)]
+pub struct LayerReport {
+    /// Of which track.
+    pub track: TrackKey,
+    /// Which, and what it costs.
+    pub offer: Offer,
+    /// Width and height, where known.
+    pub size: Option<(u16, u16)>,
 }
 
 /// What we send on an m-line.

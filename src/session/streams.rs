@@ -4,6 +4,7 @@
 //! Promises: declarative. A worker compares it with the one before; streams whose m-line and ssrc stay keep their state.
 
 use crate::base::format::{Format, MediaKind};
+use crate::base::frame::Layer;
 use crate::base::ids::{Mid, Rid, Ssrc, TrackKey};
 use crate::wire::rtp_ext::Ext;
 
@@ -31,6 +32,14 @@ pub struct MlineConfig {
     pub ingress: Option<IngressConfig>,
     /// What we send here.
     pub egress: Option<EgressConfig>,
+}
+
+impl StreamsConfig {
+    /// Whether there is anything that depends on what the peer's line carries: sound goes out whatever it is.
+    pub fn sends_video(&self) -> bool {
+        let is_sent = |mline: &MlineConfig| mline.egress.as_ref().is_some_and(|egress| egress.track.is_some());
+        self.mlines.iter().flatten().any(|mline| mline.kind == MediaKind::Video && is_sent(mline))
+    }
 }
 
 impl MlineConfig {
@@ -69,6 +78,8 @@ pub struct IngressConfig {
     /// Its streams: at least one, at most [`ENCODINGS_MAX`](crate::base::frame::ENCODINGS_MAX). The index is the
     /// encoding's, in the order of `a=simulcast` or of the `SIM` group; a track without simulcast has one without a name.
     pub encodings: Vec<EncodingConfig>,
+    /// As large as the largest of its viewers shows it, in pixels; 0: nobody looks. `None`: as large as can be had.
+    pub pixels_wanted: Option<u32>,
 }
 
 /// One stream of a track.
@@ -91,7 +102,7 @@ impl StreamsConfig {
 impl IngressConfig {
     /// A track without simulcast.
     pub fn single(track: TrackKey, ssrcs: Vec<(Ssrc, Option<Ssrc>)>) -> Self {
-        Self { track, encodings: vec![EncodingConfig { rid: None, ssrcs }] }
+        Self { track, encodings: vec![EncodingConfig { rid: None, ssrcs }], pixels_wanted: None }
     }
 }
 
@@ -117,6 +128,11 @@ pub struct Demand {
     pub fps: Option<u16>,
     /// Highest temporal layer.
     pub temporal_max: Option<u8>,
+    /// A layer by name, the best that is given; `u8::MAX` for a part that was not named. How large it is shown counts for
+    /// nothing then.
+    pub layer: Option<Layer>,
+    /// Layers with more pixels are not wanted, unless there is no smaller one.
+    pub size_max: Option<(u16, u16)>,
 }
 
 impl Demand {
@@ -125,8 +141,22 @@ impl Demand {
         self.size.is_some_and(|(width, height)| width == 0 || height == 0)
     }
 
+    /// The size that its picture needs; `None`: as large as can be had, or nobody can tell.
+    pub fn needs(&self) -> Option<(u16, u16)> {
+        self.size.or(self.size_max).filter(|_| self.layer.is_none())
+    }
+
     /// More pixels are not needed.
     pub fn pixels_max(&self) -> Option<u32> {
-        self.size.map(|(width, height)| u32::from(width) * u32::from(height))
+        self.size.map(area)
     }
+
+    /// More pixels are not wanted.
+    pub fn pixels_limit(&self) -> Option<u32> {
+        self.size_max.map(area)
+    }
+}
+
+fn area((width, height): (u16, u16)) -> u32 {
+    u32::from(width) * u32::from(height)
 }

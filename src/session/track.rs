@@ -81,6 +81,8 @@ pub struct Track {
     pub kind: MediaKind,
     /// The publisher's session and m-line, when it lives on this worker.
     pub home: Option<(SessionKey, u16)>,
+    /// Copies of its packets go to the recorder.
+    pub is_recorded: bool,
     /// By index; those that nothing came of yet take no memory, but for the first.
     encodings: [Option<Box<Encoding>>; ENCODINGS_MAX],
     /// What came and is not forwarded yet, in order of arrival.
@@ -124,8 +126,8 @@ impl Encoding {
         if meta.format.kind() == MediaKind::Video {
             self.run.handle_packet(now, &self.history, &meta);
             self.rates.handle_packet(now, bytes, meta.timestamp, &meta.marks);
-            for (spatial, (width, height)) in sizes.iter().flat_map(|sizes| sizes.layers().iter().enumerate()) {
-                self.rates.set_pixels(spatial as u8, u32::from(*width) * u32::from(*height));
+            for (spatial, size) in sizes.iter().flat_map(|sizes| sizes.layers().iter().enumerate()) {
+                self.rates.set_size(spatial as u8, *size);
             }
         }
         if meta.marks.begins() {
@@ -153,6 +155,7 @@ impl Track {
             key,
             kind,
             home: None,
+            is_recorded: false,
             encodings,
             fresh: Vec::with_capacity(FRESH_MAX),
             planned: 0,

@@ -9,7 +9,6 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::AppState;
-use super::auth::client_token::same_secret;
 use crate::runtime::clock;
 use crate::telemetry::metrics;
 
@@ -92,7 +91,7 @@ pub(super) fn refused(state: &AppState, headers: &HeaderMap) -> Option<Response>
     let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let shown = shown.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
     match &state.config.admin_token {
-        Some(token) if !same_secret(token, shown) => {
+        Some(token) if !token.is(shown) => {
             let body = Json(json!({"error": "the admin token is required: Authorization: Bearer <ADMIN_TOKEN>"}));
             Some((StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], body).into_response())
         }

@@ -4,11 +4,17 @@
 
 pub mod admin;
 pub mod auth;
+pub mod golive;
 pub mod http;
 pub mod http_session;
+pub mod ice_patch;
 pub mod limits;
 pub mod page;
+pub mod problem;
+pub mod records;
 pub mod whep;
+pub mod whep_events;
+pub mod whep_layer;
 pub mod whip;
 pub mod ws;
 
@@ -26,6 +32,7 @@ use self::auth::registry::Registry;
 use self::http_session::Sessions;
 use self::ws::socket::SocketCounters;
 use crate::config::Config;
+use crate::record::recorder::Board;
 use crate::room::control::Control;
 
 /// Requests and close handshakes that are under way when the server stops get this long.
@@ -46,20 +53,29 @@ pub struct AppState {
     pub sockets: Arc<SocketCounters>,
     /// Peers that came by WHIP or WHEP.
     pub sessions: Arc<Sessions>,
+    /// What is recorded now.
+    pub recordings: Arc<Board>,
     stopping: Arc<watch::Sender<bool>>,
 }
 
 impl AppState {
     /// Nothing registered, nobody connected.
     pub fn new(control: Arc<Control>, config: Arc<Config>) -> Self {
+        control.limit_viewers(config.broadcast.viewers_max);
         Self {
             control,
             config,
             registry: Arc::default(),
             sockets: Arc::default(),
             sessions: Arc::default(),
+            recordings: Arc::default(),
             stopping: Arc::new(watch::Sender::new(false)),
         }
+    }
+
+    /// The same with a recorder.
+    pub fn with_recordings(self, recordings: Arc<Board>) -> Self {
+        Self { recordings, ..self }
     }
 
     /// Tells every client that the server stops, and lets no more in.
@@ -88,6 +104,9 @@ pub fn router(state: AppState) -> Router {
         .route("/server", get(ws::server))
         .route("/ws", get(ws::ws))
         .route("/page/{name}", get(page::file))
+        .route("/web", get(page::web_root))
+        .route("/web/", get(page::web_root))
+        .route("/web/{name}", get(page::web))
         .route("/health", get(http::health))
         .route("/healthz", get(http::healthz))
         .route("/metrics", get(http::metrics))
@@ -96,8 +115,10 @@ pub fn router(state: AppState) -> Router {
         .route("/debug/tracks", get(http::debug_tracks))
         .route("/debug/why", get(http::debug_why))
         .route("/api/admin/impair/{room}/{peer}", put(admin::impair).get(admin::impair).delete(admin::impair))
+        .merge(golive::routes())
         .layer(CorsLayer::permissive())
         .merge(http_session::routes())
+        .merge(records::routes(&state.config.record.directory))
         .with_state(state)
 }
 

@@ -1,10 +1,10 @@
-//! The room page, served from the binary.
+//! The pages, served from the binary: the room, and those of publishers and viewers.
 //!
 //! Owns: the table of files. Promises: a browser asks again each time and gets 304 while nothing changed.
 
 use axum::extract::Path;
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 
 const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
@@ -25,19 +25,31 @@ macro_rules! files {
 
 const FILES: &[File] = files! {
     "index.html": HTML,
+    "broadcast.css": STYLE,
+    "broadcast.js": SCRIPT,
     "call.js": SCRIPT,
     "devices.js": SCRIPT,
     "grid.js": SCRIPT,
+    "http_session.js": SCRIPT,
     "icon.svg": SVG,
     "lobby.js": SCRIPT,
     "main.js": SCRIPT,
     "params.js": SCRIPT,
     "pictures.js": SCRIPT,
+    "player.html": HTML,
+    "player.js": SCRIPT,
+    "publisher.html": HTML,
+    "publisher.js": SCRIPT,
+    "records.css": STYLE,
+    "records.html": HTML,
+    "records.js": SCRIPT,
     "session.js": SCRIPT,
     "signaling.js": SCRIPT,
     "speaking.js": SCRIPT,
     "stats.js": SCRIPT,
     "style.css": STYLE,
+    "web.html": HTML,
+    "web.js": SCRIPT,
 };
 
 /// `/`.
@@ -45,9 +57,28 @@ pub fn index(headers: &HeaderMap) -> Response {
     respond("index.html", headers)
 }
 
+/// `/web/records.html`.
+pub async fn records(headers: HeaderMap) -> Response {
+    respond("records.html", &headers)
+}
+
 /// `/page/{name}`.
 pub async fn file(Path(name): Path<String>, headers: HeaderMap) -> Response {
     respond(&name, &headers)
+}
+
+/// `/web/{name}`: pages only, by go-live's names.
+pub async fn web(Path(name): Path<String>, headers: HeaderMap) -> Response {
+    match name.as_str() {
+        "index.html" => respond("web.html", &headers),
+        page if page.ends_with(".html") && page != "web.html" => respond(page, &headers),
+        _ => respond("", &headers),
+    }
+}
+
+/// `/web`: where the pages begin.
+pub async fn web_root() -> Redirect {
+    Redirect::permanent("/web/index.html")
 }
 
 fn respond(name: &str, headers: &HeaderMap) -> Response {

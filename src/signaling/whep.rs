@@ -9,7 +9,8 @@ use axum::response::Response;
 use serde::Deserialize;
 
 use super::AppState;
-use super::http_session::{self, Endpoint, Offer, Problem};
+use super::http_session::{self, Endpoint, Offer};
+use super::problem::Problem;
 use crate::room::api::{Capabilities, Dialect, JoinRequest, StreamNames};
 use crate::session::negotiate::{Policy, Role};
 

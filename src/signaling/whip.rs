@@ -6,7 +6,8 @@ use axum::extract::{Path, Request, State};
 use axum::response::Response;
 
 use super::AppState;
-use super::http_session::{self, Endpoint, Problem};
+use super::http_session::{self, Endpoint};
+use super::problem::Problem;
 use super::whep::check_go_live_room;
 use crate::base::format::MediaKind;
 use crate::room::api::{Dialect, JoinRequest, StreamNames};

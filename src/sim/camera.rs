@@ -38,6 +38,8 @@ pub struct CameraConfig {
     pub makes_one: bool,
     /// Encodings that the estimate has no room for are not made.
     pub obeys_estimate: bool,
+    /// Encodings that a rate told by the other side (REMB) has no room for are not made, as browsers do.
+    pub obeys_ceiling: bool,
     /// Of sizes and of where counters begin.
     pub seed: u64,
 }
@@ -55,6 +57,7 @@ impl CameraConfig {
             has_layers: true,
             makes_one: false,
             obeys_estimate: false,
+            obeys_ceiling: false,
             seed: 1,
         }
     }
@@ -187,15 +190,27 @@ impl Camera {
             }
             encoder.temporal_max = temporal;
         } else if self.config.obeys_estimate {
-            let mut used = 0;
-            for (at, encoder) in self.encoders.iter_mut().enumerate() {
-                used += encoder.config.bps;
-                let is_active = at == 0 || used <= bps;
-                encoder.wants_key |= is_active && !encoder.is_active;
-                encoder.is_active = is_active;
-            }
+            self.share_out(bps);
         }
         if self.config.makes_one { self.choice.next_bps() } else { 0 }
+    }
+
+    /// The other side says what may be sent.
+    pub fn handle_ceiling(&mut self, bps: u64) {
+        if self.config.obeys_ceiling {
+            self.share_out(bps);
+        }
+    }
+
+    /// From the first encoding on, as many as there is room for.
+    fn share_out(&mut self, bps: u64) {
+        let mut used = 0;
+        for (at, encoder) in self.encoders.iter_mut().enumerate() {
+            used += encoder.config.bps;
+            let is_active = at == 0 || used <= bps;
+            encoder.wants_key |= is_active && !encoder.is_active;
+            encoder.is_active = is_active;
+        }
     }
 
     /// Takes a picture: for each encoding made of it its packets' payloads, in order. `base` says whose they are;

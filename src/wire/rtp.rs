@@ -30,6 +30,17 @@ pub struct Fixed {
     pub ssrc: Ssrc,
 }
 
+impl Fixed {
+    /// The fixed part of a header without CSRCs; `has_ext`: an extension follows.
+    pub const fn to_bytes(&self, has_ext: bool) -> [u8; FIXED_HEADER_BYTES] {
+        let [seq_high, seq_low] = self.seq.to_be_bytes();
+        let [time_0, time_1, time_2, time_3] = self.timestamp.to_be_bytes();
+        let [ssrc_0, ssrc_1, ssrc_2, ssrc_3] = self.ssrc.0.to_be_bytes();
+        let (flags, kind) = (0x80 | (has_ext as u8) << 4, (self.marker as u8) << 7 | self.pt & 0x7f);
+        [flags, kind, seq_high, seq_low, time_0, time_1, time_2, time_3, ssrc_0, ssrc_1, ssrc_2, ssrc_3]
+    }
+}
+
 /// What the header of a packet says. It lies in the clear in SRTP too, so it is read before `unprotect`; the length of
 /// the padding does not (see [`padding_len`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -215,12 +226,10 @@ pub fn write_header(out: &mut [u8], fixed: &Fixed, csrcs: &[u8], ext: Option<(u1
     if !csrcs.len().is_multiple_of(4) || csrcs.len() / 4 > CSRCS_MAX {
         return None;
     }
+    let mut head = fixed.to_bytes(ext.is_some());
+    head[0] |= (csrcs.len() / 4) as u8;
     let mut put = Put::new(out);
-    put.u8(0x80 | u8::from(ext.is_some()) << 4 | (csrcs.len() / 4) as u8)?;
-    put.u8(u8::from(fixed.marker) << 7 | fixed.pt & 0x7f)?;
-    put.u16(fixed.seq)?;
-    put.u32(fixed.timestamp)?;
-    put.u32(fixed.ssrc.0)?;
+    put.bytes(&head)?;
     put.bytes(csrcs)?;
     if let Some((profile, block)) = ext {
         if !block.len().is_multiple_of(4) {

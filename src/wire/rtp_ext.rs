@@ -187,6 +187,11 @@ impl<'a> ExtWriter<'a> {
         Self { out, len: 0, is_two_byte: false }
     }
 
+    /// The same behind `len` bytes of elements that `out` has already.
+    pub fn one_byte_after(out: &'a mut [u8], len: usize) -> Self {
+        Self { len, ..Self::one_byte(out) }
+    }
+
     /// Ids 1 to 255, values of 0 to 255 bytes. Needs `a=extmap-allow-mixed` or a session that began with this form.
     pub fn two_byte(out: &'a mut [u8]) -> Self {
         Self { out, len: 0, is_two_byte: true }

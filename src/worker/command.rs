@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
+use crate::base::format::MediaKind;
 use crate::base::ids::{PeerId, SessionKey, TrackKey, WorkerId};
 use crate::base::train::TrainNumbers;
 use crate::crypto::srtp::SrtpSuite;
@@ -15,7 +16,7 @@ use crate::proto::ice::LocalCredentials;
 use crate::proto::link::LinkConfig;
 use crate::session::negotiate::RemoteTransport;
 use crate::session::peer::EndReason;
-use crate::session::stats::{DownlinkReport, EgressReport, IngressReport};
+use crate::session::stats::{DownlinkReport, EgressReport, IngressReport, LayerReport};
 use crate::session::streams::StreamsConfig;
 use crate::wire::stun::TransactionId;
 
@@ -62,6 +63,25 @@ pub struct Impairments {
     pub down: Option<LinkConfig>,
 }
 
+/// A track whose packets are recorded, and what people call it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// Which.
+    pub track: TrackKey,
+    /// Media type.
+    pub kind: MediaKind,
+    /// Its stable id.
+    pub id: String,
+    /// The room it is published in.
+    pub room: String,
+    /// Who publishes it. Tracks of one publisher share a clock.
+    pub publisher: PeerId,
+    /// The publisher's name in the room.
+    pub user_id: String,
+    /// Also one file with all that the publisher sends, in sync.
+    pub is_muxed: bool,
+}
+
 /// Control to worker.
 #[derive(Clone, Debug)]
 pub enum Command {
@@ -97,6 +117,20 @@ pub enum Command {
     CloseTrack {
         /// Which.
         track: TrackKey,
+    },
+    /// Copies of the track's packets go to the recorder (see [`super::tap`]). For the worker where its publisher lives.
+    Record(Arc<Recorded>),
+    /// No more of them.
+    StopRecording {
+        /// Which track.
+        track: TrackKey,
+    },
+    /// The recorder cannot go on without a keyframe.
+    WantKeyframe {
+        /// Which track.
+        track: TrackKey,
+        /// Which stream of it.
+        encoding: u8,
     },
     /// From now on the session's datagrams pass such links.
     Impair {
@@ -134,7 +168,7 @@ impl Command {
                 let tracks = streams.mlines.iter().flatten().filter(|mline| mline.ingress.is_some());
                 1 + streams.mlines.len() / MLINES_PER_UNIT + TRACK_UNITS * tracks.count()
             }
-            Self::CloseTrack { .. } => TRACK_UNITS,
+            Self::CloseTrack { .. } | Self::Record(_) => TRACK_UNITS,
             _ => 1,
         }
     }
@@ -275,6 +309,8 @@ pub struct SessionReport {
     pub silent: Duration,
     /// What it publishes.
     pub ingress: Vec<IngressReport>,
+    /// The layers of that, as they come in.
+    pub layers: Vec<LayerReport>,
     /// What it receives.
     pub egress: Vec<EgressReport>,
     /// Its line, if it tells us about it.
@@ -287,7 +323,6 @@ mod tests {
 
     use super::*;
     use crate::base::batch::TxBatch;
-    use crate::base::format::MediaKind;
     use crate::base::ids::Mid;
     use crate::crypto::cert::Certificate;
     use crate::forward::plan::Plan;

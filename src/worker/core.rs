@@ -21,6 +21,7 @@ use super::lane::Lanes;
 use super::seats::{Seat, Seats, State};
 use super::shim::Shim;
 use super::stun::Questions;
+use super::tap::Tap;
 use super::timers::Timers;
 use super::voices::Voices;
 use crate::base::batch::TxBatch;
@@ -73,9 +74,15 @@ pub struct WorkerCore {
     pub(super) backlog: Backlog,
     /// Tracks and their streams whose wish for a keyframe waits.
     pub(super) keyframes: Vec<(TrackKey, u8)>,
+    /// Sessions that were given keyframe requests and may not have sent them yet.
+    pub(super) asked: Vec<SessionKey>,
     pub(super) effects: RtcpEffects,
     pub(super) questions: Questions,
+    /// What a peer may send at most, in bits per second.
+    ingest_cap_bps: Option<u64>,
     pub(super) events: VecDeque<Event>,
+    /// The way to the recorder, where there is one.
+    pub(super) tap: Option<Box<Tap>>,
     pub(super) discards: Discards,
     /// Feedback of sessions that are gone.
     pub(super) past: FeedbackCounters,
@@ -110,9 +117,12 @@ impl WorkerCore {
             hold: Hold::new(TrainLimits::default().hold_max),
             backlog: Backlog::default(),
             keyframes: Vec::new(),
+            asked: Vec::new(),
             effects: RtcpEffects::default(),
             questions: Questions::default(),
+            ingest_cap_bps: None,
             events: VecDeque::new(),
+            tap: None,
             discards: Discards::default(),
             past: FeedbackCounters::default(),
             io: IoNumbers::default(),
@@ -128,6 +138,11 @@ impl WorkerCore {
     #[cfg(any(test, feature = "sim"))]
     pub fn set_sends_due_max(&mut self, sends: usize) {
         self.sends_due_max = sends;
+    }
+
+    /// Peers that come from now on are told to send no more than this, where they take such wishes.
+    pub fn set_ingest_cap(&mut self, bps: Option<u64>) {
+        self.ingest_cap_bps = bps;
     }
 
     /// Sets what trains may cost.
@@ -174,11 +189,20 @@ impl WorkerCore {
                     }
                 }
                 let before = seat.streams.replace(Arc::clone(&streams));
-                let gone = before.iter().flat_map(|before| before.sent()).filter(|track| !streams.sent().any(|it| it == *track));
+                let gone = before
+                    .iter()
+                    .flat_map(|before| before.sent())
+                    .filter(|track| !streams.sent().any(|it| it == *track));
                 gone.for_each(|track| self.forget_unfed(session, track));
                 self.schedule(session);
             }
             Command::Close { session } => self.close(session, tx),
+            Command::Record(about) => self.record(about),
+            Command::StopRecording { track } => self.stop_recording(track),
+            Command::WantKeyframe { track, encoding } => {
+                self.want_keyframe(track, encoding);
+                self.flush_keyframes(now, tx);
+            }
             Command::Impair { session, impairments } => self.set_impairments(session, impairments),
             Command::CloseTrack { track } => self.close_track(track),
             Command::SelfCheck(credentials) => self.questions.self_check = Some(credentials),
@@ -241,6 +265,7 @@ impl WorkerCore {
         let ice = std::mem::replace(&mut **ice, left_behind);
         let dtls = Dtls::new(now, &self.dtls, remote.dtls_role, remote.fingerprint);
         let mut session = Session::new(now, &mut self.rng, key, seat.ticket.peer, ice, dtls);
+        session.feedback.set_ingest_cap(self.ingest_cap_bps);
         if let Some(streams) = &seat.streams {
             session.configure(now, &mut self.rng, streams);
         }
@@ -275,6 +300,8 @@ impl WorkerCore {
 
     /// Deadlines that passed.
     pub fn handle_timeout(&mut self, now: Instant, tx: &mut TxBatch) {
+        // Before the feedback of this tick, so that it takes them along.
+        self.ask_keyframes(now);
         while let Some(key) = self.timers.pop_due(now) {
             let Some(session) = self.seats.session_mut(key) else { continue };
             self.effects.clear();
@@ -314,6 +341,11 @@ impl WorkerCore {
     }
 
     fn handle_clock(&mut self, key: TrackKey, encoding: u8, clock: SenderClock) {
+        if self.tracks.track(key).is_some_and(|track| track.is_recorded)
+            && let Some(tap) = &mut self.tap
+        {
+            tap.send_clock(key, encoding, clock);
+        }
         self.note_clock(key, encoding, clock);
         let table = self.table.load();
         if let Some(route) = table.route(key) {

@@ -100,6 +100,13 @@ impl WorkerCore {
         let encoding = packet.meta.encoding;
         let is_first_to_wait = track.waiting() == 0;
         let is_kept = admitted.is_ok() && track.insert(now, packet);
+        if track.is_recorded
+            && is_kept
+            && let Some(tap) = &mut self.tap
+            && tap.send_packet(now.checked_sub(waited).unwrap_or(now), media.track, &packet).is_err()
+        {
+            self.discards.count(Discard::TapFull);
+        }
         self.due_sends += if is_kept { track.fanout } else { 0 };
         if is_kept && is_first_to_wait {
             self.dirty.push(key_of_track);

@@ -83,6 +83,32 @@ impl Departure {
         Ok(())
     }
 
+    /// Takes a subscriber's only packet of a job to the batch, which has room: there is no order to find, and it is looked
+    /// at once only.
+    pub fn send_one(
+        &mut self,
+        now: Instant,
+        (mline, fresh): (u16, Fresh),
+        track: &Track,
+        (egress, outlet): (&mut Egress, &Outlet<'_>),
+        discards: &mut Discards,
+        tx: &mut TxBatch,
+    ) -> Result<(), Discard> {
+        let packet = track.packet(fresh.encoding, fresh.seq).ok_or(Discard::TooOld)?;
+        let (admitted, due) = egress.admit(now, mline, (track, &packet), outlet)?;
+        if egress.lets_pass(now, &due) {
+            egress.write(now, &admitted, 0, &packet, outlet, tx)?;
+            self.packets += 1;
+            self.trains.count(1);
+        } else {
+            self.admitted.push(admitted);
+            self.due.push(due);
+            self.arrange(now, egress, discards);
+            self.clear();
+        }
+        Ok(())
+    }
+
     /// Finds the order and the padding of what was admitted and may leave now; the rest waits at the subscriber.
     pub fn arrange(&mut self, now: Instant, egress: &mut Egress, discards: &mut Discards) {
         let left_out = egress.pace(now, &mut self.admitted, &mut self.due);
@@ -91,9 +117,11 @@ impl Departure {
     }
 
     fn order(&mut self, egress: &Egress) {
+        // Streams stand together: where there is but one, nothing is ahead of anything.
+        let is_one = self.due.first().map(|due| due.stream) == self.due.last().map(|due| due.stream);
         let rules = Rules {
             padding_percent_max: self.limits.padding_percent_max,
-            ahead_of_audio_bytes_max: egress.ahead_of_audio_bytes_max(),
+            ahead_of_audio_bytes_max: if is_one { u32::MAX } else { egress.ahead_of_audio_bytes_max() },
         };
         self.arranger.arrange(&self.due, rules);
         self.arranger.train_lengths().for_each(|length| self.trains.count(length));

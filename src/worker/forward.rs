@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use super::core::WorkerCore;
-use super::job::{Audience, Job, SLICE_SENDS};
+use super::job::{Audience, Job, SLICE_SENDS, Work};
 use super::lane::LaneItem;
 use crate::base::batch::{RxDatagram, TxBatch};
 use crate::base::format::MediaKind;
@@ -142,6 +142,22 @@ impl WorkerCore {
                 return true;
             }
         };
+        if let Some(Work { mline, track, preroll: None, .. }) = job.only_work()
+            && let Some(track) = self.tracks.track(track)
+            && let [fresh] = track.planned()
+            && tx.has_room()
+        {
+            let (ways, discards) = ((&mut *egress, &outlet), &mut self.discards);
+            if let Err(discard) = self.departure.send_one(now, (mline, *fresh), track, ways, discards, tx) {
+                self.discards.count(discard);
+            }
+            job.take(1);
+            job.pass();
+            if egress.has_backlog() {
+                self.schedule(key);
+            }
+            return true;
+        }
         self.departure.begin(key);
         while let Some((work, mut taken)) = job.work_of(key) {
             if let Some(track) = self.tracks.track(work.track) {
@@ -247,8 +263,19 @@ impl WorkerCore {
         }
     }
 
-    /// Sends the keyframe requests that are due: to the publisher, or to the worker where it lives.
+    /// Sends the keyframe requests that are due, with the other feedback that is.
     pub(super) fn flush_keyframes(&mut self, now: Instant, tx: &mut TxBatch) {
+        self.ask_keyframes(now);
+        while let Some(key) = self.asked.pop() {
+            if let Some(session) = self.seats.session_mut(key) {
+                session.tell(now, &self.tracks, tx);
+                self.schedule(key);
+            }
+        }
+    }
+
+    /// Hands the keyframe requests that are due to the publisher's session, or to the worker where it lives.
+    pub(super) fn ask_keyframes(&mut self, now: Instant) {
         let mut keyframes = std::mem::take(&mut self.keyframes);
         keyframes.retain(|(key, encoding)| {
             let Some(track) = self.tracks.track_mut(*key) else { return false };
@@ -259,9 +286,13 @@ impl WorkerCore {
             }
             match home {
                 Some((session, mline)) => {
-                    if let Some(session) = self.seats.session_mut(session) {
-                        session.ask_keyframe(mline, *encoding, tx);
+                    let key = session;
+                    if let Some(session) = self.seats.session_mut(key) {
+                        session.ask_keyframe(now, mline, *encoding);
                         session.feedback.round_trip().into_iter().for_each(|rtt| stream.keyframe.set_rtt(rtt));
+                        if !self.asked.contains(&key) {
+                            self.asked.push(key);
+                        }
                     }
                 }
                 None => {
@@ -428,6 +459,9 @@ mod tests {
     }
 }
 
+#[cfg(test)]
+#[path = "preroll_tests.rs"]
+mod preroll_tests;
 #[cfg(test)]
 #[path = "slice_tests.rs"]
 mod slice_tests;

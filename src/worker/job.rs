@@ -84,6 +84,13 @@ impl Job {
         self.work.get(self.done).filter(|work| work.session == session).map(|work| (*work, self.taken))
     }
 
+    /// What comes next, if it is all that its subscriber gets, from its beginning.
+    pub fn only_work(&self) -> Option<Work> {
+        let (work, rest) = self.work.get(self.done..)?.split_first()?;
+        let is_alone = rest.first().is_none_or(|next| next.session != work.session);
+        (is_alone && self.taken == 0).then_some(*work)
+    }
+
     /// Takes up packets of what comes next.
     pub fn take(&mut self, packets: usize) {
         self.taken += packets;
@@ -208,6 +215,29 @@ mod tests {
         assert_eq!([(); 3].map(|()| pop(&mut jobs).1), [vec![1, 3], vec![0], vec![2]]);
         plan(&mut jobs, &[]);
         assert!(jobs.is_empty());
+    }
+
+    #[test]
+    fn what_is_all_that_a_subscriber_gets_is_known() {
+        let mut jobs = Jobs::default();
+        let subscribers = [0, 1].map(|index| Subscriber { session: SessionKey { index, epoch: 0 }, mline: 0 });
+        jobs.begin();
+        for (index, subscribers) in [&subscribers[..], &subscribers[1..]].into_iter().enumerate() {
+            let track = (TrackKey { index: index as u32, epoch: 0 }, MediaKind::Video);
+            jobs.add(track, 2, Audience { subscribers, preroll: None });
+        }
+        jobs.end();
+        let mut job = jobs.pop().expect("a job");
+        let is_only = |job: &Job| job.only_work().is_some();
+        assert!(is_only(&job));
+        job.take(1);
+        assert!(!is_only(&job), "half of it is left");
+        job.pass();
+        assert!(!is_only(&job), "there is more for him");
+        job.pass();
+        assert!(is_only(&job));
+        job.pass();
+        assert!(!is_only(&job) && job.subscriber().is_none());
     }
 
     #[test]

@@ -13,5 +13,6 @@ mod report;
 pub mod seats;
 pub mod shim;
 mod stun;
+pub mod tap;
 pub mod timers;
 mod voices;

@@ -5,8 +5,11 @@ use std::time::{Duration, Instant};
 use super::command::{Event, SessionReport, Unheard, WorkerReport};
 use super::core::WorkerCore;
 use crate::base::format::MediaKind;
+use crate::forward::rates::Offer;
 use crate::forward::speaker::Activity;
 use crate::session::peer::{FeedbackCounters, Session};
+use crate::session::stats::LayerReport;
+use crate::session::track::{Track, Tracks};
 
 impl WorkerCore {
     /// All its numbers as they are now.
@@ -25,7 +28,7 @@ impl WorkerCore {
             discards: self.discards.iter().collect(),
             voices_heard: self.voices.heard,
             unheard: self.unheard(),
-            sessions: self.seats.sessions().map(|session| session_report(now, session)).collect(),
+            sessions: self.seats.sessions().map(|session| session_report(now, session, &self.tracks)).collect(),
         }
     }
 
@@ -47,7 +50,17 @@ impl WorkerCore {
     }
 }
 
-fn session_report(now: Instant, session: &Session) -> SessionReport {
+/// The layers of one picture.
+fn layers(now: Instant, track: &Track) -> impl Iterator<Item = LayerReport> {
+    track.encodings().flat_map(move |(index, encoding)| {
+        let report =
+            |offer: Offer| LayerReport { track: track.key, offer, size: encoding.rates.size(offer.layer.spatial) };
+        encoding.rates.offers(now, index).map(report)
+    })
+}
+
+fn session_report(now: Instant, session: &Session, tracks: &Tracks) -> SessionReport {
+    let pictures = session.ingress.tracks().filter_map(|key| tracks.track(key));
     SessionReport {
         session: session.key,
         remote: session.ice.send_path().map(|path| path.remote),
@@ -55,6 +68,7 @@ fn session_report(now: Instant, session: &Session) -> SessionReport {
         has_consent: session.has_consent(),
         silent: session.ice.last_check_at().map_or(Duration::ZERO, |at| now.saturating_duration_since(at)),
         ingress: session.ingress.numbers().collect(),
+        layers: pictures.flat_map(|track| layers(now, track)).collect(),
         egress: session.egress.numbers(now).collect(),
         downlink: session.egress.downlink().map(|downlink| downlink.numbers(now)),
     }

@@ -40,7 +40,7 @@ fn kind(track: TrackKey) -> MediaKind {
     if track.index.is_multiple_of(2) { MediaKind::Audio } else { MediaKind::Video }
 }
 
-fn path(index: u32) -> Path {
+pub(super) fn path(index: u32) -> Path {
     let [.., high, low] = index.to_be_bytes();
     Path { remote: SocketAddr::from(([10, 0, high, low], 9)), local: [192, 0, 2, 1].into() }
 }
@@ -77,46 +77,51 @@ fn streams(room: u32) -> Arc<StreamsConfig> {
 }
 
 /// What a subscriber got on one ssrc, in order: number, timestamp, payload.
-type Got = BTreeMap<(SocketAddr, Ssrc), Vec<(u64, u32, Vec<u8>)>>;
+pub(super) type Got = BTreeMap<(SocketAddr, Ssrc), Vec<(u64, u32, Vec<u8>)>>;
 
-struct Rooms {
-    core: WorkerCore,
-    now: Instant,
+pub(super) struct Rooms {
+    pub(super) core: WorkerCore,
+    pub(super) now: Instant,
     tx: TxBatch,
     receivers: BTreeMap<SocketAddr, SrtpReceiver>,
     seqs: BTreeMap<TrackKey, u64>,
-    got: Got,
-    _plan: Plan,
+    certificate: Arc<Certificate>,
+    pub(super) got: Got,
+    pub(super) plan: Plan,
 }
 
 impl Rooms {
     /// Rooms of so many subscribers, each with an audio and a video track; a batch holds so many datagrams.
     fn new(sizes: &[u32], batch: usize) -> Self {
-        let certificate = Arc::new(Certificate::generate().unwrap());
-        let dtls = Arc::new(DtlsConfig::new(Arc::clone(&certificate)).unwrap());
-        let mut plan = Plan::default();
-        let lanes = Lanes::mesh(1).pop().unwrap();
-        let core = WorkerCore::new(WorkerId(0), StdRng::seed_from_u64(1), dtls, plan.shared(), lanes);
-        let (now, tx, receivers) = (clock::now(), TxBatch::with_capacity(batch), BTreeMap::new());
-        let mut rooms =
-            Self { core, now, tx, receivers, seqs: BTreeMap::new(), got: Got::new(), _plan: Plan::default() };
+        let mut rooms = Self::empty(batch);
         let mut indices = 0..;
         for (room, size) in (0..).zip(sizes) {
             let members: Vec<u32> = indices.by_ref().take(*size as usize).collect();
-            members.iter().for_each(|index| rooms.enter(*index, room, &certificate));
+            members.iter().for_each(|index| rooms.enter(*index, streams(room)));
             for mline in [0, 1] {
                 let all = members.iter().map(|index| SessionKey { index: *index, epoch: 0 });
                 let all = all.map(|session| Subscriber { session, mline }).collect();
                 let by_worker = Box::new([all]);
-                plan.set(Route { by_worker, ..Route::new(track(room, mline), WorkerId(0)) });
+                rooms.plan.set(Route { by_worker, ..Route::new(track(room, mline), WorkerId(0)) });
             }
         }
-        plan.publish();
-        rooms._plan = plan;
+        rooms.plan.publish();
         rooms
     }
 
-    fn enter(&mut self, index: u32, room: u32, certificate: &Certificate) {
+    /// Nobody is there.
+    pub(super) fn empty(batch: usize) -> Self {
+        let certificate = Arc::new(Certificate::generate().unwrap());
+        let dtls = Arc::new(DtlsConfig::new(Arc::clone(&certificate)).unwrap());
+        let plan = Plan::default();
+        let lanes = Lanes::mesh(1).pop().unwrap();
+        let core = WorkerCore::new(WorkerId(0), StdRng::seed_from_u64(1), dtls, plan.shared(), lanes);
+        let (now, tx, receivers) = (clock::now(), TxBatch::with_capacity(batch), BTreeMap::new());
+        Self { core, now, tx, receivers, seqs: BTreeMap::new(), got: Got::new(), plan, certificate }
+    }
+
+    /// A peer comes with such m-lines.
+    pub(super) fn enter(&mut self, index: u32, streams: Arc<StreamsConfig>) {
         let (session, now) = (SessionKey { index, epoch: 0 }, self.now);
         let ticket = Arc::new(Ticket::new(session, PeerId(index.into())));
         let credentials = LocalCredentials::generate(&mut StdRng::seed_from_u64(index.into()));
@@ -132,9 +137,9 @@ impl Rooms {
         let mut bytes = [0; 256];
         let len = check.write_to(&mut bytes).unwrap();
         self.core.apply(now, Command::Open { ticket, credentials: credentials.clone() }, &mut self.tx);
-        let (ufrag, pwd, fingerprint) = (String::new(), String::new(), certificate.fingerprint_sha256());
+        let (ufrag, pwd, fingerprint) = (String::new(), String::new(), self.certificate.fingerprint_sha256());
         let remote = Some(Arc::new(RemoteTransport { ufrag, pwd, fingerprint, dtls_role: DtlsRole::Server }));
-        self.core.apply(now, Command::Configure { session, remote, streams: streams(room) }, &mut self.tx);
+        self.core.apply(now, Command::Configure { session, remote, streams }, &mut self.tx);
         self.core.handle_datagram(now, RxDatagram::fresh(path(index), &mut bytes[..len]), &mut self.tx);
         let keys = keys(index);
         self.core.adopt(now, session, &keys);
@@ -160,7 +165,7 @@ impl Rooms {
     }
 
     /// One turn's forwarding; whether that is all, and to whom what went.
-    fn forward(&mut self) -> (bool, Vec<(SocketAddr, Ssrc)>) {
+    pub(super) fn forward(&mut self) -> (bool, Vec<(SocketAddr, Ssrc)>) {
         let is_done = self.core.forward(self.now, &mut self.tx);
         let mut sent = Vec::new();
         for entry in self.tx.entries() {
@@ -176,7 +181,7 @@ impl Rooms {
         (is_done, sent)
     }
 
-    fn forward_all(&mut self) {
+    pub(super) fn forward_all(&mut self) {
         while !self.forward().0 {}
     }
 }

@@ -34,6 +34,8 @@ struct Voice {
     hearers: Hearers,
     /// Changes of the floor and of pins up to its latest packet.
     seen: (u32, u32),
+    /// The highest number that came.
+    newest: u64,
 }
 
 /// See the module.
@@ -64,6 +66,7 @@ impl WorkerCore {
 
     pub(super) fn close_track(&mut self, track: TrackKey) {
         self.voices.forget(track);
+        self.stop_recording(track);
         self.tracks.remove(track);
     }
 }
@@ -90,7 +93,9 @@ impl Voices {
         if heard == 0 {
             return everybody;
         }
-        let before = voice.hearers;
+        let (before, highest) = (voice.hearers, voice.newest);
+        voice.newest = track.fresh.iter().map(|fresh| fresh.seq).fold(highest, u64::max);
+        let is_late = voice.newest == highest;
         voice.hearers = match voice.has_level {
             true => floor.handle_packet(now, track.key, of, voice.sound()),
             // Nobody can tell: it counts as loud, and is heard in any case.
@@ -100,10 +105,16 @@ impl Voices {
             }
         };
         let seen = (floor.changes(), route.pin_changes);
-        let has_changed = std::mem::replace(&mut voice.seen, seen) != seen;
         // Who was heard by everybody, and is, has nothing to catch up on.
         let is_steady = before == Hearers::All && voice.hearers == Hearers::All;
-        let preroll = (has_changed && !is_steady).then(|| add_preroll(track));
+        let catches_up = voice.seen != seen && !is_steady;
+        if catches_up && is_late {
+            // Who hears it anew would begin with what is behind the rest. The next packet makes up for it.
+            voice.hearers = before;
+            return Audience { subscribers: &[], preroll: None };
+        }
+        voice.seen = seen;
+        let preroll = catches_up.then(|| add_preroll(track, highest));
         let (hearers, room) = (voice.hearers, of.room);
         if hearers == Hearers::All {
             return Audience { subscribers: local, preroll };
@@ -172,7 +183,7 @@ impl Voices {
             floor.enter();
             let meter = VoiceMeter::default();
             let seen = (floor.changes(), 0);
-            Box::new(Voice { track, room: of.room, meter, has_level: false, hearers: Hearers::All, seen })
+            Box::new(Voice { track, room: of.room, meter, has_level: false, hearers: Hearers::All, seen, newest: 0 })
         });
         (voice, floor)
     }
@@ -195,8 +206,11 @@ fn level(mut exts: &[u8]) -> Option<AudioLevel> {
     None
 }
 
-/// Puts the packets before the fresh ones in front of them; how many there are.
-fn add_preroll(track: &mut Track) -> u8 {
+/// Puts the packets before the fresh ones in front of them; how many there are. Fresh are those that came after the one
+/// of the number `highest`: what is late has its place in front, or none.
+fn add_preroll(track: &mut Track, highest: u64) -> u8 {
+    track.fresh.retain(|fresh| fresh.seq > highest);
+    track.copied = track.fresh.len();
     let first = track.fresh.iter().min_by_key(|fresh| fresh.seq).copied();
     let Some((at, first)) = first.and_then(|at| Some((at, track.packet(at.encoding, at.seq)?.meta))) else { return 0 };
     let ticks_max = PREROLL.as_millis() as u32 * (first.format.clock_rate_hz() / 1000);

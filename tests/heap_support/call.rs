@@ -33,12 +33,11 @@ use super::peer::{AUDIO, Peer, SENT, SMALL, SOURCES, TRACKS, VIDEO, streams_want
 const PAYLOAD_BYTES: [usize; 3] = [160, 1150, 600];
 /// From the server to a subscriber; every third one's line is worse for a second of five.
 const DELAY_MS: u64 = 20;
+/// No limits.
+const WHOLE: Demand = Demand { size: None, fps: None, temporal_max: None, layer: None, size_max: None };
 /// What subscribers want, in turn.
-const DEMANDS: [Demand; 3] = [
-    Demand { size: None, fps: None, temporal_max: None },
-    Demand { size: None, fps: None, temporal_max: Some(0) },
-    Demand { size: Some((320, 180)), fps: None, temporal_max: None },
-];
+const DEMANDS: [Demand; 3] =
+    [WHOLE, Demand { temporal_max: Some(0), ..WHOLE }, Demand { size: Some((320, 180)), ..WHOLE }];
 /// A video packet of so many comes behind the next three.
 const LATE_EVERY: u64 = 97;
 /// One of so many does not come; it is sent again 60 ms later.

@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
 pub mod cable;
+pub mod clip;
 pub mod peer;
 pub mod server;
 pub mod ws;

@@ -17,8 +17,8 @@ use str0m::net::{Protocol, Receive};
 use str0m::{Candidate, Event, Input, Output, Rtc};
 
 use super::server::Server;
-use super::wait_for;
 use super::ws::Ws;
+use super::{PATIENCE, wait_for};
 
 /// Marks our payloads.
 const MAGIC: &[u8; 4] = b"call";
@@ -72,8 +72,17 @@ pub struct Media {
     pub local: SocketAddr,
     pub shared: Arc<Shared>,
     inject: Sender<Vec<u8>>,
+    moves: Sender<Move>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// The peer goes on from another address, with an ICE restart.
+struct Move {
+    socket: UdpSocket,
+    /// Its offer goes here, and the answer comes from there.
+    offer: Sender<String>,
+    answer: Receiver<String>,
 }
 
 impl Peer {
@@ -111,6 +120,21 @@ impl HttpPeer {
             answer.body
         });
         Self { session, media }
+    }
+
+    /// Goes on from another address: ICE restarts by PATCH, DTLS and all else stays.
+    pub fn move_to(&self, server: &Server, socket: UdpSocket) {
+        let ((offer, offers), (answers, answer)) = (channel(), channel());
+        self.media.moves.send(Move { socket, offer, answer }).unwrap();
+        let offer = offers.recv_timeout(PATIENCE).unwrap();
+        let of = |text: &str, name: &str| text.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
+        let credentials = ["a=ice-ufrag:", "a=ice-pwd:"];
+        let fragment: String = credentials.iter().map(|name| format!("{name}{}\r\n", of(&offer, name))).collect();
+        let headers = "Content-Type: application/trickle-ice-sdpfrag\r\nIf-Match: \"*\"\r\n";
+        let told = server.request("PATCH", &self.session, headers, &fragment);
+        assert_eq!(told.status, 200, "{}", told.body);
+        let renewed = |answer: String, name: &&str| answer.replace(&of(&answer, name), &of(&told.body, name));
+        answers.send(credentials.iter().fold(self.media.answer.clone(), renewed)).unwrap();
     }
 }
 
@@ -152,6 +176,7 @@ impl Media {
         socket.connect(only).unwrap();
         let (shared, stop): (Arc<Shared>, Arc<AtomicBool>) = Default::default();
         let (inject, injected) = channel();
+        let (moves, moved) = channel();
         let call = Call {
             rtc,
             number,
@@ -163,13 +188,14 @@ impl Media {
                 _ => vec![Track::new(audio, Codec::Opus), Track::new(video, Codec::Vp8)],
             },
             injected,
+            moved,
             shared: Arc::clone(&shared),
         };
         let thread = std::thread::spawn({
             let stop = Arc::clone(&stop);
             move || call.run(&stop)
         });
-        Self { answer, local, shared, inject, stop, thread: Some(thread) }
+        Self { answer, local, shared, inject, moves, stop, thread: Some(thread) }
     }
 
     /// Waits until the call is up.
@@ -254,6 +280,7 @@ struct Call {
     server: SocketAddr,
     tracks: Vec<Track>,
     injected: Receiver<Vec<u8>>,
+    moved: Receiver<Move>,
     shared: Arc<Shared>,
 }
 
@@ -263,6 +290,9 @@ impl Call {
         while !stop.load(Ordering::SeqCst) && self.rtc.is_alive() {
             if self.shared.hangs_up.load(Ordering::SeqCst) {
                 self.rtc.close().unwrap();
+            }
+            if let Ok(next) = self.moved.try_recv() {
+                self.restart(next);
             }
             let timeout = self.drain();
             let timeout = self.tracks.iter().map(|track| track.next_at).fold(timeout, Instant::min);
@@ -289,6 +319,19 @@ impl Call {
         if !stop.load(Ordering::SeqCst) {
             self.shared.is_lost.store(true, Ordering::SeqCst);
         }
+    }
+
+    fn restart(&mut self, next: Move) {
+        self.local = next.socket.local_addr().unwrap();
+        next.socket.connect(self.server).unwrap();
+        self.socket = next.socket;
+        let mut api = self.rtc.sdp_api();
+        api.ice_restart(false);
+        let (offer, pending) = api.apply().unwrap();
+        next.offer.send(offer.to_sdp_string()).unwrap();
+        let answer = next.answer.recv_timeout(PATIENCE).unwrap();
+        self.rtc.sdp_api().accept_answer(pending, SdpAnswer::from_sdp_string(&answer).unwrap()).unwrap();
+        self.rtc.add_local_candidate(Candidate::host(self.local, "udp").unwrap());
     }
 
     fn drain(&mut self) -> Instant {

@@ -180,6 +180,7 @@ impl Server {
         let signal = match name {
             "TERM" => rustix::process::Signal::TERM,
             "INT" => rustix::process::Signal::INT,
+            "KILL" => rustix::process::Signal::KILL,
             _ => panic!("{name}"),
         };
         rustix::process::kill_process(pid, signal).unwrap();

@@ -1,6 +1,8 @@
 //! A served router on a free port, and a WebSocket client that speaks JSON.
 #![allow(dead_code, clippy::unwrap_used, clippy::panic)]
 
+pub mod whip;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;

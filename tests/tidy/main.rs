@@ -25,6 +25,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("session", &["base", "wire", "crypto", "proto", "forward"]),
     ("worker", &["base", "wire", "crypto", "proto", "forward", "session"]),
     ("runtime", &["base", "net", "worker"]),
+    // Packets come by the tap alone, and are never asked whose session they are of.
+    ("record", &["base", "config", "wire", "worker::command", "worker::tap", "runtime::clock"]),
     ("telemetry", &["base", "config"]),
     // The packet path is reached through commands only. `telemetry`: a room fills in the snapshot that metrics show.
     // `proto::ice`, `session::feedback`: credentials and CNAME are made where the session is opened. `proto::link`: what
@@ -45,7 +47,20 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "telemetry",
         ],
     ),
-    ("signaling", &["base", "config", "wire::sdp", "session::negotiate", "runtime::clock", "telemetry", "room"]),
+    // `record::recorder`: what is recorded now.
+    (
+        "signaling",
+        &[
+            "base",
+            "config",
+            "wire::sdp",
+            "session::negotiate",
+            "runtime::clock",
+            "telemetry",
+            "room",
+            "record::recorder",
+        ],
+    ),
     ("self_check", &["base", "wire", "proto", "worker::command", "room"]),
     (
         "server",
@@ -58,6 +73,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "worker",
             "runtime",
             "telemetry",
+            "record",
             "room",
             "signaling",
             "self_check",

@@ -191,9 +191,11 @@ impl Mline {
             kind,
             exts: self.exts.clone(),
             payloads: self.codecs.iter().map(payload).collect(),
-            ingress: ingress
-                .filter(|_| self.peer_sends)
-                .map(|track| IngressConfig { track, encodings: self.encodings() }),
+            ingress: ingress.filter(|_| self.peer_sends).map(|track| IngressConfig {
+                track,
+                encodings: self.encodings(),
+                pixels_wanted: None,
+            }),
             egress: egress.map(|(ssrc, rtx_ssrc)| EgressConfig {
                 ssrc,
                 rtx_ssrc,
@@ -204,7 +206,7 @@ impl Mline {
     }
 
     /// What the peer's stream, or each of its simulcast, is known by.
-    fn encodings(&self) -> Vec<EncodingConfig> {
+    pub(super) fn encodings(&self) -> Vec<EncodingConfig> {
         if !self.simulcast.is_empty() {
             let named = |stream: &SimulcastStream| EncodingConfig { rid: Some(stream.rid), ssrcs: Vec::new() };
             return self.simulcast.iter().map(named).collect();

@@ -13,7 +13,7 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 
 use crate::base::format::MediaKind;
-use crate::base::ids::{Mid, Ssrc, TrackKey};
+use crate::base::ids::{Mid, Rid, Ssrc, TrackKey};
 use crate::session::streams::StreamsConfig;
 use crate::wire::sdp::{Description, Fingerprint, SdpError, to_token};
 
@@ -154,10 +154,20 @@ pub struct Negotiation {
     wanted_keys: Keys,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct IceCredentials {
-    ufrag: String,
-    pwd: String,
+/// One side's ICE credentials (RFC 8839 §5.4).
+#[derive(Clone, PartialEq, Eq)]
+pub struct IceCredentials {
+    /// `a=ice-ufrag`.
+    pub ufrag: String,
+    /// `a=ice-pwd`.
+    pub pwd: String,
+}
+
+impl std::fmt::Debug for IceCredentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The password stays out of logs.
+        f.debug_struct("IceCredentials").field("ufrag", &self.ufrag).finish_non_exhaustive()
+    }
 }
 
 impl Negotiation {
@@ -297,9 +307,23 @@ impl Negotiation {
         self.state.mlines.iter().enumerate().filter_map(publication).collect()
     }
 
+    /// The streams of what the peer sends on an m-line, in the order of their encodings, by name where they have one.
+    pub fn rids(&self, mline: usize) -> Vec<Option<Rid>> {
+        let mline = self.state.mlines.get(mline);
+        mline.map(|mline| mline.encodings().into_iter().map(|encoding| encoding.rid).collect()).unwrap_or_default()
+    }
+
     /// Which m-line carries which track now.
     pub fn bindings(&self) -> Vec<(String, TrackKey)> {
         self.carried(&self.state).map(|(mid, key)| (mid.as_str().to_owned(), key)).collect()
+    }
+
+    /// The m-line for pictures that is meant by its index or its mid.
+    pub fn picture_mline(&self, name: &str) -> Option<usize> {
+        let mlines = &self.state.mlines;
+        let is_picture = |index: &usize| mlines.get(*index).is_some_and(|mline| mline.kind == Some(MediaKind::Video));
+        let by_index = name.parse().ok().filter(is_picture);
+        by_index.or_else(|| mlines.iter().position(|mline| mline.mid.as_str() == name).filter(is_picture))
     }
 
     /// The peer's transport; `None` before its first description.
@@ -320,7 +344,24 @@ impl Negotiation {
         answer::credentials(&offer).is_some_and(|(ufrag, pwd)| ufrag != remote.ufrag || pwd != remote.pwd)
     }
 
-    fn may_offer(&self) -> bool {
+    /// Restarts ICE without a description (RFC 8840 §4): both sides' new credentials at once. An offer of ours that is
+    /// out is dropped; DTLS and its roles stay. `false` before the peer's first description: there is nothing to restart.
+    pub fn exchange_ice(&mut self, remote: IceCredentials, local: IceCredentials) -> bool {
+        let Some(transport) = &mut self.state.remote else { return false };
+        (transport.ufrag, transport.pwd) = (remote.ufrag, remote.pwd);
+        self.state.ice = local;
+        self.pending = None;
+        self.fresh_ice = None;
+        true
+    }
+
+    /// The m-line whose transport all others share (RFC 9143 §7.2.1), as `(kind, mid)`.
+    pub fn bundle_tag(&self) -> Option<(MediaKind, Mid)> {
+        self.state.mlines.iter().find(|mline| mline.live).and_then(|mline| Some((mline.kind?, mline.mid)))
+    }
+
+    /// Whether we may make an offer now, or could as soon as the one that is out is answered.
+    pub fn may_offer(&self) -> bool {
         // Where the client offers first, the first description is the client's.
         self.policy.server_offers_first || (self.policy.server_may_offer && !self.state.mlines.is_empty())
     }

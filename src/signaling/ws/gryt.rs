@@ -3,7 +3,7 @@
 //! The first message is `client_join`; `room_joined` and `offer` follow at once. Our offers begin with four fixed
 //! slots: microphone, camera, screen, screen sound.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::super::AppState;
 use super::super::auth::registry::Ticket;
@@ -30,10 +30,8 @@ pub async fn run(socket: Socket, state: AppState, first: Envelope) {
     let ending = match join(&state, &first) {
         Ok(joined) => {
             let seat = Seat { control: state.control.clone(), peer: joined.peer };
-            // Only what we keep to is promised: no call_alone_timeout_seconds, no max_ingest_kbps.
-            let welcome = json!({"message": "Successfully joined room"}).to_string();
-            match socket.send(envelope::text("room_joined", welcome)) {
-                Ok(()) => return seat::serve(socket, seat, joined.notices, Gryt).await,
+            match socket.send(envelope::text("room_joined", welcome(state.config.ingest.max_kbps).to_string())) {
+                Ok(()) => return seat::serve(socket, seat, joined.into_notices(), Gryt).await,
                 Err(ending) => ending,
             }
         }
@@ -79,8 +77,18 @@ fn join(state: &AppState, envelope: &Envelope) -> Result<Joined, Ending> {
                 format!("Sorry, there are no seats left in this voice server ({taken}/{seats}). Try again later.");
             Ending::error(1013, "server full", "server-full", sentence)
         }
-        JoinError::HasPublisher | JoinError::Stopping => seat::refused(&error),
+        other => seat::refused(other),
     })
+}
+
+/// What `room_joined` says. Only what we keep to is promised: no call_alone_timeout_seconds. Without a cap on what may be
+/// sent there is none in it: clients would take 0 for one.
+fn welcome(max_ingest_kbps: Option<usize>) -> Value {
+    let mut welcome = json!({"message": "Successfully joined room"});
+    if let Some(kbps) = max_ingest_kbps {
+        welcome["max_ingest_kbps"] = json!(kbps);
+    }
+    welcome
 }
 
 /// The `room_error` event: a plain sentence.

@@ -41,7 +41,7 @@ pub async fn run(mut socket: Socket, state: AppState, first: Envelope) {
             Ok((joined, welcome)) => {
                 let seat = Seat { control: state.control.clone(), peer: joined.peer };
                 match socket.send(welcome) {
-                    Ok(()) => return seat::serve(socket, seat, joined.notices, Documented).await,
+                    Ok(()) => return seat::serve(socket, seat, joined.into_notices(), Documented).await,
                     Err(ending) => break ending,
                 }
             }

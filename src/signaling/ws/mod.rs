@@ -7,16 +7,16 @@ pub mod gryt_documented;
 pub mod seat;
 pub mod socket;
 pub mod switchboard;
+pub mod upgrade;
 pub mod wishes;
 
-use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{WebSocket, WebSocketUpgrade};
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use self::envelope::Envelope;
-use self::socket::{Ending, FRAME_MAX, Rate, Socket};
+use self::socket::{Ending, Rate, Socket};
+use self::upgrade::{NoOpening, Opening, Stream};
 use super::{AppState, page};
 
 /// Longest room id.
@@ -29,13 +29,10 @@ const NAME_MAX: usize = 256;
 pub(super) const TOKEN_MAX: usize = 16 << 10;
 /// Longest candidate line.
 const CANDIDATE_MAX: usize = 4 << 10;
-/// Bytes read from a socket at once. The library's own 128 KiB would be written over, and so be resident, for every
-/// client; a description of 10 KiB takes three reads.
-const READ_BYTES: usize = 4 << 10;
 /// Sockets that have not joined yet may exist beside the seats; beyond that an upgrade is refused.
 const UNJOINED_MAX: u64 = 1024;
 
-type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
+type Upgrade = Result<Opening, NoOpening>;
 
 /// `/`: the page, or Gryt's client.
 pub async fn root(state: State<AppState>, headers: HeaderMap, upgrade: Upgrade) -> Response {
@@ -75,7 +72,7 @@ pub async fn ws(
 fn accept<F>(
     state: AppState,
     upgrade: Upgrade,
-    serve: impl FnOnce(WebSocket, AppState) -> F + Send + 'static,
+    serve: impl FnOnce(Stream, AppState) -> F + Send + 'static,
 ) -> Response
 where
     F: Future<Output = ()> + Send,
@@ -90,8 +87,7 @@ where
             .into_response();
     }
     let open = state.sockets.open();
-    let upgrade = upgrade.read_buffer_size(READ_BYTES);
-    upgrade.max_message_size(FRAME_MAX).max_frame_size(FRAME_MAX).on_upgrade(move |socket| async move {
+    upgrade.accept(move |socket| async move {
         serve(socket, state).await;
         drop(open);
     })

@@ -73,7 +73,7 @@ pub async fn serve(mut socket: Socket, seat: Seat, mut notices: Notices, mut wor
                 Incoming::Text(text) => replies(&mut words, &seat, &text),
                 Incoming::End(ending) => Err(ending),
             },
-            notice = notices.recv() => match notice.map(|notice| *notice) {
+            notice = notices.recv() => match notice.map(Arc::unwrap_or_clone) {
                 Some(Notice::Closed(reason)) => {
                     let _ = words.closed(reason).map(|word| socket.send(word));
                     Err(Ending::of(reason))
@@ -113,6 +113,7 @@ pub fn refused(error: &JoinError) -> Ending {
         JoinError::Full { .. } => Ending::error(1013, "server full", "server-full", error.to_string()),
         // Said to WHIP only; whoever hears it may come back later.
         JoinError::HasPublisher => Ending::error(1013, "room has a publisher", "has-publisher", error.to_string()),
+        JoinError::TooManyViewers { .. } => Ending::error(1013, "room full", "room-full", error.to_string()),
         JoinError::Stopping => Ending::error(1012, "server stopping", "server-stopping", error.to_string()),
     }
 }

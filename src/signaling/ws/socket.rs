@@ -7,15 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior, interval_at, timeout};
+use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes, protocol::CloseFrame};
 
 use super::super::AppState;
 use super::super::limits::TokenBucket;
+use super::upgrade::{Stream, send_text};
 use crate::room::api::CloseReason;
 use crate::runtime::clock;
 use crate::telemetry::metrics::Sockets;
@@ -144,7 +145,7 @@ impl Drop for OpenSocket {
 
 /// See the module.
 pub struct Socket {
-    stream: SplitStream<WebSocket>,
+    stream: SplitStream<Stream>,
     outbox: Outbox,
     writer: JoinHandle<()>,
     bucket: TokenBucket,
@@ -198,7 +199,7 @@ impl Waiting {
 
 impl Socket {
     /// Takes over an upgraded connection.
-    pub fn new(socket: WebSocket, state: &AppState, rate: Rate) -> Self {
+    pub fn new(socket: Stream, state: &AppState, rate: Rate) -> Self {
         let (sink, stream) = socket.split();
         let (outbox, outgoing) = Outbox::new();
         let now = clock::now();
@@ -265,7 +266,7 @@ impl Socket {
     pub async fn close(mut self, ending: Ending) {
         tracing::debug!(code = ending.code, reason = ending.reason, "websocket closes");
         let reason = ending.reason.get(..REASON_MAX).unwrap_or(&ending.reason).to_owned();
-        self.outbox.push_frame(Message::Close(Some(CloseFrame { code: ending.code, reason: reason.into() })));
+        self.outbox.push_frame(Message::Close(Some(CloseFrame { code: ending.code.into(), reason: reason.into() })));
         drop(self.outbox);
         let goodbye = async {
             let _ = (&mut self.writer).await;
@@ -283,7 +284,7 @@ impl Socket {
             // Some clients send JSON in binary frames; what is no text fails as JSON.
             Message::Binary(bytes) => String::from_utf8_lossy(&bytes).into_owned().into(),
             Message::Close(_) => return Some(Incoming::End(Ending::normal())),
-            Message::Ping(_) | Message::Pong(_) => return (!self.bucket.take(self.heard)).then(too_many),
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => return (!self.bucket.take(self.heard)).then(too_many),
         };
         self.counters.received.fetch_add(1, Ordering::Relaxed);
         if !self.bucket.take(self.heard) {
@@ -305,17 +306,22 @@ impl Socket {
 }
 
 async fn write(
-    mut sink: SplitSink<WebSocket, Message>,
+    mut sink: SplitSink<Stream, Message>,
     mut outgoing: mpsc::UnboundedReceiver<Message>,
     waiting: Arc<Waiting>,
 ) {
     while let Some(message) = outgoing.recv().await {
-        let length = if let Message::Text(text) = &message { Some(text.len()) } else { None };
-        if sink.send(message).await.is_err() {
+        let sent = match message {
+            Message::Text(text) => {
+                let length = text.len();
+                let sent = send_text(&mut sink, text).await;
+                waiting.sent(length);
+                sent
+            }
+            frame => sink.send(frame).await,
+        };
+        if sent.is_err() {
             return;
-        }
-        if let Some(length) = length {
-            waiting.sent(length);
         }
     }
 }
@@ -330,9 +336,8 @@ fn too_big() -> Ending {
     Ending::error(1009, "message too big", "too-big", sentence)
 }
 
-fn broken(error: &axum::Error) -> Ending {
-    // The library has no public type for it here.
-    if error.to_string().contains("too long") { too_big() } else { Ending::quiet(1002, "protocol error") }
+fn broken(error: &Error) -> Ending {
+    if matches!(error, Error::Capacity(_)) { too_big() } else { Ending::quiet(1002, "protocol error") }
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ pub async fn run(mut socket: Socket, state: AppState) {
             Ok((joined, welcome)) => {
                 let seat = Seat { control: state.control.clone(), peer: joined.peer };
                 match socket.send(welcome) {
-                    Ok(()) => return seat::serve(socket, seat, joined.notices, Switchboard).await,
+                    Ok(()) => return seat::serve(socket, seat, joined.into_notices(), Switchboard).await,
                     Err(ending) => Err(ending),
                 }
             }

@@ -56,6 +56,8 @@ pub struct StrPeer {
     pub keyframe_requests: u64,
     /// The same by RID (empty: none), and when.
     pub keyframes_asked: Vec<(Instant, String)>,
+    /// Rates that it was told to keep to (REMB), and when.
+    pub ceilings: Vec<(Instant, u64)>,
     /// When its first offer's answer was there.
     pub answered_at: Option<Instant>,
     /// What is seen on each m-line, if it watches.
@@ -106,6 +108,7 @@ impl StrPeer {
             is_closed: false,
             keyframe_requests: 0,
             keyframes_asked: Vec::new(),
+            ceilings: Vec::new(),
             answered_at: None,
             screens: HashMap::new(),
             estimates: Vec::new(),
@@ -228,6 +231,10 @@ impl StrPeer {
                 self.estimates.push((now, bps));
                 let next_bps: u64 = self.cameras_mut().map(|camera| camera.handle_estimate(now, bps)).sum();
                 self.want_bitrate(next_bps);
+            }
+            Event::EgressBitrateEstimate(BweKind::Remb { estimate, .. }) => {
+                self.ceilings.push((now, estimate.as_u64()));
+                self.cameras_mut().for_each(|camera| camera.handle_ceiling(estimate.as_u64()));
             }
             _ => {}
         }

@@ -154,6 +154,27 @@ fn many_who_join_at_once_cost_the_publisher_nothing_where_it_is_kept_and_little_
 }
 
 #[test]
+fn a_publisher_leaves_out_what_nobody_wants_and_sends_it_again_when_somebody_does() {
+    let long = seconds(10);
+    let wishes = [
+        ((640, 360), long),
+        ((1280, 720), seconds(4)),
+        // For a moment only: nothing stops.
+        ((160, 90), seconds(3)),
+        ((1280, 720), seconds(4)),
+        ((0, 0), long),
+        ((640, 360), seconds(4)),
+    ];
+    let result = joins::unneeded(1, &wishes);
+    let [all, two, one] = [[true; 3], [true, true, false], [true, false, false]];
+    assert_eq!(result.made, [two, all, all, all, one, two], "{result:?}");
+    for (at, answered) in result.answered.iter().enumerate().filter(|(at, _)| wishes[*at].0 != (0, 0)) {
+        assert!(answered.is_some_and(|answered| answered <= seconds(1)), "{at}: {result:?}");
+    }
+    assert_eq!((&result.lines[..4], result.lines[5], result.broken), (&[360, 720, 180, 720][..], 360, 0), "{result:?}");
+}
+
+#[test]
 fn what_is_not_looked_at_is_not_sent() {
     let sizes = [(1280, 720), (160, 90), (0, 0), (640, 360), (0, 0), (320, 180)];
     let joins::DemandsResult { seen, keyframes } = joins::demands(1, &sizes);

@@ -84,6 +84,53 @@ pub fn demands(seed: u64, sizes: &[(u16, u16)]) -> DemandsResult {
     DemandsResult { seen, keyframes: stage.keyframes_asked(started_at) }
 }
 
+/// What a publisher sends of three encodings as a viewer's wishes change.
+#[derive(Clone, Debug)]
+pub struct UnneededResult {
+    /// Encodings made in the last two seconds of each wish, smallest first.
+    pub made: Vec<[bool; 3]>,
+    /// From each wish to the first picture as large as that.
+    pub answered: Vec<Option<Duration>>,
+    /// Lines of the last picture under each wish.
+    pub lines: Vec<u16>,
+    /// Rates that the publisher was told.
+    pub ceilings: Vec<(Duration, u64)>,
+    /// Frames that a decoder would have shown broken.
+    pub broken: u64,
+}
+
+/// A viewer says how much it wants, for so long each; the camera leaves out what it is told there is no room for.
+pub fn unneeded(seed: u64, wishes: &[((u16, u16), Duration)]) -> UnneededResult {
+    let mut stage = Stage::new(seed, CameraConfig { obeys_ceiling: true, ..CameraConfig::simulcast() });
+    let viewer = stage.view(near());
+    stage.world.run_for(Duration::from_secs(5));
+    let publisher = stage.publisher;
+    let mut result =
+        UnneededResult { made: Vec::new(), answered: Vec::new(), lines: Vec::new(), ceilings: Vec::new(), broken: 0 };
+    for ((width, height), time) in wishes {
+        let wished_at = stage.world.now;
+        stage.world.demand_of(viewer, publisher, Wish::Size { width: *width, height: *height, fps: None });
+        stage.world.run_for(*time);
+        let since = stage.world.now - Duration::from_secs(2);
+        let made = stage.made();
+        result.made.push([0, 1, 2].map(|at| made.iter().any(|made| made.encoding == at && made.at >= since)));
+        let (answered, lines, broken) = stage
+            .screen(viewer, |screen| {
+                let first = screen.shown.iter().find(|shown| shown.at >= wished_at && shown.height >= *height);
+                (first.map(|shown| shown.at - wished_at), screen.shown.last().map_or(0, |it| it.height), screen.broken)
+            })
+            .unwrap_or_default();
+        result.answered.push(answered);
+        result.lines.push(lines);
+        result.broken = broken;
+    }
+    let start = stage.world.start;
+    result.ceilings = stage.world.act(publisher, |_, peer: &mut StrPeer| {
+        peer.ceilings.iter().map(|(at, bps)| (at.saturating_duration_since(start), *bps)).collect()
+    });
+    result
+}
+
 /// What came of many joining at once.
 #[derive(Clone, Debug)]
 pub struct CrowdResult {

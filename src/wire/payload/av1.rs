@@ -45,6 +45,39 @@ pub fn keyframe_sizes(payload: &[u8]) -> Option<Sizes> {
     sequence_size(&mut BitReader::new(rest)).map(Sizes::one)
 }
 
+/// The OBU elements of a payload (§4.4), each with whether it goes on what the packet before began (Z), and whether the
+/// next packet goes on with it (Y). What makes no sense ends the list.
+pub fn elements(payload: &[u8]) -> impl Iterator<Item = (&[u8], bool, bool)> {
+    let (aggregation, mut rest) = payload.split_first().map_or((0, &[][..]), |(head, rest)| (*head, rest));
+    let count = usize::from(aggregation >> 4 & 0x03);
+    let mut index = 0;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        // Without a count each element has its length before it; with one the last has none.
+        let element = if count > 0 && index + 1 >= count {
+            std::mem::take(&mut rest)
+        } else {
+            let (len, behind) = leb128(rest)?;
+            let (element, behind) = behind.split_at_checked(len)?;
+            rest = behind;
+            element
+        };
+        let is_continued = index == 0 && aggregation & 0x80 != 0;
+        index += 1;
+        Some((element, is_continued, rest.is_empty() && aggregation & 0x40 != 0))
+    })
+}
+
+/// A leb128 number of what can be a length, and what follows it.
+pub fn leb128(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let rest = skip_leb128(bytes)?;
+    let digits = &bytes[..bytes.len() - rest.len()];
+    let value = digits.iter().rev().fold(0u64, |value, digit| value << 7 | u64::from(digit & 0x7f));
+    Some((usize::try_from(value).ok()?, rest))
+}
+
 /// The first OBU, or its beginning, unless the packet before has that. W=1 is the one case in which no length stands
 /// before it (§4.4: Z Y W W N).
 fn first_element(payload: &[u8]) -> Option<&[u8]> {
@@ -162,6 +195,20 @@ mod tests {
         }
         assert!(!marks(&[0x20, 2]).begins());
         assert!(!marks(&[0x20, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x0a]).begins());
+    }
+
+    #[test]
+    fn elements_are_told_apart() {
+        let list = |payload: &[u8]| -> Vec<(Vec<u8>, bool, bool)> {
+            elements(payload).map(|(bytes, before, after)| (bytes.to_vec(), before, after)).collect()
+        };
+        assert_eq!(list(&[0x10, 1, 2]), [(vec![1, 2], false, false)]);
+        assert_eq!(list(&[0xe0, 1, 7, 8, 9]), [(vec![7], true, false), (vec![8, 9], false, true)]);
+        assert_eq!(list(&[0x40, 1, 7, 0x82, 0, 8, 9]), [(vec![7], false, false), (vec![8, 9], false, true)]);
+        assert_eq!(list(&[0x00, 5, 1]), []);
+        assert_eq!(list(&[]), []);
+        assert_eq!(leb128(&[0xe5, 0x8e, 0x26, 1]), Some((624_485, &[1][..])));
+        assert_eq!(leb128(&[0x80]), None);
     }
 
     #[test]

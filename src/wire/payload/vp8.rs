@@ -79,6 +79,11 @@ pub fn keyframe_sizes(payload: &[u8]) -> Option<Sizes> {
     key_size(payload, &descriptor).map(Sizes::one)
 }
 
+/// The frame's own bytes behind the descriptor.
+pub fn body(payload: &[u8]) -> Option<&[u8]> {
+    payload.get(Descriptor::parse(payload)?.len..)
+}
+
 /// Adds to picture id and TL0PICIDX, each in as many bits as it has.
 pub fn shift_picture(payload: &mut [u8], picture_id_shift: u16, tl0_shift: u8) {
     let Some(descriptor) = Descriptor::parse(payload) else { return };

@@ -27,6 +27,8 @@ struct Descriptor {
     is_inter_layer: bool,
     /// Where the scalability structure begins.
     structure_at: Option<usize>,
+    /// Bytes up to there, or up to the frame where there is no structure.
+    len: usize,
 }
 
 impl Descriptor {
@@ -64,6 +66,7 @@ impl Descriptor {
             payload.get(at - 1)?;
         }
         this.structure_at = has(0x02).then_some(at);
+        this.len = at;
         Some(this)
     }
 }
@@ -103,6 +106,25 @@ pub fn keyframe_sizes(payload: &[u8]) -> Option<Sizes> {
         *size = (u16_at(payload, at)?, u16_at(payload, at + 2)?);
     }
     Some(sizes)
+}
+
+/// The frame's own bytes behind the descriptor.
+pub fn body(payload: &[u8]) -> Option<&[u8]> {
+    let descriptor = Descriptor::parse(payload)?;
+    let mut at = descriptor.len;
+    if descriptor.structure_at.is_some() {
+        // N_S Y G and three reserved bits; sizes of N_S + 1 layers; N_G pictures of a byte and R references each.
+        let head = *payload.get(at)?;
+        at += 1 + if head & 0x10 != 0 { 4 * (usize::from(head >> 5) + 1) } else { 0 };
+        if head & 0x08 != 0 {
+            let pictures = *payload.get(at)?;
+            at += 1;
+            for _ in 0..pictures {
+                at += 1 + usize::from(*payload.get(at)? >> 2 & 0x03);
+            }
+        }
+    }
+    payload.get(at..)
 }
 
 /// Adds to picture id and TL0PICIDX, each in as many bits as it has.
@@ -182,6 +204,20 @@ mod tests {
         assert_eq!(keyframe_sizes(&payload[..10]), None);
         payload[4] &= !0x10;
         assert_eq!(keyframe_sizes(&payload), None, "no sizes told");
+    }
+
+    #[test]
+    fn the_frame_lies_behind_descriptor_and_structure() {
+        assert_eq!(body(&[0x08, 7, 8]), Some(&[7, 8][..]));
+        assert_eq!(body(&[0xa8, 0x81, 2, 0x10, 7, 1, 2]), Some(&[1, 2][..]));
+        // V: two layers with sizes, two pictures with one and two references.
+        let structure = [0x38, 1, 64, 0, 180, 2, 128, 1, 104, 2, 0x14, 1, 0x18, 1, 2];
+        let payload = [&[0x0a][..], &structure, &[9]].concat();
+        assert_eq!(body(&payload), Some(&[9][..]));
+        for cut in 1..payload.len() - 1 {
+            assert_eq!(body(&payload[..cut]), None, "{cut}");
+        }
+        assert_eq!(body(&[0x90, 0x80]), None);
     }
 
     #[test]

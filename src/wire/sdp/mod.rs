@@ -7,6 +7,7 @@
 
 mod codec;
 mod fingerprint;
+mod fragment;
 mod media;
 mod simulcast;
 mod transport;
@@ -21,6 +22,7 @@ use crate::base::ids::Mid;
 
 pub use codec::{Codec, Feedback, offered};
 pub use fingerprint::{Fingerprint, FingerprintError, HashFunction};
+pub use fragment::{FRAGMENT_BYTES_MAX, FragmentOut, IceFragment};
 pub use media::{Direction, Media, Msid};
 pub use simulcast::SimulcastStream;
 pub use transport::{Setup, Transport};

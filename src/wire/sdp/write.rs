@@ -182,16 +182,21 @@ impl DescriptionOut<'_> {
         if !first {
             return Ok(());
         }
-        for (index, address) in transport.candidates.iter().enumerate() {
-            // RFC 8445 §5.1.2.1: type preference 126 for host, local preference unique per address, component 1.
-            let local_preference = 65_535u32.saturating_sub(index as u32);
-            let priority = (126 << 24) | (local_preference << 8) | 255;
-            let (ip, port) = (address.ip(), address.port());
-            write!(out, "a=candidate:{} 1 udp {priority} {ip} {port} typ host\r\n", index + 1)?;
-        }
-        out.push_str("a=end-of-candidates\r\n");
-        Ok(())
+        write_candidates(out, transport.candidates)
     }
+}
+
+/// All we have, and that there are no more.
+pub(super) fn write_candidates(out: &mut String, candidates: &[SocketAddr]) -> std::fmt::Result {
+    for (index, address) in candidates.iter().enumerate() {
+        // RFC 8445 §5.1.2.1: type preference 126 for host, local preference unique per address, component 1.
+        let local_preference = 65_535u32.saturating_sub(index as u32);
+        let priority = (126 << 24) | (local_preference << 8) | 255;
+        let (ip, port) = (address.ip(), address.port());
+        write!(out, "a=candidate:{} 1 udp {priority} {ip} {port} typ host\r\n", index + 1)?;
+    }
+    out.push_str("a=end-of-candidates\r\n");
+    Ok(())
 }
 
 fn write_codec(out: &mut String, codec: &Codec) -> std::fmt::Result {
