@@ -452,45 +452,6 @@ fn admit(
     admitted(slot, (mline, payload.pt), numbers, packet, outlet)
 }
 
-/// Admits a packet that follows the one before and goes the same way, as most do. `None`, and its number is not taken: it is
-/// one for [`admit`].
-#[inline]
-fn admit_next(
-    slot: &mut Slot,
-    now: Instant,
-    mline: u16,
-    packet: &Packet<'_>,
-    outlet: &Outlet<'_>,
-) -> Option<(Admitted, Due)> {
-    let others = FIXED_HEADER_BYTES + packet.payload.len() + outlet.srtp.suite().rtp_tag_len();
-    let is_small = others + slot.exts.len_max(packet.exts) <= DATAGRAM_BYTES_MAX;
-    if packet.payload.len() > PAYLOAD_BYTES_MAX || !is_small {
-        return None;
-    }
-    let (pt, numbers) = slot.number_next(now, &packet.meta)?;
-    admitted(slot, (mline, pt), numbers, packet, outlet).ok()
-}
-
-/// Admits one packet, if it is to go out.
-fn admit(
-    slot: &mut Slot,
-    now: Instant,
-    mline: u16,
-    (track, packet): (&Track, &Packet<'_>),
-    outlet: &Outlet<'_>,
-) -> Result<(Admitted, Due), Discard> {
-    // Seen here and not when it is written: others are padded to its length, and its number is taken.
-    let others = FIXED_HEADER_BYTES + packet.payload.len() + outlet.srtp.suite().rtp_tag_len();
-    let fits = |exts_len| others + exts_len <= DATAGRAM_BYTES_MAX;
-    let is_small = fits(slot.exts.len_max(packet.exts)) || fits(slot.exts.len(packet.exts, DescriptorChange::MOST));
-    if packet.payload.len() > PAYLOAD_BYTES_MAX || !is_small {
-        return Err(Discard::TooLarge);
-    }
-    let payload = slot.payload_for(packet.meta.format).ok_or(Discard::FormatNotNegotiated)?;
-    let numbers = slot.number(now, track, packet)?;
-    admitted(slot, (mline, payload.pt), numbers, packet, outlet)
-}
-
 /// A packet with its numbers, and what it takes to send it.
 #[inline]
 pub(super) fn admitted(
