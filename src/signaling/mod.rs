@@ -154,10 +154,11 @@ pub fn router(state: AppState) -> Router {
         .route("/api/admin/impair/{room}/{peer}", put(admin::impair).get(admin::impair).delete(admin::impair))
         .merge(golive::routes())
         .layer(CorsLayer::permissive())
-        .merge(http_session::routes(&state))
         .merge(rest::routes())
         .merge(records::routes(&state))
         .merge(ice_servers::routes())
+        // The last: what nobody knows is answered with its headers.
+        .merge(http_session::routes(&state))
         .layer(from_fn_with_state(state.clone(), access::check))
         .with_state(state)
 }

@@ -44,8 +44,14 @@ pub fn limits(config: &Config) -> RoomLimits {
     RoomLimits { rooms, peers: config.dialects.room_places }
 }
 
-async fn list(State(state): State<AppState>) -> Response {
-    let rooms = state.control.rooms();
+/// Where rooms are closed, the list is for who may come into some room, and of who may come into one only, it has no other.
+async fn list(State(state): State<AppState>, shown: Shown) -> Response {
+    let grant = match state.door.admit_anywhere(&shown).await {
+        Ok(grant) => grant,
+        Err(denied) => return denied.into_response(),
+    };
+    let mut rooms = state.control.rooms();
+    rooms.retain(|room| grant.room.as_ref().is_none_or(|own| *own == room.id));
     match state.config.dialects.rooms_api {
         RoomsApi::GoLive => Json(rooms.iter().map(live).collect::<Value>()).into_response(),
         RoomsApi::SfuGo => {
@@ -69,7 +75,12 @@ async fn create(State(state): State<AppState>, shown: Shown, body: Bytes) -> Res
     }
 }
 
-async fn show(State(state): State<AppState>, Path(id): Path<String>) -> Response {
+async fn show(State(state): State<AppState>, Path(id): Path<String>, shown: Shown) -> Response {
+    match state.door.admit_anywhere(&shown).await {
+        Ok(grant) if grant.room.as_ref().is_none_or(|own| *own == id) => {}
+        Ok(_) => return unknown(),
+        Err(denied) => return denied.into_response(),
+    }
     match state.control.room(&id) {
         Some(room) => Json(view(&room)).into_response(),
         None => unknown(),
