@@ -42,8 +42,8 @@ const EAGER: Duration = Duration::from_secs(5);
 
 /// No step up for so long after a step down...
 const HOLD_MIN: Duration = Duration::from_secs(1);
-/// ... doubled whenever one had to be taken back, up to this.
-const HOLD_MAX: Duration = Duration::from_secs(16);
+/// ... doubled whenever one had to be taken back, up to this: who competes for a line may have gone at any time.
+const HOLD_MAX: Duration = Duration::from_secs(8);
 /// A step up that is taken back within this time has failed; one that lasts twice as long makes up for all failures.
 const TRIAL: Duration = Duration::from_secs(5);
 /// Failures count for nothing when the estimate is so many percent of what failed: the link is another one.
@@ -190,6 +190,11 @@ impl Allocator {
             self.raise(now, self.goal_bps(low_bps));
         }
         self.conclude(now, budget_bps);
+        &self.allocations
+    }
+
+    /// What came of the last round.
+    pub fn allocations(&self) -> &[Allocation] {
         &self.allocations
     }
 

@@ -143,6 +143,14 @@ impl Selector {
         self.target = target;
     }
 
+    /// What is waited for is cheaper than what is forwarded until then: of that only the lowest temporal layer is left.
+    pub fn thin_out(&mut self) {
+        let waits_for = self.target.map(|target| target.encoding);
+        if let Some(present) = self.encoding().filter(|present| waits_for.is_some_and(|it| it != *present)) {
+            self.interim = Some(Layer { encoding: present, spatial: u8::MAX, temporal: 0 });
+        }
+    }
+
     /// Whether what exceeds the target is more than the line carries, or only more than is looked at.
     pub fn set_pressed(&mut self, is_pressed: bool) {
         self.is_pressed = is_pressed;

@@ -77,6 +77,21 @@ fn what_is_forwarded_goes_on_until_the_other_encoding_has_a_keyframe() {
 }
 
 #[test]
+fn on_the_way_down_only_the_lowest_layer_of_the_dearer_encoding_goes_on() {
+    let mut selector = started(layer(1, 0, 2).map(|it| Layer { encoding: 0, ..it }));
+    assert_eq!(selector.handle_packet(&head(0, 1, false), None), PASSES);
+    selector.thin_out();
+    assert_eq!(selector.handle_packet(&head(0, 2, false), None), PASSES, "nothing is waited for");
+    selector.set_target(layer(1, 0, 2));
+    selector.thin_out();
+    let passes = |selector: &mut Selector, seq| selector.handle_packet(&head(0, seq, false), None) == PASSES;
+    assert_eq!([3, 4, 5, 6].map(|seq| passes(&mut selector, seq)), [false, true, false, false]);
+    assert_eq!(selector.wants_keyframe(), Some(1));
+    assert_eq!(selector.handle_packet(&head(1, 9, true), None), PASSES);
+    assert_eq!(selector.handle_packet(&head(1, 10, false), None), PASSES, "all of the other one");
+}
+
+#[test]
 fn a_pause_lets_the_picture_end() {
     let mut selector = started(layer(0, 0, 0));
     let first = PacketHead { marker: false, ..head(0, 4, false) };

@@ -97,7 +97,8 @@ impl Hub {
             let mline = self.publishers.get(&key).map_or(0, |(_, mline)| *mline);
             let track = self.peers.get_mut(&id).and_then(|publisher| publisher.tracks.get_mut(&mline));
             let Some(track) = track else { continue };
-            let pixels = wanted.pixels();
+            // A recording wants all of it.
+            let pixels = wanted.pixels().filter(|_| !track.is_recorded);
             // Its session says what it can in the words of RTCP.
             let has_changed = std::mem::replace(&mut track.pixels_wanted, pixels) != pixels;
             let is_news = track.wanted.replace(wanted.clone()) != Some(wanted.clone());

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::egress::Admitted;
 use super::stats::DownlinkReport;
 use crate::forward::order::Due;
-use crate::proto::bwe::{Estimator, Probe, Sending};
+use crate::proto::bwe::{Estimator, PACING_FACTOR, Probe, Sending};
 use crate::proto::pacer::{Pacer, TICK};
 use crate::proto::report::ntp_duration;
 use crate::wire::rtp_ext::AbsSendTime;
@@ -24,8 +24,6 @@ const WAITING_MAX: usize = 1024;
 const RESENDS_MAX: usize = 256;
 /// What a peer's line is taken to carry as long as nobody has measured it.
 const START_BPS: u64 = 1_000_000;
-/// Of what is sent, so much passes the pacer at once: frames come in bursts.
-const PACING_FACTOR_PERCENT: u64 = 250;
 /// While a probe runs, its budget lasts so long.
 const PROBE_TICK: Duration = Duration::from_millis(2);
 
@@ -51,6 +49,9 @@ pub struct Resend {
 struct RunningProbe {
     id: u32,
     pacer: Pacer,
+    bytes: usize,
+    /// Of what waited: many packets are chosen before the first of them is written, and counted.
+    chosen_bytes: usize,
     bytes_left: usize,
     packets_left: u32,
 }
@@ -144,7 +145,7 @@ impl Downlink {
         // What is kept for who joins is paced before anything is known.
         let unknown = self.has_backlog().then(|| self.estimator.estimate_bps());
         // What is sent in any case gains nothing by waiting, whatever the estimate says.
-        let sent = self.sent_bps * PACING_FACTOR_PERCENT / 100;
+        let sent = (self.sent_bps as f64 * self.estimator.pacing_factor().unwrap_or(PACING_FACTOR)) as u64;
         let rate = self.estimator.pacing_bps().or(unknown).map(|bps| bps.max(sent).max(drain as u64));
         self.pacer.set_rate(now, rate);
     }
@@ -215,6 +216,9 @@ impl Downlink {
         let waiting = self.waiting.pop_front()?;
         self.waiting_bytes -= usize::from(waiting.due.bytes);
         self.pacer.handle_sent(waiting.due.bytes.into());
+        if let Some(probe) = &mut self.probe {
+            probe.chosen_bytes += usize::from(waiting.due.bytes);
+        }
         Some((waiting.admitted, waiting.due))
     }
 
@@ -242,7 +246,9 @@ impl Downlink {
         {
             let mut pacer = Pacer::new(PROBE_TICK);
             pacer.set_rate(now, Some(rate_bps));
-            self.probe = Some(RunningProbe { id, pacer, bytes_left: bytes as usize, packets_left: packets });
+            let bytes = bytes as usize;
+            self.probe =
+                Some(RunningProbe { id, pacer, bytes, chosen_bytes: 0, bytes_left: bytes, packets_left: packets });
         }
         let has_backlog = self.has_backlog();
         self.probe.as_mut().is_some_and(|probe| !has_backlog && probe.pacer.has_room(now))
@@ -265,7 +271,7 @@ impl Downlink {
         given_up
     }
 
-    /// Bytes of retransmissions and padding count as well.
+    /// Bytes of retransmissions count as well.
     pub fn handle_extra(&mut self, bytes: usize) {
         self.pacer.handle_sent(bytes);
     }
@@ -310,7 +316,8 @@ impl Downlink {
 
     /// A probe may go faster than the pacer does.
     fn may_send(&mut self, now: Instant) -> bool {
-        self.probe.as_mut().is_some_and(|probe| probe.pacer.has_room(now)) || self.pacer.has_room(now)
+        let has_room = |probe: &mut RunningProbe| probe.chosen_bytes < probe.bytes && probe.pacer.has_room(now);
+        self.probe.as_mut().is_some_and(has_room) || self.pacer.has_room(now)
     }
 }
 
@@ -454,6 +461,16 @@ mod tests {
         }
         // 15 ms of 3 Mbit/s.
         assert!(downlink.probe.is_none() && (19..=20).contains(&sent), "{sent}");
+    }
+
+    #[test]
+    fn of_what_waits_a_probe_takes_what_it_needs_and_not_all() {
+        let (mut downlink, now) = measured(clock::now());
+        pace(&mut downlink, now, &[false; 60]);
+        assert!(!downlink.is_padding_due(now) && downlink.probe.is_some(), "there is something better than padding");
+        // 15 ms of 3 Mbit/s.
+        assert_eq!(waiting(&mut downlink, now).len(), 6);
+        assert_eq!(waiting(&mut downlink, now + 3 * MS).len(), 0);
     }
 
     #[test]

@@ -54,6 +54,12 @@ impl Layers {
         Self { allocator: Allocator::default(), divided_at: None, began_at: now, audio: (now, 0), audio_bps: 0 }
     }
 
+    /// Pictures can be left out of something that is sent, or nothing was chosen yet.
+    fn can_shed(&self) -> bool {
+        let allocations = self.allocator.allocations();
+        allocations.is_empty() || allocations.iter().any(|it| it.target.is_some_and(|target| target.temporal > 0))
+    }
+
     /// The peer has just come.
     fn is_young(&self, now: Instant) -> bool {
         now < self.began_at + YOUNG
@@ -98,7 +104,12 @@ impl Egress {
         let audio_bps = layers.audio_bps(now, &self.slots);
         let is_mute = now >= layers.began_at + FEEDBACK_WITHIN;
         let known = self.downlink.as_ref().filter(|downlink| downlink.is_measured() || !is_mute);
-        let line_bps = known.map_or(UNKNOWN_BPS, |downlink| downlink.estimator.estimate_bps()).min(self.bps_max);
+        // Until a queue on the line has emptied, pictures are left out; where none can be, lower layers are chosen.
+        let line_bps = known.map_or(UNKNOWN_BPS, |downlink| match layers.can_shed() {
+            true => downlink.estimator.estimate_bps(),
+            false => downlink.estimator.budget_bps(),
+        });
+        let line_bps = line_bps.min(self.bps_max);
         let loss = known.map_or(0.0, |downlink| downlink.estimator.state().inherent_loss.clamp(0.0, RESERVE_MAX));
         let for_media_bps = (line_bps as f64 * f64::from(1.0 - loss)) as u64;
         let budget_bps = for_media_bps.saturating_sub(audio_bps);
@@ -109,11 +120,13 @@ impl Egress {
             let offers = track.encodings().flat_map(|(index, encoding)| encoding.rates.offers(now, index));
             layers.allocator.add(&want(mline as u16, slot), offers);
         }
-        for allocation in layers.allocator.allocate(now, budget_bps) {
-            let Some(slot) = self.slots.get_mut(usize::from(allocation.id)).and_then(Option::as_mut) else { continue };
-            slot.obey(*allocation);
-        }
+        layers.allocator.allocate(now, budget_bps);
         let sent_bps = layers.allocator.allocated_bps() + audio_bps;
+        let sheds = known.is_some_and(|downlink| downlink.estimator.budget_bps() < sent_bps);
+        for allocation in layers.allocator.allocations() {
+            let Some(slot) = self.slots.get_mut(usize::from(allocation.id)).and_then(Option::as_mut) else { continue };
+            slot.obey(*allocation, sheds);
+        }
         // As much as makes the allocator give the best, and lets who has just come get there by what is kept.
         let best_bps = layers.allocator.wanted_bps() * (100 + MARGIN_BEST_PERCENT) / 100 + audio_bps;
         let runs = self.slots.iter().flatten().filter(|slot| layers.is_young(now) && slot.can_wait());
@@ -128,7 +141,7 @@ impl Egress {
     /// Serves those who wait for a keyframe from what is kept since the last one.
     pub fn replay(&mut self, now: Instant, tracks: &Tracks, outlet: &Outlet<'_>, run: &mut RunPackets) {
         let (Some(downlink), Some(layers)) = (&mut self.downlink, &self.layers) else { return };
-        let line_bps = downlink.estimator.estimate_bps();
+        let line_bps = downlink.estimator.budget_bps();
         let (join, switch) = (Length::join(line_bps), Length::switch(line_bps));
         for (mline, slot) in self.slots.iter_mut().enumerate() {
             let Some(slot) = slot.as_mut().filter(|slot| slot.wants_keyframe().is_some()) else { continue };

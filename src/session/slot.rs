@@ -247,12 +247,13 @@ impl Slot {
         if self.kind == MediaKind::Audio { None } else { self.selector.current() }
     }
 
-    /// What the allocator says.
-    pub(super) fn obey(&mut self, allocation: Allocation) {
+    /// What the allocator says. `sheds`: for a moment not even that can be sent; frames are left out then, not sizes.
+    pub(super) fn obey(&mut self, allocation: Allocation, sheds: bool) {
+        let shed = |layer: Layer| if sheds { Layer { temporal: 0, ..layer } } else { layer };
         // As long as nothing is known of a track, its first packets tell.
         let is_silent = allocation.target.is_none() && !self.demand.is_hidden();
         if !is_silent {
-            self.selector.set_target(allocation.target);
+            self.selector.set_target(allocation.target.map(shed));
         }
         let before = self.allocation.unwrap_or(allocation);
         if before.target != allocation.target {
@@ -260,6 +261,9 @@ impl Slot {
         }
         self.allocation = Some(allocation);
         self.selector.set_pressed(self.is_pressed());
+        if self.is_pressed() {
+            self.selector.thin_out();
+        }
     }
 
     pub(super) fn payload_for(&mut self, format: Format) -> Option<Payload> {

@@ -106,8 +106,12 @@ impl Bench {
     }
 
     fn obey(&mut self, encoding: u8, bps: u64) {
+        self.obey_shedding(encoding, bps, false);
+    }
+
+    fn obey_shedding(&mut self, encoding: u8, bps: u64, sheds: bool) {
         let target = Some(Layer { encoding, spatial: 0, temporal: 2 });
-        self.slot.obey(Allocation { id: 0, target, bps, wanted: target, wanted_bps: bps, why: Why::Best });
+        self.slot.obey(Allocation { id: 0, target, bps, wanted: target, wanted_bps: bps, why: Why::Best }, sheds);
     }
 
     fn number(&mut self, meta: &PacketMeta) -> Result<Out, Discard> {
@@ -208,6 +212,21 @@ fn who_sees_something_takes_only_what_is_decoded_in_a_moment() {
         assert_eq!((first, bench.take(Length::switch(LARGE)).len()), (18, if is_taken { 2 * pictures } else { 0 }));
         assert!(bench.pass(0, false).iter().all(|packet| packet.is_ok() != is_taken), "until then it goes on");
     }
+}
+
+#[test]
+fn what_cannot_be_sent_for_a_moment_is_left_out_picture_by_picture() {
+    let mut bench = Bench::new(Format::Vp8);
+    bench.obey(0, 500_000);
+    let is_shown = |bench: &mut Bench, is_key| bench.pass(0, is_key).iter().all(Result::is_ok);
+    assert!(is_shown(&mut bench, true) && (0..7).all(|_| is_shown(&mut bench, false)));
+    bench.obey_shedding(0, 500_000, true);
+    let shown: Vec<bool> = (0..8).map(|_| is_shown(&mut bench, false)).collect();
+    assert_eq!(shown.iter().filter(|it| **it).count(), 2, "one in four: {shown:?}");
+    assert_eq!(bench.slot.wants_keyframe(), None);
+    bench.obey(0, 500_000);
+    let shown: Vec<bool> = (0..12).map(|_| is_shown(&mut bench, false)).collect();
+    assert!(shown[4..].iter().all(|it| *it), "{shown:?}");
 }
 
 #[test]
@@ -317,7 +336,7 @@ fn only_want_of_bandwidth_presses() {
     bench.obey(1, 500_000);
     let lower = Some(Layer { encoding: 0, spatial: 0, temporal: 2 });
     let before = bench.slot.allocation.unwrap();
-    bench.slot.obey(Allocation { target: lower, bps: 100_000, ..before });
+    bench.slot.obey(Allocation { target: lower, bps: 100_000, ..before }, false);
     assert!(bench.slot.is_pressed());
     bench.obey(1, 500_000);
     bench.obey(0, 100_000);

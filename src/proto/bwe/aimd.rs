@@ -1,10 +1,10 @@
 //! The delay-based rate: up while the delay stands still, down to below what got through when it rises
 //! (draft-ietf-rmcat-gcc-02 §5.5 and §6; libwebrtc's AIMD rate control).
 //!
-//! Beyond the draft: after a fall the rate stays low for as long as it takes to empty the queue that had formed, and
-//! then returns to the capacity just measured. libwebrtc leaves this to its congestion window.
+//! Beyond the draft: where a queue has formed, what the path carries is one thing and what may be sent until the queue has
+//! emptied another ([`Aimd::budget_bps`]). libwebrtc leaves the second to its congestion window.
 //!
-//! Owns: the rate and what is known of the link's capacity. Promises: within the bounds. Forbids: feedback and packets.
+//! Owns: both rates and what is known of the link's capacity. Promises: within the bounds. Forbids: feedback and packets.
 
 use super::trendline::Usage;
 use super::{ESTIMATE_MAX_BPS, ESTIMATE_MIN_BPS};
@@ -13,9 +13,9 @@ use super::{ESTIMATE_MAX_BPS, ESTIMATE_MIN_BPS};
 const BETA: f64 = 0.85;
 
 /// The same of what was measured while the queue stood: that is the path's rate itself.
-const BETA_BUSY: f64 = 0.86;
+const BETA_BUSY: f64 = 0.95;
 
-/// The rate after overuse when a queue has to empty...
+/// What is sent while a queue has to empty, as a share of what the path carries...
 const DRAIN_SHARE_MIN: f64 = 0.35;
 
 /// ... within about this time.
@@ -25,18 +25,26 @@ const DRAIN_US: f64 = 800_000.0;
 const DRAIN_STEP_US: u64 = 150_000;
 const DRAIN_SHARE_LEAST: f64 = 0.2;
 
+/// After this time what gets through was measured while the queue stood, and less than this share of what was thought shows
+/// that it was too much.
+const DRAIN_MEASURED_US: u64 = 500_000;
+const WRONG_SHARE: f64 = 0.9;
+
 /// Beside a flow that fills the queue until it overflows, the rate follows losses and not the delay: it grows by about half a
 /// packet per round trip and round trip, and falls by this at losses: about what TCP of the classic kind takes (RFC 5348
 /// §1: reasonably fair is who stays within a factor of two of it).
-const COMPETING_PACKETS: f64 = 0.5;
-const COMPETING_SHARE: f64 = 0.75;
+const COMPETING_PACKETS: f64 = 1.0;
+const COMPETING_SHARE: f64 = 0.85;
+
+/// What is left of a rate at losses is not more than this share of what got through, before it falls.
+const COMPETING_ROOM: f64 = 1.2;
 
 /// Losses beyond this share of packets count, and are answered no more often.
 const COMPETING_LOSS: f64 = 0.003;
 const COMPETING_STEP_US: u64 = 1_500_000;
 
 /// In a second the rate grows no faster then, and to so many times what gets through.
-const COMPETING_GROWTH: f64 = 0.25;
+const COMPETING_GROWTH: f64 = 0.5;
 const COMPETING_FACTOR: f64 = 2.5;
 
 /// Shortest round trip believed in beside a full queue.
@@ -97,6 +105,8 @@ pub struct Observed {
     pub acked_bps: Option<f64>,
     /// The same, or less where it just fell.
     pub acked_least_bps: Option<f64>,
+    /// What gets through is what was sent: beside others who keep the queue full it says nothing about the path.
+    pub is_own_choice: bool,
     /// What got through while a queue stood.
     pub busy_bps: Option<f64>,
     /// Share of packets lost lately.
@@ -114,14 +124,31 @@ pub struct Observed {
 struct Drain {
     /// What the path carried when the queue was found.
     carried_bps: f64,
+    /// What may be sent meanwhile.
+    budget_bps: f64,
     since_us: u64,
     /// The longest it was.
     most_us: u64,
-    beta: f64,
     /// What the path carried when the queue began.
     first_bps: f64,
     /// The queue overflowed meanwhile.
     has_loss: bool,
+    /// Nothing was measured yet: with the first measure it begins anew.
+    is_guess: bool,
+}
+
+impl Drain {
+    /// Less gets through than was thought, though a queue stood all the time that was measured.
+    fn is_wrong(&self, now_us: u64, observed: Observed) -> bool {
+        let is_measured = now_us - self.since_us > DRAIN_MEASURED_US && observed.queue_us > QUEUE_LONG_US;
+        let is_less = observed.acked_bps.is_some_and(|acked| acked < WRONG_SHARE * self.carried_bps);
+        is_measured && is_less && !self.is_others(observed)
+    }
+
+    /// Somebody keeps the queue full until it overflows, and what gets through is what we chose to send.
+    fn is_others(&self, observed: Observed) -> bool {
+        self.has_loss && observed.is_own_choice
+    }
 }
 
 /// The rate control.
@@ -156,6 +183,11 @@ impl Aimd {
     /// The rate.
     pub fn bps(&self) -> f64 {
         self.bps
+    }
+
+    /// What may be sent now: less as long as a queue has to empty.
+    pub fn budget_bps(&self) -> f64 {
+        self.drain.map_or(self.bps, |drain| drain.budget_bps.min(self.bps)).max(ESTIMATE_MIN_BPS)
     }
 
     /// When it was lowered last.
@@ -205,16 +237,21 @@ impl Aimd {
         if let Some(drain) = &mut self.drain {
             drain.has_loss |= observed.loss > COMPETING_LOSS;
         }
+        let budget = self.budget_bps();
         let (has_loss, first_bps) = self.drain.map_or((false, 0.0), |drain| (drain.has_loss, drain.first_bps));
         if self.follow_drain(now_us, observed.queue_us) {
-            // What was given up to empty it was given up for nothing.
-            self.bps = if has_loss { self.bps.max(first_bps * COMPETING_SHARE) } else { self.bps };
+            // What was given up to empty it was given up for nothing; but others may listen to the delay as we do, and then
+            // what got through is our share.
+            let share = observed.acked_bps.unwrap_or(0.0).max(budget);
+            self.bps = if has_loss { self.bps.max(first_bps * COMPETING_SHARE) } else { self.bps.min(share) };
             // Flows that listen to the delay, as we do, lose nothing.
             self.others_since_us = has_loss.then_some(now_us);
             return !has_loss;
         }
         match observed.usage {
             Usage::Over => self.decrease(now_us, observed),
+            // While packets wait, what gets through is what the path carries, whatever the delay does.
+            _ if self.drain.is_some_and(|drain| drain.is_wrong(now_us, observed)) => self.decrease(now_us, observed),
             _ if self.drain.is_some() => {}
             Usage::Normal if self.has_standing_queue(now_us, observed) => self.decrease(now_us, observed),
             Usage::Under => {}
@@ -230,32 +267,37 @@ impl Aimd {
         let busy = observed.busy_bps.filter(|busy| *busy > acked || observed.queue_us > QUEUE_LONG_US);
         let pause_us = if self.drain.is_some() { DRAIN_STEP_US } else { rtt_us.clamp(10_000, 200_000) };
         let is_recent = self.decreased_us.is_some_and(|at| now_us - at < pause_us);
-        if is_recent && (acked > self.bps * 0.5 || observed.is_app_limited) {
+        let budget = self.budget_bps();
+        if is_recent && (acked > budget * 0.5 || observed.is_app_limited) {
             return;
         }
         // Once we send less than the path carries, what gets through is our own choice and no measure.
-        let measured = self.drain.filter(|_| acked >= self.bps).map(|drain| drain.carried_bps);
-        let carried = busy.or(measured).unwrap_or(acked);
+        let known = self.drain.filter(|drain| drain.is_others(observed)).map(|drain| drain.carried_bps);
+        let carried = known.or(busy).unwrap_or(acked);
         let beta = if busy.is_some() { BETA_BUSY } else { BETA };
         self.link.handle_overuse(carried);
         self.measured_bps = busy;
-        let share = (1.0 - observed.queue_us as f64 / DRAIN_US).clamp(DRAIN_SHARE_MIN, beta);
-        let target = (carried * share).max(self.drain.map_or(0.0, |drain| drain.carried_bps * DRAIN_SHARE_LEAST));
+        // Where little is sent, what gets through is no measure either: step by step, for it may have been jitter.
+        let is_blind = observed.is_app_limited && busy.is_none();
         if observed.queue_us > QUEUE_LONG_US {
+            let share = (1.0 - observed.queue_us as f64 / DRAIN_US).clamp(DRAIN_SHARE_MIN, BETA);
+            let least = self.drain.map_or(0.0, |drain| drain.carried_bps * DRAIN_SHARE_LEAST);
+            let least = if is_blind { least.max(budget * APP_LIMITED_SHARE) } else { least };
             let first = Drain {
                 carried_bps: carried,
+                budget_bps: budget,
                 since_us: now_us,
                 most_us: observed.queue_us,
-                beta,
                 first_bps: carried,
                 has_loss: false,
+                is_guess: busy.or(observed.acked_least_bps).is_none(),
             };
-            let drain = self.drain.unwrap_or(first);
-            self.drain = Some(Drain { carried_bps: carried, most_us: observed.queue_us, beta, ..drain });
+            let drain = self.drain.filter(|drain| !drain.is_guess).unwrap_or(first);
+            let budget_bps = (carried * share).max(least).min(drain.budget_bps);
+            self.drain = Some(Drain { carried_bps: carried, budget_bps, most_us: observed.queue_us, ..drain });
         }
-        // Where little is sent, what gets through is no measure either: step by step, for it may have been jitter.
-        let least = if observed.is_app_limited && busy.is_none() { self.bps * APP_LIMITED_SHARE } else { 0.0 };
-        self.bps = self.bps.min(target.max(least));
+        let least = if is_blind { self.bps * APP_LIMITED_SHARE } else { 0.0 };
+        self.bps = self.bps.min((carried * beta).max(least));
         self.decreased_us = Some(now_us);
     }
 
@@ -278,7 +320,6 @@ impl Aimd {
             (drain.since_us, drain.most_us) = (now_us, queue_us);
             return false;
         }
-        self.bps = self.bps.max(drain.carried_bps * drain.beta);
         self.drain = None;
         !is_empty
     }
@@ -288,7 +329,9 @@ impl Aimd {
         let is_answered = self.decreased_us.is_some_and(|at| now_us - at < COMPETING_STEP_US);
         if observed.loss > COMPETING_LOSS {
             if !is_answered {
-                self.bps *= COMPETING_SHARE;
+                // Who sends as much as it may and gets less through was too fast already.
+                let most = observed.acked_bps.filter(|_| !observed.is_app_limited).map(|acked| COMPETING_ROOM * acked);
+                self.bps = self.bps.min(most.unwrap_or(self.bps)) * COMPETING_SHARE;
                 self.decreased_us = Some(now_us);
             }
             return;
@@ -377,7 +420,18 @@ mod tests {
         let (queue_us, rtt_us) = (0, Some(50_000));
         let acked_bps = Some(acked_bps);
         let (busy_bps, loss, is_app_limited) = (None, 0.0, false);
-        Observed { usage, acked_bps, acked_least_bps: acked_bps, busy_bps, loss, queue_us, rtt_us, is_app_limited }
+        let acked_least_bps = acked_bps;
+        Observed {
+            usage,
+            acked_bps,
+            acked_least_bps,
+            is_own_choice: false,
+            busy_bps,
+            loss,
+            queue_us,
+            rtt_us,
+            is_app_limited,
+        }
     }
 
     fn run(aimd: &mut Aimd, steps: std::ops::Range<u64>, step_us: u64, observed: Observed) {
@@ -427,18 +481,18 @@ mod tests {
         let mut aimd = Aimd::new(0, 2e6);
         let full = Observed { queue_us: 200_000, ..observed(Usage::Normal, 2e6) };
         aimd.update(100_000, full);
-        assert_eq!((aimd.bps(), aimd.is_draining()), (1.5e6, true));
+        assert_eq!((aimd.bps(), aimd.budget_bps()), (1.7e6, 1.5e6));
     }
 
     #[test]
     fn a_queue_is_emptied_first() {
         let mut aimd = Aimd::new(0, 2e6);
         aimd.update(100_000, Observed { queue_us: 300_000, ..observed(Usage::Over, 1e6) });
-        assert_eq!(aimd.bps(), 0.625e6);
+        assert_eq!((aimd.bps(), aimd.budget_bps()), (0.85e6, 0.625e6));
         aimd.update(200_000, Observed { queue_us: 200_000, ..observed(Usage::Normal, 1e6) });
-        assert_eq!((aimd.bps(), aimd.is_draining()), (0.625e6, true));
+        assert_eq!((aimd.budget_bps(), aimd.is_draining()), (0.625e6, true));
         aimd.update(900_000, Observed { queue_us: 10_000, ..observed(Usage::Under, 0.7e6) });
-        assert_eq!((aimd.bps(), aimd.is_draining()), (0.85e6, false));
+        assert_eq!((aimd.bps(), aimd.budget_bps()), (0.85e6, 0.85e6));
     }
 
     #[test]
@@ -459,7 +513,7 @@ mod tests {
         assert!(aimd.is_competing());
         let before = aimd.bps();
         run(&mut aimd, 25..35, 100_000, Observed { usage: Usage::Over, ..full });
-        assert!((1.1e5..1.3e5).contains(&(aimd.bps() - before)), "{}", aimd.bps() - before);
+        assert!((2.2e5..2.6e5).contains(&(aimd.bps() - before)), "{}", aimd.bps() - before);
         let before = aimd.bps();
         run(&mut aimd, 35..45, 100_000, lossy);
         assert_eq!(aimd.bps(), before * COMPETING_SHARE, "once");

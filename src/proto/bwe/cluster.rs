@@ -49,6 +49,8 @@ struct Side {
 pub struct ProbeResult {
     /// The rate that was asked for.
     pub probed_bps: f64,
+    /// The rate at which it left, which may be less.
+    pub sent_bps: f64,
     /// The rate that got through.
     pub bps: f64,
 }
@@ -112,7 +114,7 @@ impl Cluster {
         }
         let bps = if receive_bps < FILLED * send_bps { receive_bps * FILLED_SHARE } else { send_bps.min(receive_bps) };
         // A scheduler that sends in bursts may be faster than asked for; nobody asked the path for that.
-        Some(ProbeResult { probed_bps: self.bps, bps: bps.min(self.bps * 1.1) })
+        Some(ProbeResult { probed_bps: self.bps, sent_bps: send_bps.min(self.bps), bps: bps.min(self.bps * 1.1) })
     }
 }
 

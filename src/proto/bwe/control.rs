@@ -6,14 +6,16 @@
 use super::acked::AckedRate;
 use super::aimd::{Aimd, Observed};
 use super::busy::BusyRate;
-use super::cluster::Clusters;
+use super::cluster::{Clusters, ProbeResult};
 use super::groups::Groups;
 use super::limited::AppLimited;
 use super::loss::LossBased;
 use super::probes::{Probes, tag};
 use super::queue::Queue;
 use super::sent::{SentLog, SentPacket};
+use super::told::ToldRate;
 use super::trendline::{Trendline, Usage};
+use super::wall::{Verdict, Wall};
 use super::{ESTIMATE_MAX_BPS, ESTIMATE_MIN_BPS, Probe, Sending};
 use crate::wire::rtcp::TwccFeedback;
 
@@ -31,6 +33,11 @@ const RETURN_SHARE: f64 = 0.5;
 
 /// After an outage there is no faster pacing for so long: all that waited would fill the path's queue at once.
 const RETURN_US: u64 = 1_000_000;
+
+/// As long as no probe was measured, neither is there in the beginning: what is kept for who joins may be more than a second of a
+/// slow path.
+const NEW_US: u64 = 1_000_000;
+
 /// Two reports of arrival that are so far apart, while we sent without a pause, enclose an outage that we did not notice.
 const ARRIVAL_GAP_US: i64 = 500_000;
 
@@ -49,14 +56,26 @@ const CALM_QUEUE_US: u64 = 30_000;
 /// A probe goes above what is wanted by this, so that the estimate leaves the allocation some room.
 const GOAL_FACTOR: f64 = 1.2;
 
-/// While media shows what the path carries, one probe raises the estimate by no more than this factor, which grows with
-/// each that succeeds in a row.
-const RAISE_MIN: f64 = 1.2;
-const RAISE_MAX: f64 = 2.0;
-const RAISE_GROWTH: f64 = 1.25;
+/// Beside others who fill the queue, and where media met the end of the path lately, bursts leave more slowly: what they add
+/// to the queue overflows it, or is taken for its end.
+const PACING_FACTOR_CAREFUL: f64 = 1.3;
+const CAREFUL_US: u64 = 10_000_000;
 
 /// A decrease so soon after a raise by a probe was caused by it.
 const RAISED_US: u64 = 1_500_000;
+
+/// Of what gets through without a queue so much is believed in, and only so long after a decrease: what is told of until
+/// then was sent before.
+const PROVED_SHARE: f64 = 0.95;
+const PROVED_AFTER_US: u64 = 1_500_000;
+/// And only what lasts: longer than what is kept for who joins takes on its way.
+const PROVED_FOR_US: u64 = 1_000_000;
+
+/// What is told of differs from what was sent by no more than this where nothing is held up for longer than before.
+const OWN_CHOICE: f64 = 0.15;
+
+/// Jitter beyond this hides whether a burst was held up.
+const NOISE_US_MAX: f64 = 13_000.0;
 
 /// Weight of a new sample of the round trip.
 const RTT_GAIN: f64 = 0.125;
@@ -70,6 +89,15 @@ pub struct Control {
     queue: Queue,
     acked: AckedRate,
     busy: BusyRate,
+    /// What was told of as having arrived, by our own clock: a peer that claims more than that has it wrong.
+    told: ToldRate,
+    /// The rate at which it was sent, with what was lost.
+    sent: ToldRate,
+    /// Since when more than the estimate gets through.
+    exceeded_since_us: Option<u64>,
+    wall: Wall,
+    /// Until when nothing is known of the path but what it is taken to carry; not after the first probe.
+    new_until_us: Option<u64>,
     /// Of the last packet that arrived.
     arrived_us: i64,
     aimd: Aimd,
@@ -82,8 +110,6 @@ pub struct Control {
     remb_bps: Option<f64>,
     /// When a probe raised the estimate last.
     raised_us: Option<u64>,
-    /// Factor by which the next one may.
-    raise: f64,
     rtt_us: Option<f64>,
     clock: Option<FeedbackClock>,
     /// The first packet sent after the last feedback.
@@ -118,6 +144,11 @@ impl Control {
             queue: Queue::default(),
             acked: AckedRate::default(),
             busy: BusyRate::default(),
+            told: ToldRate::default(),
+            sent: ToldRate::default(),
+            exceeded_since_us: None,
+            wall: Wall::default(),
+            new_until_us: None,
             arrived_us: 0,
             aimd: Aimd::new(now_us, start_bps),
             loss: LossBased::new(),
@@ -128,7 +159,6 @@ impl Control {
             goal_bps: goal(wanted_max_bps),
             remb_bps: None,
             raised_us: None,
-            raise: RAISE_MIN,
             rtt_us: None,
             clock: None,
             unanswered_since_us: None,
@@ -158,26 +188,32 @@ impl Control {
         let is_first = self.clock.is_none();
         let reference = self.follow_clock(now_us, feedback);
         let mut newest: Option<SentPacket> = None;
+        let (mut told_bytes, mut lost_bytes) = (0, 0);
         for (seq, arrival_us) in feedback.arrivals(reference) {
             let Some(packet) = self.log.handle_feedback(now_us, seq, arrival_us.is_some()) else { continue };
             match arrival_us {
                 Some(arrival_us) => {
                     self.handle_arrival(packet, arrival_us);
+                    told_bytes += u64::from(packet.bytes);
                     newest = Some(packet);
                 }
                 None if packet.probe == 0 => {
+                    lost_bytes += u64::from(packet.bytes);
                     self.loss.push(packet.sent_us, packet.bytes, true, self.aimd.bps());
                 }
                 None => {}
             }
         }
         let Some(newest) = newest else { return };
+        self.told.push(now_us, told_bytes);
+        self.sent.push(newest.sent_us, told_bytes + lost_bytes);
         self.unanswered_since_us = None;
         let rtt_us = now_us.saturating_sub(newest.sent_us) as f64;
         self.rtt_us = Some(self.rtt_us.map_or(rtt_us, |smoothed| smoothed + RTT_GAIN * (rtt_us - smoothed)));
         self.queue.update(now_us, self.aimd.is_competing());
         self.probes.set_noise(self.queue.noise_us());
         if is_first {
+            self.new_until_us = Some(now_us + NEW_US);
             self.probes.start(now_us, self.start_bps, self.goal_bps);
         }
         if let Some(outage) = self.outage.take() {
@@ -189,7 +225,7 @@ impl Control {
 
     /// Time passed, and whether packets wait for the pacer.
     pub fn handle_pacer(&mut self, now_us: u64, has_backlog: bool) {
-        self.limited.update(now_us, self.estimate_bps(), has_backlog);
+        self.limited.update(now_us, self.budget_bps(), has_backlog);
     }
 
     /// What would be sent if it could be.
@@ -242,15 +278,26 @@ impl Control {
 
     /// The rate that the path carries.
     pub fn estimate_bps(&self) -> f64 {
-        let limits = [self.loss.limit_bps(), self.remb_bps];
-        let bps = limits.into_iter().flatten().fold(self.aimd.bps(), f64::min);
-        bps.clamp(ESTIMATE_MIN_BPS, ESTIMATE_MAX_BPS)
+        self.limit(self.aimd.bps())
     }
 
-    /// The rate that bursts may leave at; `None` before the first feedback.
-    pub fn pacing_bps(&self) -> Option<f64> {
-        let factor = if self.outage.is_some() || self.returning_until_us.is_some() { 1.0 } else { PACING_FACTOR };
-        self.is_up().then(|| factor * self.estimate_bps())
+    /// What may be sent now: less than the estimate as long as a queue has to empty.
+    pub fn budget_bps(&self) -> f64 {
+        self.limit(self.aimd.budget_bps())
+    }
+
+    /// How much faster than what may be sent on the average bursts may leave; `None` before the first feedback.
+    pub fn pacing_factor(&self, now_us: u64) -> Option<f64> {
+        let has_met_end = self.aimd.decreased_us().is_some_and(|at| now_us.saturating_sub(at) < CAREFUL_US);
+        let is_new = self.new_until_us.is_some_and(|until_us| now_us < until_us);
+        let factor = if self.outage.is_some() || self.returning_until_us.is_some() || is_new {
+            1.0
+        } else if has_met_end || self.aimd.is_competing() {
+            PACING_FACTOR_CAREFUL
+        } else {
+            PACING_FACTOR
+        };
+        self.is_up().then_some(factor)
     }
 
     /// Feedback came at least once.
@@ -276,10 +323,16 @@ impl Control {
         numbers.loss = self.loss.loss() as f32;
         numbers.inherent_loss = self.loss.inherent_loss() as f32;
         numbers.queue_us = self.queue.queue_us();
+        numbers.noise_us = self.queue.noise_us() as u64;
         numbers.usage = self.usage();
         numbers.is_app_limited = self.is_app_limited();
         numbers.is_outage = self.outage.is_some();
         numbers.probes = self.probes.count();
+    }
+
+    fn limit(&self, bps: f64) -> f64 {
+        let limits = [self.loss.limit_bps(), self.remb_bps];
+        limits.into_iter().flatten().fold(bps, f64::min).clamp(ESTIMATE_MIN_BPS, ESTIMATE_MAX_BPS)
     }
 
     fn handle_arrival(&mut self, packet: SentPacket, arrival_us: i64) {
@@ -359,24 +412,18 @@ impl Control {
         self.returning_until_us = self.returning_until_us.filter(|until_us| now_us < *until_us);
         let usage = self.usage();
         while let Some(result) = self.clusters.poll_result(self.probes.running_tag(now_us)) {
-            let before_bps = self.aimd.bps();
-            // Where media fills the path it may share it: a burst finds the others' part, too.
-            let most_bps = if self.is_proved() { before_bps * self.raise } else { ESTIMATE_MAX_BPS };
-            let bps = result.bps.min(most_bps);
-            if usage != Usage::Over && bps > before_bps {
-                self.aimd.set(now_us, bps);
-                self.raised_us = Some(now_us);
-                self.raise = (self.raise * RAISE_GROWTH).min(RAISE_MAX);
-            } else {
-                self.raise = RAISE_MIN;
-            }
-            self.probes.handle_result(now_us, result.probed_bps, result.bps, before_bps, self.goal_bps);
+            self.handle_probe(now_us, result, usage);
+        }
+        if let Some(bps) = self.proved_bps(now_us) {
+            self.aimd.set(now_us, bps);
+            self.wall.pass(bps);
         }
         let decreased_us = self.aimd.decreased_us();
         let observed = Observed {
             usage,
             acked_bps: self.acked.bps(),
             acked_least_bps: self.acked.least_bps(),
+            is_own_choice: self.is_own_choice(),
             busy_bps: self.busy.bps(self.arrived_us),
             loss: self.loss.loss(),
             queue_us: self.queue.queue_us(),
@@ -389,13 +436,51 @@ impl Control {
         if self.aimd.decreased_us() != decreased_us {
             let was_raised = self.raised_us.take().is_some_and(|at| now_us - at < RAISED_US);
             self.probes.handle_decrease(now_us, was_raised);
-            self.raise = RAISE_MIN;
+            if self.queue.noise_us() <= NOISE_US_MAX {
+                self.wall.meet(self.aimd.bps());
+                self.probes.handle_end_met();
+            }
         }
     }
 
-    /// Media has met the end of the path, and fills it: what it does is better proof than a burst.
-    fn is_proved(&self) -> bool {
-        !self.is_app_limited() && self.aimd.decreased_us().is_some()
+    fn handle_probe(&mut self, now_us: u64, result: ProbeResult, usage: Usage) {
+        self.new_until_us = None;
+        let before_bps = self.aimd.bps();
+        let verdict = match self.queue.noise_us() > NOISE_US_MAX {
+            true => Verdict::Believed(result.bps),
+            false => self.wall.judge(result.sent_bps, result.bps),
+        };
+        let bps = match verdict {
+            Verdict::Believed(bps) => bps,
+            _ => result.bps.min(self.wall.bps()),
+        };
+        if usage != Usage::Over && bps > before_bps {
+            self.aimd.set(now_us, bps);
+            self.raised_us = Some(now_us);
+        }
+        self.probes.handle_result(now_us, result.probed_bps, bps, before_bps, self.goal_bps);
+        match verdict {
+            Verdict::Again => self.probes.follow_up(result.probed_bps.min(self.goal_bps)),
+            Verdict::Nearer(bps) => self.probes.follow_up(bps.min(self.goal_bps)),
+            Verdict::Believed(_) | Verdict::Nothing => {}
+        }
+    }
+
+    /// More is sent than the estimate allows, as what nothing can be left out of does not wait for ever, and all of it gets
+    /// through: so much the path does carry.
+    fn proved_bps(&mut self, now_us: u64) -> Option<f64> {
+        let is_settled = self.aimd.decreased_us().is_none_or(|at| now_us - at > PROVED_AFTER_US);
+        let is_sure = is_settled && self.is_calm() && !self.is_app_limited() && self.returning_until_us.is_none();
+        let bps = self.acked.least_bps().zip(self.told.bps()).map(|(acked, told)| PROVED_SHARE * acked.min(told));
+        let bps = bps.filter(|bps| is_sure && !self.aimd.is_competing() && *bps > self.aimd.bps());
+        let since_us = bps.map(|_| self.exceeded_since_us.unwrap_or(now_us));
+        self.exceeded_since_us = since_us;
+        bps.filter(|_| since_us.is_some_and(|since_us| now_us - since_us >= PROVED_FOR_US))
+    }
+
+    /// As much is told of as was sent: nothing is held up for longer than before.
+    fn is_own_choice(&self) -> bool {
+        self.told.bps().zip(self.sent.bps()).is_some_and(|(told, sent)| (told / sent.max(1.0) - 1.0).abs() < OWN_CHOICE)
     }
 
     fn outage_due_us(&self) -> Option<u64> {

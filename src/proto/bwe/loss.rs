@@ -43,9 +43,13 @@ const PRIOR_GAIN: f64 = 0.1;
 const INHERENT_MIN: f64 = 0.001;
 const INHERENT_MAX: f64 = 0.5;
 
-/// Natural logarithm of the odds at which a limit is taken, and at which it is dropped at once.
-const LIKELIER: f64 = 1.0;
+/// Natural logarithm of the odds at which a limit is taken, and at which it is dropped at once. It is asked several times a
+/// second, so the odds have to be long: chance alone makes one packet in ten of one in twenty now and then.
+const LIKELIER: f64 = 3.0;
 const SURE: f64 = 3.0;
+
+/// One observation lowers the limit to this share of it at most: where little is sent, what gets through is little.
+const FALL_MIN: f64 = 0.75;
 
 /// Growth of a limit that is neither confirmed nor refuted, per observation: an eighth per second.
 const GROWTH: f64 = 1.03;
@@ -178,8 +182,7 @@ impl LossBased {
             }
         }
         if best > unlimited + LIKELIER {
-            // Below half at once would be more than one observation can tell.
-            self.limit_bps = Some(best_bps.max(limit_bps * 0.5));
+            self.limit_bps = Some(best_bps.max(limit_bps * FALL_MIN));
             self.prior_loss += PRIOR_GAIN * (best_inherent - self.prior_loss);
         } else {
             self.prior_loss += PRIOR_GAIN * (inherent - self.prior_loss);

@@ -3,11 +3,12 @@
 //! serve peers that do not send it.
 //!
 //! A packet's way: `sent` remembers it; a feedback (`control`) says when it arrived; `groups` and `trendline` see whether
-//! the delay rises, `queue` how much of it stands, `acked` what got through and `busy` what did while it stood, `loss` whether losses come of our sending;
-//! `aimd` moves the rate, `probes` and `cluster` look for more where `limited` says that sending proves nothing.
+//! the delay rises, `queue` how much of it stands, `acked` what got through (and `told`, by our own clock) and `busy` what did while it stood, `loss` whether losses come of our sending;
+//! `aimd` moves the rate, `probes` and `cluster` look for more where `limited` says that sending proves nothing, and `wall`
+//! says how much of it to believe.
 //!
 //! Where this differs from libwebrtc: probes are hidden from the delay detector and may be frequent, since layers come
-//! in steps; the rate stays low until a queue has emptied and then returns to what was measured; loss is explained by
+//! in steps; what is sent stays low until a queue has emptied, while the estimate is what was measured; loss is explained by
 //! bandwidth and inherent loss in a smaller model (`loss`); probes only ever raise the rate.
 //!
 //! Owns: one subscriber's downlink. Promises: sans-IO and deterministic; a few KiB with the first packet
@@ -30,11 +31,14 @@ mod receive;
 mod sent;
 #[cfg(test)]
 mod tests;
+mod told;
 mod trendline;
+mod wall;
 
 use std::time::{Duration, Instant};
 
 use control::Control;
+pub use control::PACING_FACTOR;
 use fallback::Fallback;
 pub use receive::ReceiveEstimator;
 pub use trendline::Usage;
@@ -94,6 +98,8 @@ pub struct BweNumbers {
     pub rtt: Option<Duration>,
     /// The queue that stands on the path.
     pub queue_us: u64,
+    /// How much later packets arrive than the fastest, on the average, while none stands.
+    pub noise_us: u64,
     /// What the delay does.
     pub usage: Usage,
     /// Less is sent than may be.
@@ -208,11 +214,23 @@ impl Estimator {
         bps as u64
     }
 
+    /// What may be sent now: the estimate, or less as long as a queue on the path has to empty.
+    pub fn budget_bps(&self) -> u64 {
+        match self.control.as_ref().filter(|control| control.is_up()) {
+            Some(control) => control.budget_bps() as u64,
+            None => self.estimate_bps(),
+        }
+    }
+
     /// The rate that bursts may leave at. `None` before any feedback came: then do not pace.
     pub fn pacing_bps(&self) -> Option<u64> {
-        let by_control = self.control.as_ref().and_then(|control| control.pacing_bps());
-        let by_fallback = || Some(self.fallback.estimate_bps(self.now)? * control::PACING_FACTOR);
-        by_control.or_else(by_fallback).map(|bps| bps as u64)
+        self.pacing_factor().map(|factor| (self.budget_bps() as f64 * factor) as u64)
+    }
+
+    /// How much faster than on the average bursts may leave. `None` as above.
+    pub fn pacing_factor(&self) -> Option<f64> {
+        let by_control = self.control.as_ref().and_then(|control| control.pacing_factor(self.now_us));
+        by_control.or(self.fallback.estimate_bps(self.now).map(|_| PACING_FACTOR))
     }
 
     /// A cluster that was begun is not sent to its end.

@@ -41,6 +41,9 @@ const WORTH: f64 = 1.1;
 /// One that was not sent to its end within this time never will be.
 const RUNNING_US_MAX: u64 = 500_000;
 
+/// After media met the end of the path probes last for so many times: others' packets come by twos and threes in a short one.
+const KNOWN_FACTOR: f64 = 3.0;
+
 /// Where jitter is larger than a probe it measures the jitter: it lasts for so many times that then, up to the longest.
 const NOISE_FACTOR: f64 = 3.0;
 const PROBE_S_MAX: f64 = 0.075;
@@ -57,6 +60,8 @@ pub struct Probes {
     /// The pause after the last decrease, if probes were its cause.
     harm_us: u64,
     noise_us: f64,
+    /// Media met the end of the path.
+    is_known: bool,
 }
 
 /// The one that is being sent.
@@ -106,6 +111,16 @@ impl Probes {
         self.pending = [Some(bps), None];
         self.pause_us = PAUSE_US_MIN;
         self.next_us = now_us + self.pause_us;
+    }
+
+    /// Another one is to follow the last at once.
+    pub fn follow_up(&mut self, bps: f64) {
+        self.pending = [Some(bps), None];
+    }
+
+    /// Media met the end of the path.
+    pub fn handle_end_met(&mut self) {
+        self.is_known = true;
     }
 
     /// One was measured, or is lost.
@@ -185,7 +200,8 @@ impl Probes {
 
     fn begin(&mut self, now_us: u64, bps: f64) -> Probe {
         self.last_id = self.last_id.wrapping_add(1);
-        let length_s = (self.noise_us / 1e6 * NOISE_FACTOR).clamp(PROBE_S, PROBE_S_MAX);
+        let least_s = if self.is_known { PROBE_S * KNOWN_FACTOR } else { PROBE_S };
+        let length_s = (self.noise_us / 1e6 * NOISE_FACTOR).clamp(least_s, PROBE_S_MAX);
         let bytes = ((bps * length_s / 8.0) as u32).max(PACKETS_MIN * PACKET_BYTES_MIN);
         let tag = tag(self.last_id);
         self.running = Some(Running { tag, since_us: now_us, bytes, packets: PACKETS_MIN });

@@ -20,8 +20,9 @@ const NOISE_US_MAX: f64 = 25_000.0;
 /// Above the noise by this, a packet has waited.
 const WAITED_US: f64 = 10_000.0;
 
-/// So much above the noise, a queue is one that stands.
+/// So much above the noise, a queue is one that stands; above three quarters as much again where the noise is large.
 const STANDING_US: f64 = 3_000.0;
+const NOISE_LARGE_US: f64 = 10_000.0;
 
 /// The meter.
 #[derive(Debug, Default)]
@@ -84,7 +85,12 @@ impl Queue {
 
     /// It is more than noise; `is_certain`: far more.
     pub fn is_standing(&self, is_certain: bool) -> bool {
-        self.queue_us as f64 > STANDING_US + self.noise_us * if is_certain { 2.0 } else { 1.0 }
+        let times = match self.noise_us > NOISE_LARGE_US {
+            _ if is_certain => 2.0,
+            true => 1.75,
+            false => 1.0,
+        };
+        self.queue_us as f64 > STANDING_US + self.noise_us * times
     }
 
     /// Its length in time.

@@ -112,6 +112,7 @@ impl ReceiveEstimator {
                 busy_bps: None,
                 loss: 0.0,
                 acked_least_bps: acked_bps,
+                is_own_choice: false,
                 queue_us: 0,
                 rtt_us,
                 is_app_limited: false,

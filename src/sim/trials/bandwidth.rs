@@ -55,7 +55,7 @@ fn phase(name: &'static str, from: u64, until: u64, capacity_bps: u64) -> Phase 
 
 /// All of them.
 pub fn all() -> Vec<BandwidthTrial> {
-    vec![steps(), constant(), reno(), jitter(), outage()]
+    vec![steps(), constant(), reno(), jitter(), outage(), narrow()]
 }
 
 /// 3 Mbit/s, 500 kbit/s, 2 Mbit/s.
@@ -119,6 +119,18 @@ pub fn outage() -> BandwidthTrial {
     }
 }
 
+/// A slow link that loses one packet in twenty, whatever is sent.
+pub fn narrow() -> BandwidthTrial {
+    let access = LinkConfig { loss: Loss::Uniform(0.05), ..link(300_000) };
+    BandwidthTrial {
+        name: "300 kbit/s, 5 % lost",
+        access,
+        changes: Vec::new(),
+        competition: None,
+        phases: vec![phase("from the beginning", 0, 30, 300_000)],
+    }
+}
+
 impl BandwidthTrial {
     /// Plays it.
     pub fn play(&self, sender: Sender, seed: u64) -> (Course, Vec<PhaseResult>) {
@@ -148,7 +160,8 @@ impl BandwidthTrial {
     fn play_ours(&self, seed: u64) -> (Instant, Course) {
         let mut stage = Stage::new(seed, CameraConfig::simulcast());
         stage.world.run_for(seconds(2));
-        let back = LinkConfig { delay: DELAY, ..LinkConfig::default() };
+        // What is lost by itself is lost on the way back, too.
+        let back = LinkConfig { rate: None, jitter: Duration::ZERO, ..self.access };
         let (start, viewer) = (stage.world.now, stage.view(back));
         self.prepare(stage.world.accesses(viewer).1, start);
         let mut estimates = Vec::new();

@@ -40,7 +40,7 @@ pub struct PhaseResult {
     pub settled: Option<Duration>,
     /// Mean of the estimate beside the goal once there was time to settle, no moment counting for more than the goal.
     pub estimate: Option<f64>,
-    /// What arrived beside the goal, in the same time.
+    /// What arrived of sound and pictures beside the goal, in the same time.
     pub throughput: f64,
     /// 95th percentile of the time in the bottleneck's queue, in the same time.
     pub queued_p95: Duration,
@@ -82,7 +82,7 @@ impl Course {
             goal_bps,
             settled: settled(&samples, goal_bps, phase.capacity_bps).map(|at| at.saturating_duration_since(span.start)),
             estimate: (!late_samples.is_empty()).then_some(mean),
-            throughput: share(settled_traffic.arrived_bytes * 8, (goal_bps as f64 * seconds) as u64),
+            throughput: share(settled_traffic.media_arrived_bytes * 8, (goal_bps as f64 * seconds) as u64),
             queued_p95: settled_traffic.queued_p95,
             queued_p95_all: Traffic::read(&self.log, &span).queued_p95,
             look: Look::read(&self.shown, &span),

@@ -9,7 +9,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::course::Course;
-use super::{NEAR, ROOM};
+use super::{NEAR, ROOM, seeded};
 use crate::proto::link::LinkConfig;
 use crate::room::api::Notice;
 use crate::runtime::clock;
@@ -49,11 +49,12 @@ impl Pair {
     /// The sender offers. `pads`: it fills up with padding to get to better qualities.
     pub fn new(seed: u64, access: LinkConfig, pads: bool) -> Self {
         let now = clock::now();
-        let camera = CameraConfig { makes_one: true, ..CameraConfig::simulcast() };
+        let camera = seeded(seed, CameraConfig { makes_one: true, ..CameraConfig::simulcast() });
         let sender = Script { estimate_bps: Some(START_BPS), pads, ..Script::publisher(ROOM, camera) };
         let receiver = Script { offers: false, audio: 0, video: 0, ..Script::viewer(ROOM) };
         let peer = |at, script| StrPeer::new(now, PeerNo(at), private_address(PeerNo(at)), script);
-        let back = LinkConfig { delay: access.delay, ..LinkConfig::default() };
+        // What is lost by itself is lost on the way back, too.
+        let back = LinkConfig { rate: None, jitter: Duration::ZERO, ..access };
         let mut accesses = [access, back].map(Access::new);
         accesses[0].log = Some(Vec::new());
         let mut pair = Self {

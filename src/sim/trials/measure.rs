@@ -10,6 +10,8 @@ use crate::sim::screen::{Screen, Shown};
 /// Payload types that str0m offers: VP8 and its retransmissions.
 const VIDEO_PT: u8 = 96;
 const RTX_PT: u8 = 97;
+/// RTCP's packet types begin here (RFC 5761 §4).
+const RTCP_PT_MIN: u8 = 192;
 /// A packet of nothing but padding is no longer: header, extensions, the number that RTX repeats, tag, and at most 255
 /// bytes (RFC 3550 §5.1). The cameras of trials that count retransmissions make larger packets than that.
 const PADDING_DATAGRAM_BYTES_MAX: u32 = 320;
@@ -64,6 +66,8 @@ pub struct Traffic {
     pub sent_bytes: u64,
     /// All that arrived.
     pub arrived_bytes: u64,
+    /// Of that what is seen and heard: sound, and video sent for the first time.
+    pub media_arrived_bytes: u64,
     /// 95th percentile of the time in the bottleneck's queue.
     pub queued_p95: Duration,
 }
@@ -83,6 +87,7 @@ impl Traffic {
             padding_bytes: sum(&is_padding),
             sent_bytes: sum(&|_| true),
             arrived_bytes: sum(&|it| it.arrives_at.is_some()),
+            media_arrived_bytes: sum(&|it| it.pt != RTX_PT && it.pt < RTCP_PT_MIN && it.arrives_at.is_some()),
             queued_p95: percentile(&mut queued, 95),
         }
     }
@@ -173,7 +178,7 @@ mod tests {
         let log = [passed(96, 1000, true), passed(96, 900, false), passed(97, 1010, false), passed(97, 260, false)];
         let traffic = Traffic::read(&log, &(start..start + Duration::from_secs(1)));
         assert_eq!((traffic.video_lost_bytes, traffic.resent_bytes, traffic.padding_bytes), (1000, 1010, 260));
-        assert_eq!((traffic.sent_bytes, traffic.arrived_bytes), (3170, 2170));
+        assert_eq!((traffic.sent_bytes, traffic.arrived_bytes, traffic.media_arrived_bytes), (3170, 2170, 900));
         assert!((traffic.repair_cost() - 1.01).abs() < 1e-9);
     }
 

@@ -65,12 +65,14 @@ struct Packet {
 /// What is sent.
 #[derive(Clone, Debug)]
 pub enum Source {
-    /// A camera that follows the estimate, up to a rate.
+    /// A camera that follows what may be sent, up to a rate.
     Estimate(f64),
     /// The highest of these layers that the estimate carries.
     Layers(Vec<f64>),
     /// This rate, whatever the estimate says.
     Fixed(f64),
+    /// The same, and nothing of it waits for longer than half a second.
+    Forced(f64),
 }
 
 /// A moment of a flow.
@@ -285,13 +287,13 @@ impl Flow {
     }
 
     fn make_pictures(&mut self, now: Instant, now_us: u64, random: &mut Random) {
-        let estimate_bps = self.estimator.estimate_bps() as f64;
+        let (estimate_bps, budget_bps) = (self.estimator.estimate_bps() as f64, self.estimator.budget_bps() as f64);
         let bps = match &self.source {
-            Source::Estimate(most) => estimate_bps.min(*most),
+            Source::Estimate(most) => budget_bps.min(*most),
             Source::Layers(layers) => {
                 layers.iter().copied().rfind(|bps| *bps <= estimate_bps).or(layers.first().copied()).expect("a layer")
             }
-            Source::Fixed(bps) => *bps,
+            Source::Fixed(bps) | Source::Forced(bps) => *bps,
         };
         self.estimator.set_wanted(now, bps as u64, self.wanted_max_bps as u64);
         if now_us < self.next_picture_us {
@@ -336,7 +338,9 @@ impl Flow {
             return sent;
         }
         let pacing_bps = self.estimator.pacing_bps().map_or(f64::INFINITY, |bps| bps as f64);
-        let tick_bytes = pacing_bps * TICK_US as f64 / 8e6;
+        let is_forced = matches!(self.source, Source::Forced(_));
+        let forced_bps = if is_forced { self.backlog.iter().sum::<usize>() as f64 * 8.0 / 0.5 } else { 0.0 };
+        let tick_bytes = pacing_bps.max(forced_bps) * TICK_US as f64 / 8e6;
         self.budget = (self.budget + tick_bytes).min(tick_bytes.max(0.0));
         while self.budget > 0.0 {
             let Some(len) = self.backlog.pop_front() else { break };
