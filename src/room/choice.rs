@@ -11,7 +11,6 @@ use super::hub::Hub;
 use super::peer::{Peer, Track};
 use super::wishes::is_meant;
 use crate::base::ids::{PeerId, TrackKey};
-use crate::runtime::clock;
 
 /// Why nothing was chosen.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -115,12 +114,12 @@ fn no_track(name: &TrackName) -> ChoiceError {
 impl Control {
     /// See [`Hub::choose_only`].
     pub fn choose_only(&self, peer: PeerId) {
-        self.with(|hub| hub.choose_only(clock::now(), peer));
+        self.with(|hub| hub.choose_only(Self::now().0, peer));
     }
 
     /// See [`Hub::choose`].
     pub fn choose(&self, peer: PeerId, name: &TrackName, takes: bool) -> Result<(), ChoiceError> {
-        self.with(|hub| hub.choose(clock::now(), peer, name, takes))
+        self.with(|hub| hub.choose(Self::now().0, peer, name, takes))
     }
 
     /// See [`Hub::limit_downlink`].

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, at, bounded, never, select, tick};
 use tokio::sync::{broadcast, mpsc};
@@ -84,6 +84,11 @@ impl Control {
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the rooms are told the time by, for the requests that lie in other files.
+    pub(super) fn now() -> (Instant, SystemTime) {
+        (clock::now(), clock::wall())
     }
 
     /// Runs a request and sends out what follows from it, before anybody else's.

@@ -30,25 +30,7 @@ impl Hub {
         request: JoinRequest,
         hidden: HashSet<String>,
     ) -> Result<Entered, JoinError> {
-        if self.is_stopping {
-            return Err(JoinError::Stopping);
-        }
-        let is_publisher = |peer: &Peer| peer.dialect == Dialect::Whip;
-        if request.dialect == Dialect::Whip && self.room_peers(&request.room).any(is_publisher) {
-            return Err(JoinError::HasPublisher);
-        }
-        let viewers = self.rooms.get(&request.room).map_or(0, |room| room.viewers);
-        if let Some(max) = self.viewers_max.filter(|max| !request.dialect.is_announced() && viewers >= *max) {
-            return Err(JoinError::TooManyViewers { max });
-        }
-        let old = request.user_id.as_ref().and_then(|user_id| self.find(&request.room, user_id));
-        if let Some(old) = old {
-            self.close(now, old, CloseReason::Evicted);
-        }
-        if self.peers.len() >= self.config.seats && !self.forget_longest_away(now) {
-            return Err(JoinError::Full { taken: self.peers.len(), seats: self.config.seats });
-        }
-        self.check_limits(&request)?;
+        self.make_way(now, &request)?;
         self.last_peer += 1;
         let id = PeerId(self.last_peer);
         let uuid = uuid_v4(&mut self.rng);
@@ -102,6 +84,29 @@ impl Hub {
         }
         self.subscribe(now, id);
         Ok(Entered { peer: id, wire_id: info.wire_id.clone(), others })
+    }
+
+    /// Whether somebody may enter. An older self leaves, and who is absent where seats are short.
+    fn make_way(&mut self, now: Instant, request: &JoinRequest) -> Result<(), JoinError> {
+        if self.is_stopping {
+            return Err(JoinError::Stopping);
+        }
+        let is_publisher = |peer: &Peer| peer.dialect == Dialect::Whip;
+        if request.dialect == Dialect::Whip && self.room_peers(&request.room).any(is_publisher) {
+            return Err(JoinError::HasPublisher);
+        }
+        let viewers = self.rooms.get(&request.room).map_or(0, |room| room.viewers);
+        if let Some(max) = self.viewers_max.filter(|max| !request.dialect.is_announced() && viewers >= *max) {
+            return Err(JoinError::TooManyViewers { max });
+        }
+        let old = request.user_id.as_ref().and_then(|user_id| self.find(&request.room, user_id));
+        if let Some(old) = old {
+            self.close(now, old, CloseReason::Evicted);
+        }
+        if self.peers.len() >= self.config.seats && !self.forget_longest_away(now) {
+            return Err(JoinError::Full { taken: self.peers.len(), seats: self.config.seats });
+        }
+        self.check_limits(request)
     }
 
     /// Whom a peer finds in its room.

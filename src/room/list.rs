@@ -12,7 +12,6 @@ use super::hub::{Hub, Room};
 use super::join::uuid_v4;
 use crate::base::ids::RoomKey;
 use crate::forward::speaker::DominantSpeaker;
-use crate::runtime::clock;
 
 /// A room that was made and is not used is dropped then, as Gryt's SFU does it.
 pub const EMPTY_MAX: Duration = Duration::from_secs(30 * 60);
@@ -141,7 +140,7 @@ impl Hub {
 impl Control {
     /// See [`Hub::create_room`].
     pub fn create_room(&self, name: &str, places: Option<usize>, is_id: bool) -> Result<RoomView, JoinError> {
-        self.with(|hub| hub.create_room((clock::now(), clock::wall()), name, places, is_id))
+        self.with(|hub| hub.create_room(Self::now(), name, places, is_id))
     }
 
     /// One room.

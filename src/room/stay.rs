@@ -5,7 +5,6 @@
 //! session that ended meanwhile, or that is none of the connection that comes back, is made anew. Places of absent peers
 //! are the first to go where seats are short.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +16,6 @@ use super::control::Control;
 use super::hub::{Entered, Hub};
 use super::join::uuid_v4;
 use crate::base::ids::{PeerId, TrackKey};
-use crate::runtime::clock;
 use crate::worker::command::Command;
 
 /// What a peer shows to come back.
@@ -144,8 +142,7 @@ impl Hub {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         self.telling.note(peer.bound.drain(..).map(|(track, _)| track));
         let (old, old_placed) = (std::mem::replace(&mut peer.session, session), peer.placed);
-        let tracks: Vec<TrackKey> =
-            std::mem::replace(&mut peer.tracks, BTreeMap::new()).into_values().map(|track| track.key).collect();
+        let tracks: Vec<TrackKey> = std::mem::take(&mut peer.tracks).into_values().map(|track| track.key).collect();
         peer.negotiation = peer.negotiation.renewed(seed).at(local);
         (peer.placed, peer.owner, peer.media, peer.silent_s) = (placed, None, None, 0.0);
         (peer.offered_at, peer.asked_at, peer.asked_for) = (None, None, 0);
@@ -170,7 +167,7 @@ impl Control {
     pub fn suspend(&self, peer: PeerId) {
         let mut inner = self.lock();
         inner.notices.remove(&peer);
-        inner.hub.suspend(clock::now(), peer);
+        inner.hub.suspend(Self::now().0, peer);
         self.dispatch(&mut inner);
     }
 
@@ -181,7 +178,7 @@ impl Control {
         // The word to whoever sits there still leaves before his queue is replaced.
         self.dispatch(&mut inner);
         let joined = inner.seat(entered);
-        inner.hub.tell_anew(clock::now(), joined.peer);
+        inner.hub.tell_anew(Self::now().0, joined.peer);
         self.dispatch(&mut inner);
         Some((joined, pass))
     }

@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::panic)]
 
 pub mod gryt;
+pub mod sfu_go;
 pub mod whip;
 
 use std::net::SocketAddr;
