@@ -116,7 +116,7 @@ fn streams(scene: Scene, index: u32) -> StreamsConfig {
     } else {
         (0..scene.publishers).map(|publisher| mline(scene, publisher, None, Some(egress(publisher)))).collect()
     };
-    StreamsConfig { mlines, ext_mixed: true }
+    StreamsConfig { mlines, ext_mixed: true, downlink_bps_max: None }
 }
 
 impl Bench {

@@ -118,7 +118,7 @@ fn streams(kind: MediaKind, is_publisher: bool) -> StreamsConfig {
         ingress,
         egress,
     };
-    StreamsConfig { mlines: vec![Some(mline)], ext_mixed: true }
+    StreamsConfig { mlines: vec![Some(mline)], ext_mixed: true, downlink_bps_max: None }
 }
 
 impl Load {

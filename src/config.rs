@@ -28,6 +28,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 
+pub use http::addresses;
 pub use logs::{LogFormat, LogLevel};
 pub use media::{IoDriver, MediaPorts, StunServer};
 pub use secret::Secret;
@@ -164,6 +165,8 @@ groups! {
     broadcast: Broadcast,
     /// What is recorded.
     record: RecordConfig,
+    /// What the programs we stand in for have settings for.
+    dialects: Dialects,
 }
 
 impl Config {

@@ -79,8 +79,8 @@
 //! video by what its layers cost, what the subscriber asked for (the size on its screen) and what the others need; the
 //! lowest layer of what is looked at stays, whatever the estimate. The selector goes there at the next place where a decoder
 //! can follow. Where that takes a keyframe, what is kept since the last one is *replayed*, its timestamps squeezed, so that
-//! nobody has to be asked; where too much has come since then, a wish ([`proto::keyframe`]) travels to the worker where the
-//! publisher lives.
+//! nobody has to be asked (`session/replay.rs`); where too much has come since then, for the line or for who sees something
+//! already and would see the past, a wish ([`proto::keyframe`]) travels to the worker where the publisher lives.
 //!
 //! For people, [`worker::command::Event`]s go up: reports once a second, with a reason ([`forward::why`]) for each picture
 //! that is not the best one, and how active the voices are, of which the room finds the dominant one

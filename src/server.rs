@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 
 use crate::base::ids::WorkerId;
-use crate::config::{Config, IoDriver, MediaPorts};
+use crate::config::{Config, IoDriver, MediaPorts, addresses};
 use crate::crypto::cert::Certificate;
 use crate::net::{self, BindAddresses, DriverKind, IoLimits, WakeSource, WorkerSockets};
 use crate::proto::dtls::DtlsConfig;
@@ -191,6 +191,7 @@ fn start_workers(
     let count = sockets.len();
     let hub_config = HubConfig { seats: config.max_connections, workers: count, addresses, fingerprint };
     let mut hub = Hub::new(hub_config, os_rng()?);
+    hub.set_room_limits(signaling::rest::limits(config));
     let record = &config.record;
     hub.record_rooms(record.is_enabled.then_some(RecordWish { is_muxed: record.is_muxed }));
     let (events, events_out): (Sender<(WorkerId, Event)>, _) = bounded(EVENTS_MAX);
@@ -238,7 +239,8 @@ async fn serve(
     worker_ended: Arc<Notify>,
 ) -> Result<()> {
     let (config, control) = (Arc::clone(&state.config), Arc::clone(&state.control));
-    let listener = listen(&config)?;
+    let listener = listen(&config.http_addresses(), "SFU_PORT", "SFU_HOST")?;
+    let beside = listen_beside(&config)?;
     let http = listener.local_addr()?;
     let mut rng = os_rng()?;
     let ports: Vec<u16> = addresses.iter().filter_map(|list| Some(list.first()?.port())).collect();
@@ -254,6 +256,12 @@ async fn serve(
     tracing::info!(media_port, candidates = announced.join(" "), io = driver.as_str(), "media is served");
     let scheme = if config.tls.files.is_some() { "https" } else { "http" };
     tracing::info!("open {scheme}://{host}:{} in a browser", http.port());
+    if let Some(listener) = beside.control {
+        tokio::spawn(signaling::serve_beside(listener, state.clone(), signaling::control_router(state.clone())));
+    }
+    if let Some(listener) = beside.metrics {
+        tokio::spawn(signaling::serve_beside(listener, state.clone(), signaling::metrics_router(state.clone())));
+    }
     let stop = async move {
         tokio::select! {
             () = stop_signal() => {}
@@ -265,20 +273,36 @@ async fn serve(
     Ok(())
 }
 
-fn listen(config: &Config) -> Result<TcpListener> {
+/// Ports beside the main one.
+struct Beside {
+    control: Option<TcpListener>,
+    metrics: Option<TcpListener>,
+}
+
+fn listen_beside(config: &Config) -> Result<Beside> {
+    let settings = &config.dialects;
+    let control = settings.control_port.map(|port| addresses(settings.control_host, port));
+    let metrics = settings.metrics_port.filter(|_| settings.metrics).map(|port| addresses(settings.metrics_host, port));
+    Ok(Beside {
+        control: control.map(|at| listen(&at, "SFU_CONTROL_PORT", "SFU_CONTROL_HOST")).transpose()?,
+        metrics: metrics.map(|at| listen(&at, "SFU_METRICS_PORT", "SFU_METRICS_HOST")).transpose()?,
+    })
+}
+
+fn listen(addresses: &[SocketAddr], port_name: &str, host_name: &str) -> Result<TcpListener> {
     let mut last = None;
-    for address in config.http_addresses() {
+    for &address in addresses {
         match listen_on(address) {
             Ok(listener) => return Ok(listener),
             Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => bail!(
-                "TCP port {} is taken: stop the program that has it, or set SFU_PORT to another port",
+                "TCP port {} is taken: stop the program that has it, or set {port_name} to another port",
                 address.port()
             ),
             Err(error) => last = Some((address, error)),
         }
     }
     match last {
-        Some((address, error)) => Err(error).with_context(|| format!("cannot listen on {address}; see SFU_HOST")),
+        Some((address, error)) => Err(error).with_context(|| format!("cannot listen on {address}; see {host_name}")),
         None => bail!("no address to listen on"),
     }
 }

@@ -9,7 +9,9 @@ mod support;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 
-use access_support::{AUDIENCE, Outcome, Provider, SECRET, Signer, join, join_switchboard, now_s, post, upgrade};
+use access_support::{
+    AUDIENCE, Outcome, Provider, SECRET, Signer, join, join_sfu_go, join_switchboard, now_s, post, upgrade,
+};
 use process_support::peer::{HttpPeer, Peer};
 use process_support::server::Server;
 use serde_json::{Value, json};
@@ -95,6 +97,10 @@ fn ways_in(server: &Server, token: &str) -> Vec<(String, usize, Outcome)> {
         let mut late = upgrade(stream(), path, &[]).unwrap();
         tried.push((format!("{path} message"), 2, join(&mut late, "r", Some(token))));
     }
+    let by_query = upgrade(stream(), &format!("/ws?userId=ana&{query}"), &[("x-about", "SFU-Go")]);
+    tried.push(("SFU-Go ?token=".into(), 2, by_query.and_then(|mut socket| join_sfu_go(&mut socket, "r", None))));
+    let mut late = upgrade(stream(), "/ws?userId=ben", &[]).unwrap();
+    tried.push(("SFU-Go message".into(), 2, join_sfu_go(&mut late, "r", Some(token))));
     tried
 }
 
@@ -235,6 +241,46 @@ fn a_session_is_changed_by_whoever_may_begin_it() {
     assert_eq!(server.request("DELETE", &session, &bearer(&another), "").status, 200);
     let (session, _) = begin(&own);
     assert_eq!(server.request("DELETE", &format!("{session}?token={own}"), "", "").status, 200);
+}
+
+#[test]
+fn rooms_by_rest_are_for_guests_and_administrators() {
+    let server = closed(&[("JWT_SECRET", SECRET)]);
+    server.healthy();
+    let good = Signer::Hmac(SECRET);
+    let ask = |method: &str, path: &str, token: &str, body: &str| {
+        let header = if token.is_empty() { String::new() } else { format!("Authorization: Bearer {token}\r\n") };
+        let answer = server.request(method, path, &format!("Content-Type: application/json\r\n{header}"), body);
+        (answer.status, answer.body)
+    };
+    let (admin, guest, other) =
+        (good.token(json!({"admin": true})), good.token(json!({"room": "r"})), good.token(json!({"room": "s"})));
+    let room = json!({"name": "r"}).to_string();
+    for (token, wanted) in [("", 401), (&*guest, 403), (&*other, 403), ("the-admin-token", 200)] {
+        assert_eq!(ask("POST", "/api/rooms", token, &room).0, wanted, "POST {token}");
+    }
+    let id = serde_json::from_str::<Value>(&ask("GET", "/api/rooms", &admin, "").1).unwrap();
+    let id = id["rooms"][0]["id"].as_str().unwrap().to_owned();
+    let one = format!("/api/rooms/{id}");
+    assert_eq!(ask("GET", "/api/rooms", "", "").0, 401);
+    assert_eq!(
+        (ask("GET", &one, "", "").0, ask("GET", &one, &other, "").0, ask("GET", &one, &guest, "").0),
+        (401, 404, 200)
+    );
+    let seen =
+        |token: &str| serde_json::from_str::<Value>(&ask("GET", "/api/rooms", token, "").1).unwrap()["total"].clone();
+    assert_eq!((seen(&guest), seen(&other), seen(&admin)), (json!(1), json!(0), json!(1)));
+    for (token, wanted) in [("", 401), (&*guest, 403), (&*other, 403), (&*admin, 204)] {
+        assert_eq!(ask("DELETE", &one, token, "").0, wanted, "DELETE {token}");
+    }
+    for (path, token, wanted) in [
+        ("/api/records", "", 401),
+        ("/api/records", &*guest, 403),
+        ("/records/x.ivf", "", 401),
+        ("/api/records", &*admin, 200),
+    ] {
+        assert_eq!(ask("GET", path, token, "").0, wanted, "{path} {token}");
+    }
 }
 
 #[test]

@@ -104,11 +104,3 @@ async fn gryt_and_switchboard_peers_share_a_room() {
     assert_eq!(ben.hear().await["data"]["peers"].as_array().unwrap().len(), 1);
     assert_eq!(ana.hear_named("peerJoined").await["type"], "peerJoined");
 }
-
-#[tokio::test]
-async fn sfu_go_is_told_that_it_must_wait() {
-    let server = Server::start().await;
-    let (status, _, body) = server.http("/ws?userId=bo", "").await;
-    assert_eq!(status, 501);
-    assert!(body.contains("SFU-Go"), "{body}");
-}

@@ -22,13 +22,7 @@ pub(super) struct Flags {
 impl Config {
     /// Where the HTTP listener binds, first choice first.
     pub fn http_addresses(&self) -> Vec<SocketAddr> {
-        match self.http_host {
-            Some(host) => vec![SocketAddr::new(host, self.http_port)],
-            None => vec![
-                SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), self.http_port),
-                SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), self.http_port),
-            ],
-        }
+        addresses(self.http_host, self.http_port)
     }
 
     pub(super) fn read_http(&mut self, flags: &Flags, from: &mut Sources<'_>) -> Result<(), ConfigError> {
@@ -47,5 +41,16 @@ impl Config {
             self.http_host = text.read(parse::host)?;
         }
         Ok(())
+    }
+}
+
+/// Where to listen on a port, first choice first; without a host on all addresses.
+pub fn addresses(host: Option<IpAddr>, port: u16) -> Vec<SocketAddr> {
+    match host {
+        Some(host) => vec![SocketAddr::new(host, port)],
+        None => vec![
+            SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port),
+            SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port),
+        ],
     }
 }

@@ -65,7 +65,7 @@ pub(super) struct Flags {
     /// Last of that range [env: ICE_UDP_PORT_MAX]
     #[arg(long, value_name = "PORT")]
     media_port_max: Option<String>,
-    /// Exactly the IP addresses that peers are told, comma list [env: ICE_ADVERTISE_IP] [default: those of the interfaces]
+    /// Exactly the IP addresses that peers are told, comma list [env: ICE_ADVERTISE_IP, SFU_PUBLIC_IP] [default: those of the interfaces]
     #[arg(long, value_name = "IPS")]
     advertise_ip: Option<String>,
     /// STUN servers asked for the public address, comma list [env: STUN_SERVERS] [default: stun:stun.l.google.com:19302]
@@ -125,7 +125,7 @@ impl Config {
         let min = from.first(&flags.media_port_min, "--media-port-min", &["ICE_UDP_PORT_MIN"]);
         let max = from.first(&flags.media_port_max, "--media-port-max", &["ICE_UDP_PORT_MAX"]);
         self.media_ports = media_ports(single, min, max)?;
-        if let Some(text) = from.first(&flags.advertise_ip, "--advertise-ip", &["ICE_ADVERTISE_IP"]) {
+        if let Some(text) = from.first(&flags.advertise_ip, "--advertise-ip", &["ICE_ADVERTISE_IP", "SFU_PUBLIC_IP"]) {
             let (addresses, dropped) = parse::advertised(&text.value);
             for entry in dropped {
                 from.warnings.push(format!("{}: `{entry}` is not an IP address and was dropped.", text.name));

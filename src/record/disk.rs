@@ -35,19 +35,22 @@ pub struct FileSystem;
 
 impl Storage for FileSystem {
     fn create(&mut self, path: &Path) -> io::Result<Box<dyn Target>> {
-        if let Some(directory) = path.parent() {
-            fs::create_dir_all(directory)?;
-        }
+        make_parent(path)?;
         let file: File = OpenOptions::new().write(true).create_new(true).open(path)?;
         Ok(Box::new(file))
     }
 
     fn replace(&mut self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        make_parent(path)?;
         // A name that is never listed; the rename puts the whole or nothing in the old one's place.
         let temporary = path.with_extension("part");
         fs::write(&temporary, bytes)?;
         fs::rename(&temporary, path)
     }
+}
+
+fn make_parent(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), fs::create_dir_all)
 }
 
 /// A file that is written to.

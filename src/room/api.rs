@@ -19,6 +19,8 @@ pub enum Dialect {
     Gryt,
     /// Switchboard: the client offers.
     Switchboard,
+    /// SFU-Go: the client offers, also when we ask it to.
+    SfuGo,
     /// WHIP (RFC 9725): publishes over HTTP.
     Whip,
     /// WHEP: watches over HTTP.
@@ -32,6 +34,7 @@ impl Dialect {
             Self::GrytDocumented => "gryt-documented",
             Self::Gryt => "gryt",
             Self::Switchboard => "switchboard",
+            Self::SfuGo => "sfu-go",
             Self::Whip => "whip",
             Self::Whep => "whep",
         }
@@ -41,6 +44,16 @@ impl Dialect {
     /// [`Notice::Closed`] are said, to whoever keeps the session.
     pub fn has_socket(self) -> bool {
         !matches!(self, Self::Whip | Self::Whep)
+    }
+
+    /// Its peers have ids of their own beside those of their users.
+    pub fn has_peer_ids(self) -> bool {
+        matches!(self, Self::Switchboard | Self::SfuGo)
+    }
+
+    /// It is told of every track of its room, also of those it does not receive.
+    pub fn hears_of_tracks(self) -> bool {
+        self == Self::SfuGo
     }
 
     /// Others are told that the peer is there. Viewers publish nothing, and there may be thousands of them.
@@ -56,6 +69,8 @@ pub enum StreamNames {
     Publisher,
     /// The stream id is the publisher's peer id (wire id).
     PeerId,
+    /// The same, and the track id says to whom it goes: `<track>_to_<peer>`.
+    PeerIdAndReceiver,
 }
 
 /// What a peer may publish.
@@ -169,6 +184,32 @@ pub struct TrackInfo {
     pub track_id: String,
 }
 
+/// A track that somebody else publishes in the room, received or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublishedTrack {
+    /// Stable id of the publication, as in `/debug/tracks`.
+    pub track_id: String,
+    /// Media type.
+    pub kind: MediaKind,
+    /// What it shows.
+    pub source: Source,
+    /// Publisher.
+    pub wire_id: String,
+    /// Publisher's user id.
+    pub user_id: String,
+    /// Names of its simulcast streams; none without simulcast.
+    pub layers: Vec<String>,
+}
+
+/// How well a peer is connected, in both directions.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConnectionQuality {
+    /// Whose.
+    pub wire_id: String,
+    /// Share of packets lost lately, 0 to 1, in the worse direction.
+    pub loss: f32,
+}
+
 /// A track or stream as a subscriber knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TrackName {
@@ -251,6 +292,10 @@ pub enum Notice {
     },
     /// Which track each receiving m-line carries; sent whenever that changed.
     Tracks(Arc<[TrackInfo]>),
+    /// Somebody publishes; only to dialects that [hear of tracks](Dialect::hears_of_tracks).
+    Published(Arc<PublishedTrack>),
+    /// The end of that, by the track's id.
+    Unpublished(String),
     /// Somebody entered.
     PeerJoined(Arc<PeerInfo>),
     /// Somebody's mute state or name changed.
@@ -358,6 +403,17 @@ pub enum JoinError {
         /// All seats.
         seats: usize,
     },
+    /// The room's own limit, or `SFU_MAX_PEERS_PER_ROOM`.
+    #[error("the room is full ({taken}/{places})")]
+    RoomFull {
+        /// Places taken.
+        taken: usize,
+        /// All places.
+        places: usize,
+    },
+    /// `SFU_MAX_ROOMS` reached.
+    #[error("there are {0} rooms already, which is all this server is set to have")]
+    TooManyRooms(usize),
     /// A WHIP room has one WHIP publisher.
     #[error("this room has a publisher already")]
     HasPublisher,
@@ -383,15 +439,21 @@ pub enum RequestError {
     Negotiate(#[from] NegotiateError),
 }
 
-/// A room in the debug views.
+/// A room for people and programs.
 #[derive(Clone, Debug)]
 pub struct RoomView {
     /// Room id.
     pub id: String,
+    /// Name for people.
+    pub name: String,
     /// When it was created.
     pub created_at: SystemTime,
+    /// When somebody came or went last.
+    pub updated_at: SystemTime,
     /// Peers in it.
     pub peers: Vec<Arc<PeerInfo>>,
     /// Published tracks.
     pub tracks: usize,
+    /// Peers that receive.
+    pub subscribers: usize,
 }

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, at, bounded, never, select, tick};
 use tokio::sync::{broadcast, mpsc};
@@ -15,7 +15,7 @@ use super::api::{
     JoinError, JoinRequest, Joined, Listening, Notice, PeerControl, PeerUpdate, RequestError, RoomEvent, RoomView,
     TrackName, Wish,
 };
-use super::hub::{Hub, Output};
+use super::hub::{Entered, Hub, Output};
 use super::impair::{BadNetwork, ImpairError};
 use super::record::{RecordError, RecordWish};
 use super::restart::Restarted;
@@ -50,11 +50,20 @@ pub struct WorkerLink {
     pub wake: Wake,
 }
 
-struct Inner {
-    hub: Hub,
-    notices: HashMap<PeerId, mpsc::Sender<Arc<Notice>>>,
+pub(super) struct Inner {
+    pub(super) hub: Hub,
+    pub(super) notices: HashMap<PeerId, mpsc::Sender<Arc<Notice>>>,
     /// When outputs that wait are due, as [`Control::run`] knows it.
     due_at: Option<Instant>,
+}
+
+impl Inner {
+    /// From now on the peer is told its notices here.
+    pub(super) fn seat(&mut self, Entered { peer, wire_id, others }: Entered) -> Joined {
+        let (sender, notices) = mpsc::channel(NOTICES_MAX);
+        self.notices.insert(peer, sender);
+        Joined { peer, wire_id, others, notices }
+    }
 }
 
 /// See the module.
@@ -73,19 +82,24 @@ impl Control {
         Self { inner, workers, events: broadcast::channel(ROOM_EVENTS_MAX).0, nudge: bounded(1) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What the rooms are told the time by, for the requests that lie in other files.
+    pub(super) fn now() -> (Instant, SystemTime) {
+        (clock::now(), clock::wall())
+    }
+
     /// Runs a request and sends out what follows from it, before anybody else's.
-    fn with<T>(&self, request: impl FnOnce(&mut Hub) -> T) -> T {
+    pub(super) fn with<T>(&self, request: impl FnOnce(&mut Hub) -> T) -> T {
         let mut inner = self.lock();
         let result = request(&mut inner.hub);
         self.dispatch(&mut inner);
         result
     }
 
-    fn dispatch(&self, inner: &mut Inner) {
+    pub(super) fn dispatch(&self, inner: &mut Inner) {
         let (now, mut woken, mut told) = (clock::now(), 0u64, None);
         while let Some(output) = inner.hub.poll_output(now) {
             match output {
@@ -134,22 +148,17 @@ impl Control {
 
     /// Enters a room.
     pub fn join(&self, request: JoinRequest) -> Result<Joined, JoinError> {
+        self.join_hiding(request, Vec::new())
+    }
+
+    /// The same for a peer that is not to get the media of these users.
+    pub fn join_hiding(&self, request: JoinRequest, user_ids: Vec<String>) -> Result<Joined, JoinError> {
         let mut inner = self.lock();
-        let entered = inner.hub.join(clock::now(), clock::wall(), request);
-        if let Ok(entered) = &entered {
-            let (sender, receiver) = mpsc::channel(NOTICES_MAX);
-            inner.notices.insert(entered.peer, sender);
-            self.dispatch(&mut inner);
-            let entered = entered.clone();
-            return Ok(Joined {
-                peer: entered.peer,
-                wire_id: entered.wire_id,
-                others: entered.others,
-                notices: receiver,
-            });
-        }
+        let hidden = user_ids.into_iter().collect();
+        let entered = inner.hub.join_hiding((clock::now(), clock::wall()), request, hidden);
+        let joined = entered.map(|entered| inner.seat(entered));
         self.dispatch(&mut inner);
-        Err(entered.err().unwrap_or(JoinError::Stopping))
+        joined
     }
 
     /// The client offers; the answer comes back.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::api::{CloseReason, Dialect, MediaState, Notice};
+use super::api::{Dialect, MediaState, Notice};
 use super::hub::Hub;
 use crate::base::ids::{PeerId, SessionKey, WorkerId};
 use crate::worker::command::{Event, WorkerReport};
@@ -33,7 +33,7 @@ impl Hub {
             Event::Ended { session, reason } => {
                 let Some(id) = peer_of(session) else { return };
                 tracing::debug!(peer = %id, %reason, "media ended");
-                self.close(now, id, CloseReason::MediaFailed);
+                self.handle_media_end(now, id);
             }
             Event::TrackLive { track } => self.handle_live(now, track),
             Event::Voices(voices) => self.handle_voices(now, worker, &voices),
@@ -92,6 +92,9 @@ impl Hub {
     /// Deadlines; call about once a second.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.plan.free_retired();
+        self.end_stays(now);
+        self.drop_empty_rooms(now);
+        self.offer_to_the_silent(now);
         self.forget_silent_speakers(now);
         let late: Vec<_> = self
             .peers
@@ -103,8 +106,8 @@ impl Hub {
             if let Some(peer) = self.peers.get_mut(&id) {
                 peer.negotiation.drop_pending_offer();
                 peer.offered_at = None;
-                // Plain Switchboard clients know no offers from the server; the others answer late or are asked again.
-                peer.ignores_offers = peer.dialect == Dialect::Switchboard;
+                // Plain clients of these two know no offers from the server; the others answer late or are asked again.
+                peer.ignores_offers = matches!(peer.dialect, Dialect::Switchboard | Dialect::SfuGo);
             }
             self.subscribe(now, id);
         }

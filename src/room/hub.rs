@@ -3,10 +3,11 @@
 //! Owns: peers, rooms, keys, the fanout plan. Promises: commands leave in the order of their causes; a refused request
 //! changes nothing. Forbids: sockets, tasks, clocks; the simulator drives the very same hub.
 //!
-//! Its methods lie beside this file: `join` (coming and going), `requests` (what peers ask), `restart` (ICE anew), `events` (what workers
-//! tell), `publish` (tracks and configurations), `subscribe` (who receives what), `wishes` (how large), `showing` (what viewers see and
-//! choose), `voices` (who speaks), `record` (what is recorded), `impair` (bad networks on purpose), `views` and `why` (for
-//! people).
+//! Its methods lie beside this file: `join` (coming and going), `stay` (coming back), `list` (rooms made by themselves,
+//! limits), `requests` (what peers ask), `restart` (ICE anew), `renegotiate` (clients that are asked to offer), `events`
+//! (what workers tell), `publish` (tracks and configurations), `subscribe` (who receives what), `wishes` (how large),
+//! `choice` (what a peer picks), `showing` (what viewers see and choose), `voices` (who speaks), `record` (what is
+//! recorded), `quality`, `impair` (bad networks on purpose), `views` and `why` (for people).
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -17,6 +18,7 @@ use foldhash::fast::RandomState;
 use rand::rngs::StdRng;
 
 use super::api::{Notice, PeerInfo, RoomEvent};
+use super::list::RoomLimits;
 use super::peer::{Peer, Track};
 use super::placement::Placement;
 use super::record::RecordWish;
@@ -56,7 +58,13 @@ pub enum Output {
 pub(super) struct Room {
     /// What its voices are found by in the workers' tables.
     pub key: RoomKey,
-    pub created_at: SystemTime,
+    pub name: String,
+    pub created_at: (Instant, SystemTime),
+    /// When somebody came or went last.
+    pub changed_at: Instant,
+    /// It was made by itself and waits for peers; others end with their last peer.
+    pub is_kept: bool,
+    pub places: Option<usize>,
     /// In order of joining, which is the order of ids.
     pub peers: Vec<PeerId>,
     pub by_user: HashMap<String, PeerId>,
@@ -87,6 +95,8 @@ pub struct Hub {
     pub(super) sessions: KeyPool,
     pub(super) track_keys: KeyPool,
     pub(super) room_keys: KeyPool,
+    pub(super) limits: RoomLimits,
+    pub(super) ice_restarts: u64,
     pub(super) last_peer: u64,
     pub(super) plan: Plan,
     /// What people are told.
@@ -137,6 +147,8 @@ impl Hub {
             sessions: KeyPool::default(),
             track_keys: KeyPool::default(),
             room_keys: KeyPool::default(),
+            limits: RoomLimits::default(),
+            ice_restarts: 0,
             last_peer: 0,
             plan: Plan::default(),
             notices: VecDeque::new(),
@@ -237,6 +249,17 @@ impl Hub {
         let hears = |id: &PeerId| self.peers.get(id).is_some_and(|peer| peer.dialect.has_socket());
         let others = ids.iter().filter(|id| Some(**id) != except && hears(id));
         self.notices.extend(others.map(|id| Output::ToPeer(*id, notice.clone())));
+    }
+
+    /// Tells of a track whoever hears of tracks, except a publisher and those who hide him.
+    pub(super) fn tell_of_track(&mut self, room: &str, publisher: Option<PeerId>, notice: &Notice) {
+        let ids = self.rooms.get(room).map_or(&[][..], |room| &room.peers);
+        let of = publisher.and_then(|publisher| self.peers.get(&publisher));
+        let hears = |id: &&PeerId| {
+            let me = self.peers.get(id).filter(|me| me.dialect.hears_of_tracks() && Some(**id) != publisher);
+            me.is_some_and(|me| of.is_none_or(|of| !me.hides(of)))
+        };
+        self.notices.extend(ids.iter().filter(hears).map(|id| Output::ToPeer(*id, notice.clone())));
     }
 
     pub(super) fn tell(&mut self, id: PeerId, notice: Notice) {

@@ -520,6 +520,12 @@ fn a_wish_for_a_size_reaches_the_worker_and_the_publisher() {
     assert_eq!(obeyed, [Some((0, 0))]);
     assert_eq!((wanted.len(), wanted[0].watchers, wanted[0].unknown), (1, 1, 0), "who hides it does not watch");
     assert_eq!((wanted[0].width, wanted[0].height), (320, 180));
+    // A recording needs all there is.
+    for (wish, pixels) in [(Some(RecordWish::default()), None), (None, Some(320 * 180))] {
+        hub.record("room", wish).unwrap();
+        outputs(&mut hub, true);
+        assert_eq!(hub.peers[&ann].tracks[&0].pixels_wanted, pixels);
+    }
     // Said twice, or of nothing that is there, it changes nothing.
     ask(&mut hub, eve, TrackName::Track("track".into()), (0, 0));
     ask(&mut hub, eve, TrackName::Track("elsewhere".into()), (10, 10));

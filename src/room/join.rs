@@ -1,6 +1,6 @@
 //! Coming and going: who is in which room.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -8,11 +8,10 @@ use std::time::{Instant, SystemTime};
 use rand::{Rng, RngExt};
 
 use super::api::{CloseReason, Dialect, JoinError, JoinRequest, Notice, PeerInfo, RoomEvent};
-use super::hub::{Entered, Hub, Room};
+use super::hub::{Entered, Hub};
 use super::impair::BadNetwork;
 use super::peer::Peer;
-use crate::base::ids::{PeerId, RoomKey, SessionKey, WorkerId};
-use crate::forward::speaker::DominantSpeaker;
+use crate::base::ids::{PeerId, SessionKey, WorkerId};
 use crate::proto::ice::LocalCredentials;
 use crate::session::feedback::CNAME;
 use crate::session::negotiate::{LocalTransport, Negotiation};
@@ -21,6 +20,74 @@ use crate::worker::command::{Command, Ticket};
 impl Hub {
     /// Enters a room, which is made if it is not there. An older self leaves first.
     pub fn join(&mut self, now: Instant, wall: SystemTime, request: JoinRequest) -> Result<Entered, JoinError> {
+        self.join_hiding((now, wall), request, HashSet::new())
+    }
+
+    /// The same for a peer that is not to get the media of these users.
+    pub fn join_hiding(
+        &mut self,
+        (now, wall): (Instant, SystemTime),
+        request: JoinRequest,
+        hidden: HashSet<String>,
+    ) -> Result<Entered, JoinError> {
+        self.make_way(now, &request)?;
+        self.last_peer += 1;
+        let id = PeerId(self.last_peer);
+        let uuid = uuid_v4(&mut self.rng);
+        let user_id = request.user_id.unwrap_or_else(|| uuid.clone());
+        let wire_id = if request.dialect.has_peer_ids() { uuid } else { user_id.clone() };
+        let display_name = request.display_name;
+        let info = PeerInfo { peer: id, wire_id, user_id, display_name, audio_muted: false, video_muted: false };
+        let info = Arc::new(info);
+        self.enter_room((now, wall), &request.room, request.dialect, &info);
+        let (session, placed, local) = self.open_session(&request.room, id);
+        let peer = Peer {
+            info: Arc::clone(&info),
+            room: request.room.clone(),
+            dialect: request.dialect,
+            stream_names: request.stream_names,
+            capabilities: request.capabilities,
+            is_server_muted: false,
+            is_deafened: false,
+            hidden,
+            muted: Default::default(),
+            pinned: Default::default(),
+            negotiation: Negotiation::new(request.policy, local, self.rng.random()),
+            session,
+            owner: None,
+            placed,
+            media: None,
+            tracks: BTreeMap::new(),
+            sources: HashMap::new(),
+            bound: Vec::new(),
+            told: Arc::default(),
+            asked_for: 0,
+            asked_at: None,
+            offered_at: None,
+            ignores_offers: false,
+            demands: HashMap::new(),
+            choice: Default::default(),
+            downlink_bps_max: None,
+            stay: None,
+            watches_quality: false,
+            quality: None,
+            network: BadNetwork::default(),
+            silent_s: 0.0,
+        };
+        self.by_session.insert(session, id);
+        self.peers.insert(id, peer);
+        self.settle(id, None, placed);
+        let others = self.others(&request.room, id);
+        if request.dialect.is_announced() {
+            self.tell_room(&request.room, Some(id), &Notice::PeerJoined(Arc::clone(&info)));
+            self.tell_watchers(RoomEvent::PeerJoined { room: request.room, user_id: info.user_id.clone() });
+        }
+        self.subscribe(now, id);
+        Ok(Entered { peer: id, wire_id: info.wire_id.clone(), others })
+    }
+
+    /// Whether somebody may enter. An older self leaves, and who is absent where seats are short.
+    fn make_way(&mut self, now: Instant, request: &JoinRequest) -> Result<(), JoinError> {
         if self.is_stopping {
             return Err(JoinError::Stopping);
         }
@@ -36,79 +103,24 @@ impl Hub {
         if let Some(old) = old {
             self.close(now, old, CloseReason::Evicted);
         }
-        if self.peers.len() >= self.config.seats {
+        if self.peers.len() >= self.config.seats && !self.forget_longest_away(now) {
             return Err(JoinError::Full { taken: self.peers.len(), seats: self.config.seats });
         }
-        self.last_peer += 1;
-        let id = PeerId(self.last_peer);
-        let uuid = uuid_v4(&mut self.rng);
-        let user_id = request.user_id.unwrap_or_else(|| uuid.clone());
-        let wire_id = if request.dialect == Dialect::Switchboard { uuid } else { user_id.clone() };
-        let display_name = request.display_name;
-        let info = PeerInfo { peer: id, wire_id, user_id, display_name, audio_muted: false, video_muted: false };
-        let info = Arc::new(info);
-        self.enter_room(wall, &request.room, request.dialect, &info);
-        let (session, placed, local) = self.open_session(&request.room, id);
-        let peer = Peer {
-            info: Arc::clone(&info),
-            room: request.room.clone(),
-            dialect: request.dialect,
-            stream_names: request.stream_names,
-            capabilities: request.capabilities,
-            is_server_muted: false,
-            is_deafened: false,
-            hidden: Default::default(),
-            muted: Default::default(),
-            pinned: Default::default(),
-            negotiation: Negotiation::new(request.policy, local, self.rng.random()),
-            session,
-            owner: None,
-            placed,
-            media: None,
-            tracks: BTreeMap::new(),
-            sources: HashMap::new(),
-            bound: Vec::new(),
-            told: Arc::default(),
-            asked_for: 0,
-            offered_at: None,
-            ignores_offers: false,
-            demands: HashMap::new(),
-            watches_quality: false,
-            quality: None,
-            network: BadNetwork::default(),
-            silent_s: 0.0,
-        };
-        self.by_session.insert(session, id);
-        self.peers.insert(id, peer);
-        self.settle(id, None, placed);
-        let others = self.room_peers(&request.room).filter(|peer| peer.info.peer != id && peer.dialect.is_announced());
-        let others = others.map(|peer| Arc::clone(&peer.info)).collect();
-        if request.dialect.is_announced() {
-            self.tell_room(&request.room, Some(id), &Notice::PeerJoined(Arc::clone(&info)));
-            self.tell_watchers(RoomEvent::PeerJoined { room: request.room, user_id: info.user_id.clone() });
-        }
-        self.subscribe(now, id);
-        Ok(Entered { peer: id, wire_id: info.wire_id.clone(), others })
+        self.check_limits(request)
     }
 
-    fn enter_room(&mut self, wall: SystemTime, room: &str, dialect: Dialect, info: &PeerInfo) {
+    /// Whom a peer finds in its room.
+    pub(super) fn others(&self, room: &str, id: PeerId) -> Vec<Arc<PeerInfo>> {
+        let others = self.room_peers(room).filter(|peer| peer.info.peer != id && peer.dialect.is_announced());
+        others.map(|peer| Arc::clone(&peer.info)).collect()
+    }
+
+    fn enter_room(&mut self, at: (Instant, SystemTime), room: &str, dialect: Dialect, info: &PeerInfo) {
         if !self.rooms.contains_key(room) {
-            let (index, epoch) = self.room_keys.take();
-            let room_made = Room {
-                key: RoomKey { index, epoch },
-                created_at: wall,
-                peers: Vec::new(),
-                by_user: HashMap::new(),
-                by_worker: vec![0; self.config.workers],
-                speaker: DominantSpeaker::default(),
-                heard_at: None,
-                speakers: Vec::new(),
-                recording: self.recording,
-                viewers: 0,
-            };
-            self.rooms.insert(room.to_owned(), room_made);
+            self.open_room(at, room, room);
         }
         if let Some(room) = self.rooms.get_mut(room) {
+            room.changed_at = at.0;
             room.peers.push(info.peer);
             room.viewers += usize::from(!dialect.is_announced());
             room.by_user.insert(info.user_id.clone(), info.peer);
@@ -121,7 +133,7 @@ impl Hub {
         self.account(&peer.room.clone(), peer.bound.len(), from, to);
     }
 
-    fn account(&mut self, room: &str, subscriptions: usize, from: Option<WorkerId>, to: Option<WorkerId>) {
+    pub(super) fn account(&mut self, room: &str, subscriptions: usize, from: Option<WorkerId>, to: Option<WorkerId>) {
         if from == to {
             return;
         }
@@ -137,7 +149,7 @@ impl Hub {
     }
 
     /// The media session of a new peer: workers answer its checks from here on.
-    fn open_session(&mut self, room: &str, id: PeerId) -> (SessionKey, Option<WorkerId>, LocalTransport) {
+    pub(super) fn open_session(&mut self, room: &str, id: PeerId) -> (SessionKey, Option<WorkerId>, LocalTransport) {
         let (index, epoch) = self.sessions.take();
         let session = SessionKey { index, epoch };
         let by_worker = self.rooms.get(room).map_or(&[][..], |room| &room.by_worker);
@@ -166,7 +178,7 @@ impl Hub {
         self.by_session.remove(&peer.session);
         self.command_after_plan(peer.placed, &Command::Close { session: peer.session });
         self.sessions.give_back(peer.session.index);
-        let was_speaker = self.leave_room(&peer);
+        let was_speaker = self.leave_room(now, &peer);
         if peer.dialect.is_announced() {
             self.tell_room(&room, None, &Notice::PeerLeft(Arc::clone(&peer.info)));
             self.tell_watchers(RoomEvent::PeerLeft { room: room.clone(), user_id: peer.info.user_id.clone() });
@@ -179,9 +191,10 @@ impl Hub {
     }
 
     /// Whether it was the room's speaker.
-    fn leave_room(&mut self, peer: &Peer) -> bool {
+    fn leave_room(&mut self, now: Instant, peer: &Peer) -> bool {
         let id = peer.info.peer;
         let Some(room) = self.rooms.get_mut(&peer.room) else { return false };
+        room.changed_at = now;
         if let Ok(at) = room.peers.binary_search(&id) {
             room.peers.remove(at);
         }
@@ -189,9 +202,8 @@ impl Hub {
         room.viewers -= usize::from(!peer.dialect.is_announced());
         room.by_user.remove(&peer.info.user_id);
         let was_speaker = room.speaker.current() == Some(id);
-        if room.peers.is_empty() {
-            self.room_keys.give_back(room.key.index);
-            self.rooms.remove(&peer.room);
+        if room.peers.is_empty() && !room.is_kept {
+            self.close_room_of_nobody(&peer.room);
         }
         was_speaker
     }
@@ -223,7 +235,7 @@ impl Hub {
 }
 
 /// A random UUID (RFC 9562 §5.4).
-fn uuid_v4(rng: &mut impl Rng) -> String {
+pub(super) fn uuid_v4(rng: &mut impl Rng) -> String {
     let bits = (rng.random::<u128>() & !(0xf << 76) | (4 << 76)) & !(0b11 << 62) | (0b10 << 62);
     let hex = format!("{bits:032x}");
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])

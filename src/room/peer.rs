@@ -7,7 +7,9 @@ use std::time::Instant;
 use super::api::{
     Capabilities, Dialect, MediaState, PeerInfo, Source, StreamNames, TrackInfo, TrackQuality, VideoWanted,
 };
+use super::choice::Choice;
 use super::impair::BadNetwork;
+use super::stay::Stay;
 use crate::base::format::MediaKind;
 use crate::base::ids::{RoomKey, SessionKey, TrackKey, WorkerId};
 use crate::forward::speaker::Activity;
@@ -77,10 +79,18 @@ pub(super) struct Peer {
     pub told: Arc<[TrackInfo]>,
     /// The track count of the last [`Notice::NeedsOffer`](super::api::Notice::NeedsOffer).
     pub asked_for: usize,
+    /// When it was asked to offer, with how many tracks, and has not yet; only of clients that are asked before we offer.
+    pub asked_at: Option<(Instant, usize)>,
     /// When our pending offer went out.
     pub offered_at: Option<Instant>,
     /// It let an offer of ours go unanswered: it gets no more of them.
     pub ignores_offers: bool,
+    /// Which tracks it receives at all.
+    pub choice: Choice,
+    /// What it is sent at most, in bits per second.
+    pub downlink_bps_max: Option<u64>,
+    /// How it may come back after its socket is gone.
+    pub stay: Option<Stay>,
     /// It asked to be told how what it receives is doing.
     pub watches_quality: bool,
     /// What it was told of that last.
@@ -95,6 +105,11 @@ impl Peer {
     /// The worker it counts for.
     pub fn worker(&self) -> Option<WorkerId> {
         self.owner.or(self.placed)
+    }
+
+    /// Another peer's media is withheld from it, as somebody decided.
+    pub fn hides(&self, publisher: &Self) -> bool {
+        self.hidden.contains(&publisher.info.user_id)
     }
 
     /// What its worker tells of it.

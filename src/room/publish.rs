@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::api::Notice;
 use super::hub::Hub;
 use super::peer::Track;
 use crate::base::ids::{PeerId, TrackKey};
@@ -34,7 +35,7 @@ impl Hub {
                 self.telling.note([key]);
                 Track {
                     key,
-                    id: format!("t-{index}-{epoch}"),
+                    id: id_of(key),
                     kind: publication.kind,
                     mid: publication.mid.as_str().to_owned(),
                     stream_id: String::new(),
@@ -76,6 +77,7 @@ impl Hub {
             self.room_ids(room).into_iter().for_each(|id| self.unwant(now, id, tracks));
         }
         for key in tracks {
+            self.tell_of_track(room, None, &Notice::Unpublished(id_of(*key)));
             self.publishers.remove(key);
             self.forget_wishes(room, *key);
             self.plan.remove(*key);
@@ -89,6 +91,7 @@ impl Hub {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let tracks = &peer.tracks;
         let mut streams = peer.negotiation.streams(|mline| tracks.get(&mline).map(|track| track.key));
+        streams.downlink_bps_max = peer.downlink_bps_max;
         for ingress in streams.mlines.iter_mut().flatten().filter_map(|mline| mline.ingress.as_mut()) {
             let track = tracks.values().find(|track| track.key == ingress.track);
             ingress.pixels_wanted = track.and_then(|track| track.pixels_wanted);
@@ -152,4 +155,9 @@ impl Hub {
             self.plan.unsubscribe(*track, owner, Subscriber { session: peer.session, mline: *mline });
         }
     }
+}
+
+/// The stable id of a publication.
+fn id_of(TrackKey { index, epoch }: TrackKey) -> String {
+    format!("t-{index}-{epoch}")
 }

@@ -52,6 +52,8 @@ impl Hub {
         let mut commands = Vec::new();
         for track in peer.tracks.values_mut().filter(|track| track.is_recorded != wish.is_some()) {
             track.is_recorded = wish.is_some();
+            // Its publisher is asked for more, or may send less again.
+            self.telling.note([track.key]);
             commands.push(match wish {
                 Some(wish) => Command::Record(Arc::new(Recorded {
                     track: track.key,

@@ -15,6 +15,9 @@ const CHECK_SILENCE_S: f32 = 5.0;
 impl Hub {
     /// The client offers; the answer comes back.
     pub fn offer(&mut self, now: Instant, id: PeerId, sdp: &str) -> Result<String, RequestError> {
+        if self.is_of_new_connection(id, sdp) {
+            self.renew_session(now, id);
+        }
         let wanted = self.wanted(id);
         let credentials = LocalCredentials::generate(&mut self.rng);
         let peer = self.peers.get_mut(&id).ok_or(RequestError::Gone)?;
@@ -28,10 +31,10 @@ impl Hub {
         let answer = negotiation.accept_offer(sdp)?;
         peer.negotiation = negotiation;
         peer.offered_at = None;
-        peer.asked_for = 0;
         if is_restart {
             self.accept_checks_by(id, credentials);
         }
+        self.handle_client_offer(now, id);
         self.handle_negotiated(now, id);
         Ok(answer)
     }
@@ -109,14 +112,6 @@ impl Hub {
         self.subscribe_room(now, room);
         self.compare_voices(now, room);
         true
-    }
-
-    /// Closes a room: everybody in it is told and leaves. `false`: there is none.
-    pub fn close_room(&mut self, now: Instant, room: &str) -> bool {
-        let ids = self.room_ids(room);
-        let is_there = !ids.is_empty();
-        ids.into_iter().for_each(|id| self.close(now, id, CloseReason::Kicked));
-        is_there
     }
 
     /// Throws a user out. `false` when nobody has that name.

@@ -84,6 +84,7 @@ impl Hub {
     pub(super) fn accept_checks_by(&mut self, id: PeerId, credentials: LocalCredentials) {
         let Some(peer) = self.peers.get(&id) else { return };
         let (session, placed) = (peer.session, peer.placed);
+        self.ice_restarts += 1;
         // Checks with them come over a path that is new, so maybe to another worker than the owner.
         self.command(placed, &Command::Restart { session, credentials });
     }

@@ -163,7 +163,7 @@ impl Hub {
     }
 
     /// By rid. A simulcast by ssrcs has no names: there the number is one.
-    fn encoding_names(&self, key: TrackKey) -> Vec<Option<String>> {
+    pub(super) fn encoding_names(&self, key: TrackKey) -> Vec<Option<String>> {
         let Some((publisher, mline)) = self.publishers.get(&key) else { return Vec::new() };
         let rids = self.peers.get(publisher).map(|publisher| publisher.negotiation.rids(*mline)).unwrap_or_default();
         let is_alone = rids.len() < 2;

@@ -86,6 +86,9 @@ impl Hub {
     /// Where tracks wait for what only SDP can give: our offer, or the wish that the client offers.
     fn ask_for_mlines(&mut self, now: Instant, id: PeerId) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
+        if peer.dialect == Dialect::SfuGo {
+            return self.ask_for_offer(now, id);
+        }
         if !peer.ignores_offers && peer.negotiation.needs_offer() {
             if !peer.negotiation.has_pending_offer() {
                 self.make_offer(now, id);
@@ -142,7 +145,17 @@ impl Hub {
         let track = self.peers.get_mut(&publisher).and_then(|publisher| publisher.tracks.get_mut(&mline));
         let Some(track) = track.filter(|track| track.key == key) else { return };
         track.is_live = true;
+        self.announce(publisher, mline);
         self.show(now, publisher);
+    }
+}
+
+impl Hub {
+    fn announce(&mut self, id: PeerId, mline: usize) {
+        let Some(publisher) = self.peers.get(&id) else { return };
+        let Some(track) = publisher.tracks.get(&mline) else { return };
+        let (room, track) = (publisher.room.clone(), self.published_track(publisher, track));
+        self.tell_of_track(&room, Some(id), &Notice::Published(Arc::new(track)));
     }
 }
 
@@ -156,17 +169,20 @@ fn is_allowed(me: &Peer, publisher: &Peer, track: &Track) -> bool {
     let is_audio = track.kind == MediaKind::Audio;
     let is_muted = publisher.is_server_muted || me.muted.contains(&publisher.info.user_id);
     let is_silenced = is_muted && publisher.is_voice(track);
-    !(is_silenced || is_audio && me.is_deafened || me.hidden.contains(&publisher.info.user_id))
+    !(is_silenced || is_audio && me.is_deafened || me.hides(publisher))
 }
 
 /// The track as this peer should receive it, if it should.
 fn wanted_track(me: &Peer, publisher: &Peer, track: &Track) -> Option<WantedTrack> {
-    if !track.is_live || !is_allowed(me, publisher, track) {
+    if !track.is_live || !is_allowed(me, publisher, track) || !me.choice.takes(track.key) {
         return None;
     }
     let (stream_id, track_id) = match me.stream_names {
         StreamNames::Publisher => (track.stream_id.clone(), track.track_id.clone()),
         StreamNames::PeerId => (publisher.info.wire_id.clone(), track.id.clone()),
+        StreamNames::PeerIdAndReceiver => {
+            (publisher.info.wire_id.clone(), format!("{}_to_{}", track.id, me.info.wire_id))
+        }
     };
     Some(WantedTrack { key: track.key, kind: track.kind, stream_id, track_id })
 }

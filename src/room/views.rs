@@ -17,15 +17,7 @@ use crate::worker::command::{SessionReport, WorkerReport};
 impl Hub {
     /// Rooms with peers.
     pub fn rooms(&self) -> Vec<RoomView> {
-        let view = |(id, room): (&String, &super::hub::Room)| RoomView {
-            id: id.clone(),
-            created_at: room.created_at,
-            peers: self.room_peers(id).map(|peer| peer.info.clone()).collect(),
-            tracks: self.room_peers(id).map(|peer| peer.tracks.len()).sum(),
-        };
-        let mut views: Vec<_> = self.rooms.iter().map(view).collect();
-        views.sort_by(|a, b| a.id.cmp(&b.id));
-        views
+        self.rooms.iter().map(|(id, room)| self.room_view(id, room)).collect()
     }
 
     /// `/debug/rooms`.
@@ -171,6 +163,7 @@ impl Hub {
             peers: self.peers.len() as u64,
             tracks: self.peers.values().map(|peer| peer.tracks.len() as u64).sum(),
             room_rows: self.rooms.keys().map(|room| self.room_row(room)).collect(),
+            connections: self.connections(),
             ..Snapshot::default()
         };
         for report in &self.reports {
@@ -209,13 +202,18 @@ impl Hub {
         session_in(self.reports.get(usize::from(peer.owner?.0))?, peer)
     }
 
+    /// The one before.
+    pub(super) fn earlier_report(&self, peer: &Peer) -> Option<&SessionReport> {
+        session_in(&self.earlier.get(usize::from(peer.owner?.0))?.0, peer)
+    }
+
     /// The first stream of a track that lives.
     pub(super) fn ingress_report(&self, publisher: &Peer, track: &Track) -> Option<&IngressReport> {
         self.ingress_reports(publisher, track).next()
     }
 
     /// All its streams: several where it comes as a simulcast.
-    fn ingress_reports(&self, publisher: &Peer, track: &Track) -> impl Iterator<Item = &IngressReport> {
+    pub(super) fn ingress_reports(&self, publisher: &Peer, track: &Track) -> impl Iterator<Item = &IngressReport> {
         let of_all = self.session_report(publisher).into_iter().flat_map(|report| &report.ingress);
         let key = track.key;
         of_all.filter(move |ingress| ingress.track == key)
@@ -233,7 +231,7 @@ impl Hub {
     }
 
     /// What came of a stream between the last two reports.
-    fn ingress_bps(&self, peer: &Peer, ingress: &IngressReport) -> u64 {
+    pub(super) fn ingress_bps(&self, peer: &Peer, ingress: &IngressReport) -> u64 {
         self.bps(peer, ingress.summary.bytes, |session| {
             session.ingress.iter().find(|before| before.ssrc == ingress.ssrc).map(|before| before.summary.bytes)
         })

@@ -181,7 +181,7 @@ impl Hub {
 fn decided(publisher: &Peer, me: &Peer, track: &Track) -> Option<Why> {
     let is_audio = track.kind == MediaKind::Audio;
     let is_speech = is_audio && publisher.source_of(track) != Source::ScreenAudio;
-    if me.hidden.contains(&publisher.info.user_id) {
+    if me.hides(publisher) {
         return Some(Why::Blocked);
     }
     if is_audio && me.is_deafened {

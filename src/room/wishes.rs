@@ -75,6 +75,7 @@ impl Hub {
         for id in self.room_ids(room) {
             if let Some(peer) = self.peers.get_mut(&id) {
                 peer.demands.remove(&key);
+                peer.choice.forget(key);
             }
         }
     }
@@ -96,7 +97,8 @@ impl Hub {
             let mline = self.publishers.get(&key).map_or(0, |(_, mline)| *mline);
             let track = self.peers.get_mut(&id).and_then(|publisher| publisher.tracks.get_mut(&mline));
             let Some(track) = track else { continue };
-            let pixels = wanted.pixels();
+            // A recording wants all of it.
+            let pixels = wanted.pixels().filter(|_| !track.is_recorded);
             // Its session says what it can in the words of RTCP.
             let has_changed = std::mem::replace(&mut track.pixels_wanted, pixels) != pixels;
             let is_news = track.wanted.replace(wanted.clone()) != Some(wanted.clone());
@@ -135,7 +137,7 @@ impl Hub {
 }
 
 /// A stream or track is named as it was told to the subscriber: by its publisher's names or by ours.
-fn is_meant(name: &TrackName, publisher: &Peer, track: &Track) -> bool {
+pub(super) fn is_meant(name: &TrackName, publisher: &Peer, track: &Track) -> bool {
     match name {
         TrackName::Stream(name) => *name == track.stream_id || *name == publisher.info.wire_id,
         TrackName::Track(name) => *name == track.id || *name == track.track_id,

@@ -13,23 +13,23 @@ use super::discard::Discard;
 use super::downlink::{Downlink, Resend};
 use super::header_exts::DescriptorChange;
 use super::layers::Layers;
-use super::slot::{Around, Slot, descriptor_change};
+use super::slot::{Slot, descriptor_change};
 use super::stats::EgressReport;
 use super::streams::StreamsConfig;
 use super::track::{Fresh, Track, Tracks};
+use super::way::Way;
 use crate::base::batch::{DATAGRAM_BYTES_MAX, Path, TxBatch};
 use crate::base::format::MediaKind;
 use crate::base::ids::{Ssrc, TrackKey};
 use crate::crypto::srtp::SrtpSender;
 use crate::forward::order::Due;
-use crate::forward::rewrite::{Found, Numbers, Shift, ticks};
+use crate::forward::rewrite::{Numbers, Shift, ticks};
 use crate::forward::select::Cut;
 use crate::proto::bwe::Sending;
 use crate::proto::history::Packet;
 use crate::proto::report::ntp_duration;
 use crate::wire::rtcp::{ReportBlock, SenderInfo, TwccFeedback};
 use crate::wire::rtp::FIXED_HEADER_BYTES;
-use crate::wire::rtp_ext::AbsSendTime;
 
 /// Longest payload we forward: with header, extensions, RTX number and tag it stays within a 1500-byte MTU, and a
 /// browser never sends more than 1200.
@@ -41,8 +41,6 @@ const ASSUMED_RATE_BPS: u64 = 10_000_000;
 const AUDIO_WAIT_MAX: Duration = Duration::from_millis(5);
 /// Round trip to a subscriber before it is measured.
 const ROUND_TRIP_ASSUMED: Duration = Duration::from_millis(50);
-/// RFC 3550 §5.1: one octet says how long the padding is.
-const PADDING_BYTES_MAX: u8 = 255;
 /// Of so many latest packets one is taken in turn where something is sent only to fill the line.
 const FILLERS: u64 = 8;
 
@@ -66,8 +64,8 @@ pub struct Admitted {
     pub seq: u64,
     /// The m-line it goes out on.
     pub mline: u16,
-    pt: u8,
-    numbers: Numbers,
+    pub(super) pt: u8,
+    pub(super) numbers: Numbers,
 }
 
 impl Admitted {
@@ -78,7 +76,7 @@ impl Admitted {
 }
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Egress {
     /// Index is the m-line's.
     pub(super) slots: Vec<Option<Slot>>,
@@ -89,11 +87,20 @@ pub struct Egress {
     /// Without a downlink nothing waits but this.
     resend: Option<Resend>,
     fillers: u64,
+    /// The peer wants no more, in bits per second.
+    pub(super) bps_max: u64,
+}
+
+impl Default for Egress {
+    fn default() -> Self {
+        Self { slots: Vec::new(), downlink: None, layers: None, resend: None, fillers: 0, bps_max: u64::MAX }
+    }
 }
 
 impl Egress {
     /// Obeys a new negotiation. m-lines whose ssrc stays go on with their numbers.
     pub fn configure(&mut self, now: Instant, rng: &mut impl Rng, streams: &StreamsConfig) {
+        self.bps_max = streams.downlink_bps_max.unwrap_or(u64::MAX);
         let is_estimated = streams.sends_video();
         self.slots.reserve_exact(streams.mlines.len().saturating_sub(self.slots.len()));
         self.slots.resize_with(streams.mlines.len(), || None);
@@ -186,11 +193,12 @@ impl Egress {
         left_out
     }
 
-    /// An m-line gets its track from the packet `seq` on, and maybe not what came before: that was withheld and leaves no
-    /// gap. The highest number it had, if it is bound.
-    pub fn resume(&mut self, mline: u16, track: TrackKey, seq: u64) -> Option<u64> {
+    /// An m-line gets packets of its track, and maybe not what came before: that was withheld and leaves no gap, see
+    /// [`Rewriter::resume`](crate::forward::rewrite::Rewriter::resume). The highest number it had, if it is bound.
+    pub fn resume(&mut self, mline: u16, track: TrackKey, planned: &[Fresh]) -> Option<u64> {
         let slot = slot_mut(&mut self.slots, mline).filter(|slot| slot.track == Some(track))?;
-        slot.rewriter.resume(seq)
+        let oldest = planned.iter().map(|fresh| fresh.seq).min()?;
+        slot.rewriter.resume(oldest, planned.first()?.seq)
     }
 
     /// Writes an admitted packet with its padding, which is remembered for the case that it is asked for again. `packet`
@@ -403,102 +411,6 @@ impl Egress {
     /// What is known of the peer's line.
     pub fn downlink(&self) -> Option<&Downlink> {
         self.downlink.as_deref()
-    }
-}
-
-/// The way out of one datagram.
-struct Way<'a> {
-    now: Instant,
-    outlet: &'a Outlet<'a>,
-    downlink: Option<&'a mut Downlink>,
-}
-
-impl Way<'_> {
-    #[allow(clippy::too_many_arguments, reason = "the parts of a packet, each from somewhere else")]
-    fn send(
-        mut self,
-        slot: &Slot,
-        source: (u8, Ssrc),
-        around: Around,
-        packet: &Packet<'_>,
-        numbers: &Numbers,
-        what: Sending,
-        tx: &mut TxBatch,
-    ) -> Result<usize, Discard> {
-        let out = tx.reserve().ok_or(Discard::TxFull)?;
-        let (has_twcc, has_send_time) = (slot.exts.has_twcc(), slot.exts.has_send_time());
-        let (mut twcc, mut send_time) = (0, AbsSendTime(0));
-        if let Some(downlink) = &mut self.downlink {
-            // A number that is not written would be missed as a packet lost.
-            twcc = if has_twcc { downlink.take_twcc() } else { 0 };
-            send_time = if has_send_time { downlink.send_time(self.now) } else { send_time };
-        }
-        let len = slot.write(source, around, packet, numbers, (twcc, send_time), (self.outlet, out))?;
-        tx.commit(self.outlet.path, len);
-        if let Some(downlink) = self.downlink
-            && has_twcc
-        {
-            downlink.handle_sent(self.now, twcc, len, what);
-        }
-        Ok(len)
-    }
-
-    fn send_media(
-        self,
-        slot: &mut Slot,
-        admitted: &Admitted,
-        padding: u8,
-        packet: &Packet<'_>,
-        tx: &mut TxBatch,
-    ) -> Result<(), Discard> {
-        let (source, around) = ((admitted.pt, slot.ssrc), Around { original: None, padding });
-        self.send(slot, source, around, packet, &admitted.numbers, Sending::Media, tx)?;
-        slot.rewriter.note_padding(admitted.numbers.index, padding);
-        slot.stats.handle_sent(packet.payload.len());
-        Ok(())
-    }
-
-    fn send_again(
-        mut self,
-        slot: &mut Slot,
-        found: &Found,
-        tracks: &Tracks,
-        what: Sending,
-        tx: &mut TxBatch,
-    ) -> Result<(), Discard> {
-        let track = slot.track.and_then(|track| tracks.track(track)).ok_or(Discard::StaleRoute)?;
-        let packet = track.packet(found.encoding, found.seq).ok_or(Discard::TooOld)?;
-        let payload = slot.payload_for(packet.meta.format).ok_or(Discard::FormatNotNegotiated)?;
-        let original = found.numbers.index;
-        let (source, around, numbers);
-        match payload.rtx_pt {
-            // RFC 4588 §4: the original sequence number goes before the payload.
-            Some(rtx_pt) => {
-                numbers = Numbers { index: slot.take_rtx_index(), ..found.numbers };
-                source = (rtx_pt, slot.rtx_ssrc);
-                around = Around { original: Some(original as u16), padding: 0 };
-            }
-            // RFC 7714 §8.3: an index must never protect two different packets. Rebuilt from the same history by the
-            // same rules and with the same padding, the datagram is the one sent before; where the rules changed since
-            // or the padding is forgotten, nothing is sent.
-            None => {
-                let padding = slot.rewriter.rebuild(original).ok_or(Discard::TooOld)?;
-                numbers = found.numbers;
-                source = (payload.pt, slot.ssrc);
-                around = Around { original: None, padding };
-            }
-        }
-        if let Some(downlink) = &mut self.downlink {
-            downlink.handle_extra(packet.payload.len());
-        }
-        self.send(slot, source, around, &packet, &numbers, what, tx)?;
-        Ok(())
-    }
-
-    fn send_padding(self, slot: &Slot, pt: u8, numbers: Numbers, tx: &mut TxBatch) -> Result<(), Discard> {
-        let (source, around) = ((pt, slot.rtx_ssrc), Around { original: None, padding: PADDING_BYTES_MAX });
-        self.send(slot, source, around, &Packet::NOTHING, &numbers, Sending::Padding, tx)?;
-        Ok(())
     }
 }
 

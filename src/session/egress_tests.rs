@@ -64,7 +64,7 @@ fn mline(payloads: &[Payload], exts: &[(u8, Ext)]) -> MlineConfig {
 }
 
 fn streams(mline: &MlineConfig) -> StreamsConfig {
-    StreamsConfig { mlines: vec![Some(mline.clone())], ext_mixed: true }
+    StreamsConfig { mlines: vec![Some(mline.clone())], ext_mixed: true, downlink_bps_max: None }
 }
 
 impl Bench {
@@ -303,7 +303,8 @@ fn who_gets_no_video_need_not_tell_what_arrives() {
     let video = MlineConfig { egress: Some(EgressConfig { ssrc: Ssrc(9), ..video.egress.unwrap() }), ..video };
     let mut bench = Bench::new(&sound);
     assert_eq!(bench.pass(1, Format::Opus).unwrap().exts, []);
-    let both = StreamsConfig { mlines: vec![Some(sound.clone()), Some(video)], ext_mixed: true };
+    let both =
+        StreamsConfig { mlines: vec![Some(sound.clone()), Some(video)], ext_mixed: true, downlink_bps_max: None };
     bench.egress.configure(bench.now, &mut bench.rng, &both);
     assert_eq!(bench.pass(2, Format::Opus).unwrap().exts, [(3, vec![0, 0]), (5, vec![0; 3])]);
     bench.configure(&sound);

@@ -41,7 +41,7 @@ impl Bench {
             ingress: Some(IngressConfig::single(TrackKey { index: 0, epoch: 0 }, vec![(VIDEO, None)])),
             egress: None,
         };
-        ingress.configure(t0, &StreamsConfig { mlines: vec![Some(mline)], ext_mixed: true });
+        ingress.configure(t0, &StreamsConfig { mlines: vec![Some(mline)], ext_mixed: true, downlink_bps_max: None });
         Self { t0, feedback: Feedback::new(t0, US), ingress, egress: Egress::default() }
     }
 

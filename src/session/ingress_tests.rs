@@ -38,7 +38,7 @@ fn streams(mids: &[&str], ssrcs: &[(Ssrc, Option<Ssrc>)]) -> StreamsConfig {
             egress: None,
         })
     };
-    StreamsConfig { mlines: mids.iter().enumerate().map(mline).collect(), ext_mixed: true }
+    StreamsConfig { mlines: mids.iter().enumerate().map(mline).collect(), ext_mixed: true, downlink_bps_max: None }
 }
 
 fn ingress(mids: &[&str], ssrcs: &[(Ssrc, Option<Ssrc>)]) -> Ingress {

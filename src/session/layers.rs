@@ -109,6 +109,7 @@ impl Egress {
             true => downlink.estimator.estimate_bps(),
             false => downlink.estimator.budget_bps(),
         });
+        let line_bps = line_bps.min(self.bps_max);
         let loss = known.map_or(0.0, |downlink| downlink.estimator.state().inherent_loss.clamp(0.0, RESERVE_MAX));
         let for_media_bps = (line_bps as f64 * f64::from(1.0 - loss)) as u64;
         let budget_bps = for_media_bps.saturating_sub(audio_bps);
@@ -131,7 +132,7 @@ impl Egress {
         let runs = self.slots.iter().flatten().filter(|slot| layers.is_young(now) && slot.can_wait());
         let runs = runs.filter_map(|slot| slot.best_run_bytes(now, tracks.track(slot.track?)?));
         let run_bps = runs.max().map_or(0, |bytes| bytes as u64 * 8 * 1000 / JOIN_TIME_MAX.as_millis() as u64);
-        let wanted_bps = (best_bps.max(run_bps) as f64 / f64::from(1.0 - loss)) as u64;
+        let wanted_bps = ((best_bps.max(run_bps) as f64 / f64::from(1.0 - loss)) as u64).min(self.bps_max);
         if let Some(downlink) = &mut self.downlink {
             downlink.set_wanted(now, sent_bps, wanted_bps);
         }

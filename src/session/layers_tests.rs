@@ -44,7 +44,7 @@ fn streams(demand: Demand) -> StreamsConfig {
         ingress: None,
         egress: Some(EgressConfig { ssrc: Ssrc(1), rtx_ssrc: Ssrc(2), track: Some(TRACK), demand }),
     };
-    StreamsConfig { mlines: vec![Some(mline)], ext_mixed: true }
+    StreamsConfig { mlines: vec![Some(mline)], ext_mixed: true, downlink_bps_max: None }
 }
 
 impl Bench {

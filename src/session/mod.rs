@@ -16,3 +16,4 @@ pub mod stats;
 pub mod streams;
 pub mod track;
 mod wanted;
+mod way;

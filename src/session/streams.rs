@@ -15,6 +15,8 @@ pub struct StreamsConfig {
     pub mlines: Vec<Option<MlineConfig>>,
     /// The peer takes one- and two-byte extension headers mixed (RFC 8285 §6, `a=extmap-allow-mixed`).
     pub ext_mixed: bool,
+    /// No more is sent to the peer, in bits per second.
+    pub downlink_bps_max: Option<u64>,
 }
 
 /// One negotiated m-line.

@@ -40,7 +40,7 @@ impl Bench {
             Some(MlineConfig { mid, kind, exts, payloads, ingress, egress: None })
         };
         let mlines = wishes.iter().map(mline).collect();
-        self.ingress.configure(self.now, &StreamsConfig { mlines, ext_mixed: true });
+        self.ingress.configure(self.now, &StreamsConfig { mlines, ext_mixed: true, downlink_bps_max: None });
     }
 
     /// A second of pictures of so many layers.

@@ -30,9 +30,9 @@ async fn bootstrap(State(state): State<AppState>, shown: Shown) -> Json<Value> {
     let auth = &state.config.auth;
     Json(json!({
         "authEnabled": auth.closes_rooms() || !auth.room_tokens.is_empty(),
-        "recordEnabled": false,
+        "recordEnabled": state.config.record.is_enabled,
         "iceServers": ice_servers(&state.config, clock::wall(), identity),
-        "features": {"rooms": true, "records": false},
+        "features": {"rooms": true, "records": true},
     }))
 }
 

@@ -1,6 +1,7 @@
 //! Plain HTTP: health, metrics and the debug views.
 
 use std::collections::HashMap;
+use std::time::SystemTime;
 
 use axum::Json;
 use axum::extract::{Query, State};
@@ -27,13 +28,15 @@ pub async fn health(State(state): State<AppState>, headers: HeaderMap) -> Respon
         let word = if code == StatusCode::OK { "ok" } else { status };
         return (code, word).into_response();
     }
-    let timestamp = jiff::Timestamp::try_from(clock::wall()).map(|time| time.to_string()).unwrap_or_default();
     let counters = state.control.counters();
     let body = json!({
         "status": status,
         "service": "sfu",
         "version": env!("CARGO_PKG_VERSION"),
-        "timestamp": timestamp,
+        "timestamp": rfc3339(clock::wall()),
+        "instanceId": state.config.dialects.instance_id,
+        // SFU-Go's clients look for it; rooms of several servers are not one yet.
+        "redis": "disabled",
         "rooms": counters.rooms,
         "peers": counters.peers,
         "workers": state.control.workers(),
@@ -48,6 +51,9 @@ pub async fn healthz() -> &'static str {
 
 /// `/metrics`.
 pub async fn metrics(State(state): State<AppState>) -> Response {
+    if !state.config.dialects.metrics {
+        return (StatusCode::NOT_FOUND, "metrics are off: METRICS_ENABLED is false\n").into_response();
+    }
     let recordings = state.recordings.read();
     let failed = recordings.iter().filter(|recording| recording.failure.is_some()).count();
     let mut counters = state.control.counters();
@@ -86,6 +92,10 @@ pub async fn debug_why(
         Ok(view) => Json(view).into_response(),
         Err(error) => (StatusCode::NOT_FOUND, Json(json!({"error": error.to_string()}))).into_response(),
     }
+}
+
+pub(super) fn rfc3339(at: SystemTime) -> String {
+    jiff::Timestamp::try_from(at).map(|at| at.to_string()).unwrap_or_default()
 }
 
 async fn guarded(state: &AppState, headers: &HeaderMap, view: impl FnOnce(&AppState) -> Value) -> Response {

@@ -15,6 +15,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use serde_json::json;
+use tower_http::cors::CorsLayer;
 
 use super::AppState;
 use super::auth::shown::Shown;
@@ -99,7 +100,7 @@ impl AppState {
 
 /// `GET /api/ice-servers`.
 pub fn routes() -> Router<AppState> {
-    Router::new().route("/api/ice-servers", get(list))
+    Router::new().route("/api/ice-servers", get(list)).layer(CorsLayer::permissive())
 }
 
 /// Who may come into no room gets no relay.

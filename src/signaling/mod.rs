@@ -5,6 +5,7 @@
 pub mod access;
 pub mod admin;
 pub mod auth;
+pub mod calls;
 pub mod connections;
 pub mod golive;
 pub mod http;
@@ -15,6 +16,7 @@ pub mod limits;
 pub mod page;
 pub mod problem;
 pub mod records;
+pub mod rest;
 pub mod tls;
 pub mod whep;
 pub mod whep_events;
@@ -36,6 +38,7 @@ use tower_http::cors::CorsLayer;
 use self::auth::grant::{Asked, Denied, Door, Grant, Role};
 use self::auth::registry::Registry;
 use self::auth::shown::Shown;
+use self::calls::Calls;
 use self::connections::Server;
 use self::http_session::Sessions;
 use self::limits::Limits;
@@ -60,6 +63,8 @@ pub struct AppState {
     pub config: Arc<Config>,
     /// Gryt servers and their rooms.
     pub registry: Arc<Registry>,
+    /// Gryt's calls.
+    pub calls: Arc<Calls>,
     /// Who may come in.
     pub door: Arc<Door>,
     /// How much each may ask.
@@ -83,16 +88,12 @@ impl AppState {
             limits: Arc::new(Limits::new(&config)),
             config,
             registry: Arc::default(),
+            calls: Arc::default(),
             sockets: Arc::default(),
             sessions: Arc::default(),
             recordings: Arc::default(),
             stopping: Arc::new(watch::Sender::new(false)),
         }
-    }
-
-    /// The same with a recorder.
-    pub fn with_recordings(self, recordings: Arc<Board>) -> Self {
-        Self { recordings, ..self }
     }
 
     /// Whether whoever shows this may do that in the room, and what else; `user_id` is who they say they are.
@@ -107,6 +108,11 @@ impl AppState {
     /// Whether whoever shows this may do what only administrators do.
     pub async fn admit_admin(&self, shown: &Shown) -> Result<Grant, Denied> {
         self.door.admit_admin(shown).await
+    }
+
+    /// The same with a recorder.
+    pub fn with_recordings(self, recordings: Arc<Board>) -> Self {
+        Self { recordings, ..self }
     }
 
     /// Tells every client that the server stops, and lets no more in.
@@ -148,11 +154,33 @@ pub fn router(state: AppState) -> Router {
         .route("/api/admin/impair/{room}/{peer}", put(admin::impair).get(admin::impair).delete(admin::impair))
         .merge(golive::routes())
         .layer(CorsLayer::permissive())
-        .merge(http_session::routes(&state))
-        .merge(records::routes(&state.config.record.directory))
+        .merge(rest::routes())
+        .merge(records::routes(&state))
         .merge(ice_servers::routes())
+        // The last: what nobody knows is answered with its headers.
+        .merge(http_session::routes(&state))
         .layer(from_fn_with_state(state.clone(), access::check))
         .with_state(state)
+}
+
+/// Where Gryt's servers connect, if not at the main port.
+pub fn control_router(state: AppState) -> Router {
+    let checks = from_fn_with_state(state.clone(), access::check);
+    Router::new().route("/server", get(ws::control)).layer(checks).with_state(state)
+}
+
+/// Metrics alone, for a port that is not shown to everybody.
+pub fn metrics_router(state: AppState) -> Router {
+    Router::new().route(&state.config.dialects.metrics_path, get(http::metrics)).with_state(state)
+}
+
+/// Serves what has a port of its own until [`AppState::stop`] is called.
+pub async fn serve_beside(listener: TcpListener, state: AppState, router: Router) {
+    let server = Server::new(state.clone(), router, None);
+    tokio::select! {
+        () = server.accept(listener) => {}
+        () = state.stopped() => {}
+    }
 }
 
 /// Serves until `shutdown` completes, then tells everybody, and returns when they are gone or have had a few seconds.
@@ -161,6 +189,7 @@ pub async fn serve(
     state: AppState,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
+    tokio::spawn(calls::run(state.clone()));
     let certificate = state.config.tls.files.as_ref().map(Certificate::open).transpose();
     let certificate = certificate.map_err(std::io::Error::other)?;
     let tls = certificate.as_ref().map(Certificate::acceptor).transpose().map_err(std::io::Error::other)?;

@@ -57,11 +57,6 @@ pub fn index(headers: &HeaderMap) -> Response {
     respond("index.html", headers)
 }
 
-/// `/web/records.html`.
-pub async fn records(headers: HeaderMap) -> Response {
-    respond("records.html", &headers)
-}
-
 /// `/page/{name}`.
 pub async fn file(Path(name): Path<String>, headers: HeaderMap) -> Response {
     respond(&name, &headers)

@@ -78,7 +78,9 @@ impl From<JoinError> for Problem {
         match error {
             JoinError::HasPublisher => Self::new(StatusCode::CONFLICT, error.to_string()).for_now(),
             JoinError::TooManyViewers { .. } => Self::new(StatusCode::FORBIDDEN, error.to_string()),
-            JoinError::Full { .. } | JoinError::Stopping => Self::busy(error.to_string()),
+            JoinError::Full { .. } | JoinError::RoomFull { .. } | JoinError::TooManyRooms(_) | JoinError::Stopping => {
+                Self::busy(error.to_string())
+            }
         }
     }
 }

@@ -19,8 +19,11 @@ use serde::Serialize;
 use serde_json::json;
 use tower_http::services::ServeDir;
 
+use super::AppState;
+use super::auth::grant::Denied;
+use super::auth::shown::Shown;
 use super::http::refused;
-use super::{AppState, page};
+use super::problem::Problem;
 use crate::room::record::RecordWish;
 
 /// Endings of what is listed.
@@ -28,15 +31,16 @@ const LISTED: [&str; 4] = ["ivf", "ogg", "h264", "webm"];
 /// Endings of what is given out: sidecars, too.
 const GIVEN_OUT: [&str; 5] = ["ivf", "ogg", "h264", "webm", "json"];
 
-/// The routes; recordings lie in `directory`.
-pub fn routes(directory: &FilePath) -> Router<AppState> {
+/// The routes. Where rooms are closed, recordings are for those who may watch in all of them.
+pub fn routes(state: &AppState) -> Router<AppState> {
+    let guests_only = middleware::from_fn_with_state(state.clone(), guests_only);
     let files = Router::new()
-        .fallback_service(ServeDir::new(directory).append_index_html_on_directories(false))
-        .layer(middleware::from_fn(only_recordings));
+        .fallback_service(ServeDir::new(&state.config.record.directory).append_index_html_on_directories(false))
+        .layer(middleware::from_fn(only_recordings))
+        .layer(guests_only.clone());
     Router::new()
-        .route("/api/records", get(list))
+        .route("/api/records", get(list).layer(guests_only))
         .route("/api/admin/rooms/{room}/record", post(record).delete(record).get(record))
-        .route("/web/records.html", get(page::records))
         .nest_service("/records", files)
 }
 
@@ -56,7 +60,7 @@ async fn list(State(state): State<AppState>) -> Response {
     let directory = state.config.record.directory.clone();
     match tokio::task::spawn_blocking(move || entries(directory)).await {
         Ok(entries) => ([(header::CACHE_CONTROL, "no-store")], Json(entries)).into_response(),
-        Err(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "the recordings cannot be listed"),
+        Err(_) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the recordings cannot be listed").into_response(),
     }
 }
 
@@ -83,11 +87,21 @@ fn has_ending(name: &str, endings: &[&str]) -> bool {
     !name.starts_with('.') && ending.is_some_and(|ending| endings.contains(&ending))
 }
 
+async fn guests_only(
+    State(state): State<AppState>,
+    shown: Shown,
+    request: Request,
+    next: Next,
+) -> Result<Response, Denied> {
+    state.door.admit_everywhere(&shown).await?;
+    Ok(next.run(request).await)
+}
+
 /// Nothing but recordings, of which no browser guesses that they are pages.
 async fn only_recordings(request: Request, next: Next) -> Response {
     let name = request.uri().path().trim_start_matches('/').to_owned();
     if name.contains('/') || !has_ending(&name, &GIVEN_OUT) {
-        return problem(StatusCode::NOT_FOUND, "there is no such recording");
+        return Problem::not_found("there is no such recording").into_response();
     }
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
@@ -117,7 +131,7 @@ async fn record(
         None => state.config.record.is_muxed,
         Some("1" | "true") => true,
         Some("0" | "false") => false,
-        Some(_) => return problem(StatusCode::BAD_REQUEST, "webm is 1 or 0"),
+        Some(_) => return Problem::bad_request("webm is 1 or 0").into_response(),
     };
     let done = match method {
         Method::POST => state.control.record(&room, Some(RecordWish { is_muxed })),
@@ -140,10 +154,6 @@ async fn record(
             let webm = wish.is_some_and(|wish| wish.is_muxed);
             Json(json!({"room": room, "recording": wish.is_some(), "webm": webm, "tracks": files})).into_response()
         }
-        Err(error) => problem(StatusCode::NOT_FOUND, &error.to_string()),
+        Err(error) => Problem::not_found(error.to_string()).into_response(),
     }
-}
-
-fn problem(status: StatusCode, sentence: &str) -> Response {
-    (status, Json(json!({"error": sentence}))).into_response()
 }

@@ -11,13 +11,14 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
+use super::connections::{self, Connections};
 use crate::base::train::{LENGTH_BOUNDS, TrainNumbers};
 
 /// What `/metrics` says it sends (OpenMetrics 1.0).
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Every number of the media plane and the rooms at one moment. Counters count from the start of the process.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
     /// Rooms with peers.
     pub rooms: u64,
@@ -63,6 +64,8 @@ pub struct Snapshot {
     pub recordings_failed: u64,
     /// One row per room.
     pub room_rows: Vec<RoomRow>,
+    /// How peers are connected.
+    pub connections: Connections,
 }
 
 /// Numbers of one room.
@@ -151,16 +154,17 @@ impl prometheus_client::collector::Collector for Page {
         lengths(&mut out, &now.trains)?;
         labelled(&mut out, "tramline_discards", "Discards by reason", "reason", &now.discards)?;
         labelled(&mut out, "tramline_io_errors", "Failed socket operations by kind", "kind", &now.io_errors)?;
+        connections::encode(&mut out, &now.connections, now.peers)?;
         rooms(&mut out, &now.room_rows)
     }
 }
 
-fn gauge(out: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+pub(super) fn gauge(out: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
     let gauge = ConstGauge::new(exposed(value));
     gauge.encode(out.encode_descriptor(name, help, None, gauge.metric_type())?)
 }
 
-fn counter(out: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+pub(super) fn counter(out: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
     let counter = ConstCounter::new(value);
     counter.encode(out.encode_descriptor(name, help, None, counter.metric_type())?)
 }

@@ -355,7 +355,11 @@ mod tests {
         let mid = Mid::new(b"0").unwrap();
         let mline =
             MlineConfig { mid, kind: MediaKind::Video, exts: Vec::new(), payloads: Vec::new(), ingress, egress: None };
-        let streams = Arc::new(StreamsConfig { mlines: vec![Some(mline.clone()), Some(mline)], ext_mixed: true });
+        let streams = Arc::new(StreamsConfig {
+            mlines: vec![Some(mline.clone()), Some(mline)],
+            ext_mixed: true,
+            downlink_bps_max: None,
+        });
         let configure = Command::Configure { session, remote: None, streams };
         assert_eq!(taken(&configure), COMMAND_WORK_PER_TURN.div_ceil(1 + 2 * TRACK_UNITS));
     }

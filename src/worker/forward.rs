@@ -308,8 +308,7 @@ impl WorkerCore {
 /// the pre-roll he has had.
 fn resume(egress: &mut Egress, mline: u16, track: &Track, preroll: u8) -> usize {
     let planned = track.planned();
-    let Some(first) = planned.iter().map(|fresh| fresh.seq).min() else { return 0 };
-    let Some(had) = egress.resume(mline, track.key, first) else { return 0 };
+    let Some(had) = egress.resume(mline, track.key, planned) else { return 0 };
     planned.get(..usize::from(preroll)).unwrap_or(planned).partition_point(|fresh| fresh.seq <= had)
 }
 
@@ -394,7 +393,9 @@ mod tests {
             ingress: None,
             egress: Some(EgressConfig { ssrc: Ssrc(1), rtx_ssrc: Ssrc(2), track, demand: Demand::default() }),
         };
-        let streams = |track| Arc::new(StreamsConfig { mlines: vec![Some(mline(track))], ext_mixed: true });
+        let streams = |track| {
+            Arc::new(StreamsConfig { mlines: vec![Some(mline(track))], ext_mixed: true, downlink_bps_max: None })
+        };
         for session in [first, second] {
             let ticket = Arc::new(Ticket::new(session, PeerId(1)));
             let credentials = LocalCredentials::generate(&mut StdRng::seed_from_u64(1));

@@ -73,7 +73,7 @@ fn streams(room: u32) -> Arc<StreamsConfig> {
             egress: Some(EgressConfig { ssrc, rtx_ssrc, track: Some(track(room, mline)), demand: Demand::default() }),
         })
     };
-    Arc::new(StreamsConfig { mlines: vec![mline(0), mline(1)], ext_mixed: true })
+    Arc::new(StreamsConfig { mlines: vec![mline(0), mline(1)], ext_mixed: true, downlink_bps_max: None })
 }
 
 /// What a subscriber got on one ssrc, in order: number, timestamp, payload.

@@ -235,6 +235,16 @@ pub fn join(socket: &mut Socket, room: &str, token: Option<&str>) -> Outcome {
     }
 }
 
+/// Joins by a message of SFU-Go.
+pub fn join_sfu_go(socket: &mut Socket, room: &str, token: Option<&str>) -> Outcome {
+    let answer = socket.ask(&json!({"type": "join", "data": {"roomId": room, "token": token}}));
+    match (answer["type"].as_str(), answer["data"]["code"].as_u64()) {
+        (Some("join"), _) => Ok(()),
+        (_, Some(code)) => Err((code as u16, answer["data"]["message"].to_string())),
+        _ => panic!("{answer}"),
+    }
+}
+
 /// Joins by a message of Switchboard, whose errors are sentences only.
 pub fn join_switchboard(socket: &mut Socket, room: &str, token: Option<&str>) -> Result<(), String> {
     let answer = socket.ask(&json!({"type": "join", "roomId": room, "token": token}));

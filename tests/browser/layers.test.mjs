@@ -15,7 +15,7 @@ const CAMERA = { width: 640, height: 360, fps: 15 };
 const SMALL = [160, 320];
 const LARGE = [640, 640];
 /** Who has come a moment ago is still being served from what is kept. */
-const SETTLED_MS = 1500;
+const SETTLED_MS = 5000;
 const WATCH_MS = 1000;
 /** The largest error of coding; a picture built on another than it should be is off by half the range. */
 const DAMAGE_MAX = 70;

@@ -115,7 +115,7 @@ pub fn streams_wanted(is_publisher: bool, demand: Demand) -> StreamsConfig {
             egress: (!is_publisher).then_some(egress),
         })
     };
-    StreamsConfig { mlines: vec![mline(AUDIO), mline(VIDEO)], ext_mixed: true }
+    StreamsConfig { mlines: vec![mline(AUDIO), mline(VIDEO)], ext_mixed: true, downlink_bps_max: None }
 }
 
 impl Peer {

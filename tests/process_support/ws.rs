@@ -40,6 +40,15 @@ impl Ws {
         }
     }
 
+    /// The next message, whatever it is.
+    pub fn next(&mut self) -> Value {
+        loop {
+            if let Message::Text(text) = self.0.read().unwrap() {
+                return serde_json::from_str(&text).unwrap();
+            }
+        }
+    }
+
     /// Whether `joined` comes, and not the end.
     pub fn joined_or_closed(&mut self) -> bool {
         loop {

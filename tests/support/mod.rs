@@ -1,6 +1,8 @@
 //! A served router on a free port, and a WebSocket client that speaks JSON.
 #![allow(dead_code, clippy::unwrap_used, clippy::panic)]
 
+pub mod gryt;
+pub mod sfu_go;
 pub mod whip;
 
 use std::net::SocketAddr;
@@ -18,7 +20,7 @@ use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
-use tramline::base::ids::WorkerId;
+use tramline::base::ids::{TrackKey, WorkerId};
 use tramline::config::Config;
 use tramline::crypto::cert::Certificate;
 use tramline::room::control::{Control, WorkerLink};
@@ -77,7 +79,7 @@ pub const CANDIDATE: &str = "candidate:1 1 udp 2130706431 192.0.2.7 50000 typ ho
 /// The rooms under test, with one worker that takes every command and does nothing.
 pub fn control(config: &Config) -> Arc<Control> {
     let certificate = Certificate::generate().unwrap();
-    let hub = Hub::new(
+    let mut hub = Hub::new(
         HubConfig {
             seats: config.max_connections,
             workers: 1,
@@ -86,6 +88,7 @@ pub fn control(config: &Config) -> Arc<Control> {
         },
         StdRng::seed_from_u64(1),
     );
+    hub.set_room_limits(tramline::signaling::rest::limits(config));
     let (commands, taken) = crossbeam_channel::unbounded();
     // The receiver is gone with the last link, and so is the thread.
     std::thread::spawn(move || for _ in taken {});
@@ -129,6 +132,14 @@ impl Server {
     pub async fn connect(&self, path: &str) -> Client {
         let (socket, _) = connect_async(format!("ws://{}{path}", self.address)).await.unwrap();
         Client(socket)
+    }
+
+    /// The first media of a track came, as the debug view shows it. Its id is made of its key.
+    pub fn is_live(&self, track: &Value) {
+        let numbers = track["id"].as_str().unwrap().split('-').skip(1).map(|number| number.parse().unwrap());
+        let numbers: Vec<u32> = numbers.collect();
+        let track = TrackKey { index: numbers[0], epoch: numbers[1] };
+        self.state.control.handle_event(WorkerId(0), Event::TrackLive { track });
     }
 
     /// Status, headers in lower case and body of a GET.

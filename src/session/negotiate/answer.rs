@@ -6,7 +6,7 @@ use crate::base::format::MediaKind;
 use crate::base::ids::Mid;
 use crate::proto::dtls::DtlsRole;
 use crate::wire::rtp_ext::Ext;
-use crate::wire::sdp::{Description, Media, OriginOut, Setup, SimulcastStream, Transport};
+use crate::wire::sdp::{Description, Fingerprint, Media, OriginOut, Setup, SimulcastStream, Transport};
 
 impl Negotiation {
     /// Accepts the client's offer and returns the answer. An offer of ours that is out is dropped: the client's wins.
@@ -157,6 +157,11 @@ pub(super) enum Side {
 pub(super) fn credentials(description: &Description) -> Option<(&str, &str)> {
     let transport = transport_of(description)?;
     Some((transport.ufrag.as_deref()?, transport.pwd.as_deref()?))
+}
+
+/// The peer's certificate.
+pub(super) fn fingerprint(description: &Description) -> Option<Fingerprint> {
+    transport_of(description)?.fingerprint
 }
 
 fn transport_of(description: &Description) -> Option<&Transport> {

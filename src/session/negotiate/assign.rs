@@ -76,6 +76,22 @@ fn refused(state: &State, kind: MediaKind) -> usize {
     state.refused_mlines[kind as usize]
 }
 
+/// How many m-lines on which the peer only receives are free beyond those that waiting tracks of a kind need; negative
+/// where some are missing.
+pub(super) fn spare(state: &State, wanted: &[WantedTrack], kind: MediaKind) -> isize {
+    let bound: HashSet<TrackKey> = state.mlines.iter().filter_map(|m| Some(m.bound.as_ref()?.key)).collect();
+    let waits = |track: &&WantedTrack| track.kind == kind && !bound.contains(&track.key);
+    let is_free = |mline: &&Mline| {
+        let is_gone = |track: &WantedTrack| !wanted.iter().any(|wanted| wanted.key == track.key);
+        mline.kind == Some(kind)
+            && can_offer_to_send(mline)
+            && !mline.peer_sends
+            && mline.bound.as_ref().is_none_or(is_gone)
+    };
+    let count = |mlines: usize, tracks: usize| mlines as isize - tracks as isize;
+    count(state.mlines.iter().filter(is_free).count(), wanted.iter().filter(waits).count())
+}
+
 /// An m-line may be made or made anew for one more track.
 pub(super) fn has_room(state: &State) -> bool {
     state.mlines.len() < OFFERED_MLINES_MAX || state.mlines.iter().any(is_recyclable)

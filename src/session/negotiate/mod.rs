@@ -298,6 +298,7 @@ impl Negotiation {
         StreamsConfig {
             mlines: self.state.mlines.iter().enumerate().map(config).collect(),
             ext_mixed: self.state.ext_mixed,
+            downlink_bps_max: None,
         }
     }
 
@@ -342,6 +343,29 @@ impl Negotiation {
         let Some(remote) = &self.state.remote else { return false };
         let Ok(offer) = Description::parse(offer) else { return false };
         answer::credentials(&offer).is_some_and(|(ufrag, pwd)| ufrag != remote.ufrag || pwd != remote.pwd)
+    }
+
+    /// Whether an offer is of another connection of the peer: its certificate is not the one we know. `false` for what is
+    /// no offer, and before the first one.
+    pub fn has_other_certificate(&self, offer: &str) -> bool {
+        let Some(remote) = &self.state.remote else { return false };
+        let Ok(offer) = Description::parse(offer) else { return false };
+        answer::fingerprint(&offer).is_some_and(|fingerprint| fingerprint != remote.fingerprint)
+    }
+
+    /// A negotiation of the same kind before its first description.
+    pub fn renewed(&self, seed: u64) -> Self {
+        Self::new(self.policy.clone(), self.local.clone(), seed)
+    }
+
+    /// The same with another transport of ours; before the first description.
+    pub fn at(self, local: LocalTransport) -> Self {
+        Self { state: State::new(IceCredentials { ufrag: local.ufrag.clone(), pwd: local.pwd.clone() }), local, ..self }
+    }
+
+    /// Whether m-lines on which the peer only receives are free for all tracks that wait.
+    pub fn has_place_for_all(&self) -> bool {
+        [MediaKind::Audio, MediaKind::Video].into_iter().all(|kind| assign::spare(&self.state, &self.wanted, kind) >= 0)
     }
 
     /// Restarts ICE without a description (RFC 8840 §4): both sides' new credentials at once. An offer of ours that is

@@ -267,6 +267,17 @@ impl Door {
         }
     }
 
+    /// Whether whoever shows this may watch in every room: for recordings, whose names tell nothing certain of theirs.
+    pub async fn admit_everywhere(&self, shown: &Shown) -> Result<Grant, Denied> {
+        if self.is_open() {
+            return Ok(Grant::OPEN);
+        }
+        let grant = self.open(shown, "", false).await?;
+        let sentence = "recordings are for tokens that are good for all rooms: get one without room";
+        let is_fine = grant.room.is_none() && grant.may_subscribe;
+        if is_fine { Ok(grant) } else { Err(Denied::forbidden(sentence)) }
+    }
+
     /// Whether a Gryt server may register, where rooms are closed: it could close more of them, and sign tokens for them.
     pub async fn admit_server(&self, shown: &Shown) -> Result<(), Denied> {
         let token = shown.reveal().unwrap_or_default();
@@ -420,6 +431,16 @@ mod tests {
             assert_eq!(door.admit_admin(&Shown::default()).await.unwrap_err().status, 401);
             assert_eq!(door.admit_admin(&Shown::token(Some("t"))).await.unwrap_err().status, 401);
         }
+    }
+
+    #[tokio::test]
+    async fn recordings_are_for_who_may_watch_everywhere() {
+        let both = door(Auth { token: Some("all".into()), ..of_rooms() }, Some("admin"));
+        for (token, is_fine) in [("all", true), ("admin", true), ("own", false), ("", false), ("x", false)] {
+            assert_eq!(both.admit_everywhere(&Shown::token(Some(token))).await.is_ok(), is_fine, "{token}");
+        }
+        assert!(door(Auth::default(), Some("admin")).admit_everywhere(&Shown::default()).await.is_ok());
+        assert!(door(of_rooms(), None).admit_everywhere(&Shown::default()).await.is_err());
     }
 
     #[tokio::test]

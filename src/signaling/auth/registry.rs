@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::client_token::{Claims, TokenError, same_secret, verify};
 
@@ -13,6 +13,10 @@ use super::client_token::{Claims, TokenError, same_secret, verify};
 const SERVERS_MAX: usize = 1024;
 /// Channels of a server.
 const ROOMS_PER_SERVER_MAX: usize = 16_384;
+/// People of a room who hide others, and of whom that is remembered.
+const HIDING_MAX: usize = 1024;
+/// A room that nobody uses is forgotten then, once its server is not there either.
+const UNUSED_MAX: Duration = Duration::from_secs(30 * 60);
 
 /// Why a registration or a join was refused; the text is for the other side.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,7 +56,17 @@ struct Servers {
 #[derive(Debug)]
 struct Server {
     password: String,
-    rooms: HashSet<String>,
+    rooms: HashMap<String, Channel>,
+    /// Its control sockets.
+    sockets: usize,
+}
+
+/// A room of a server.
+#[derive(Debug, Default)]
+struct Channel {
+    unused_since: Option<Instant>,
+    /// Whose media is withheld from whom; also of users who are not there now.
+    hidden: HashMap<String, Vec<String>>,
 }
 
 impl Registry {
@@ -64,7 +78,7 @@ impl Registry {
             Some(_) => {}
             None if servers.by_id.len() >= SERVERS_MAX => return Err(Refusal::Full),
             None => {
-                let server = Server { password: password.to_owned(), rooms: HashSet::new() };
+                let server = Server { password: password.to_owned(), rooms: HashMap::new(), sockets: 0 };
                 servers.by_id.insert(server_id.to_owned(), server);
             }
         }
@@ -133,6 +147,58 @@ impl Registry {
         self.admit(wall, &Ticket { server_id: &owner, room, user_id, token, password: None }, true)
     }
 
+    /// A server has one control socket more.
+    pub fn connected(&self, server_id: &str) {
+        if let Some(server) = self.lock().by_id.get_mut(server_id) {
+            server.sockets += 1;
+        }
+    }
+
+    /// One less.
+    pub fn disconnected(&self, server_id: &str) {
+        if let Some(server) = self.lock().by_id.get_mut(server_id) {
+            server.sockets = server.sockets.saturating_sub(1);
+        }
+    }
+
+    /// Remembers whose media a user of a room is not to get, for when he comes or comes back.
+    pub fn hide(&self, room: &str, user_id: &str, hidden: &[String]) {
+        let mut servers = self.lock();
+        let Some(channel) = servers.channel(room) else { return };
+        let has_room = channel.hidden.len() < HIDING_MAX || channel.hidden.contains_key(user_id);
+        match hidden.is_empty() {
+            true => drop(channel.hidden.remove(user_id)),
+            false if has_room => drop(channel.hidden.insert(user_id.to_owned(), hidden.to_vec())),
+            false => {}
+        }
+    }
+
+    /// What [`Self::hide`] remembers.
+    pub fn hidden_from(&self, room: &str, user_id: &str) -> Option<Vec<String>> {
+        self.lock().channel(room)?.hidden.get(user_id).cloned()
+    }
+
+    /// Forgets rooms that nobody has used for long and whose server is not there; call now and then. Rooms of a server
+    /// that is there stay closed to strangers.
+    pub fn drop_unused(&self, now: Instant, occupied: &HashSet<&str>) {
+        let Servers { by_id, owner_of_room } = &mut *self.lock();
+        for server in by_id.values_mut() {
+            let is_there = server.sockets > 0;
+            server.rooms.retain(|room, channel| {
+                if is_there || occupied.contains(room.as_str()) {
+                    channel.unused_since = None;
+                    return true;
+                }
+                let since = *channel.unused_since.get_or_insert(now);
+                let is_kept = now.saturating_duration_since(since) < UNUSED_MAX;
+                if !is_kept {
+                    owner_of_room.remove(room);
+                }
+                is_kept
+            });
+        }
+    }
+
     /// The server that registered the room.
     pub fn owner(&self, room: &str) -> Option<String> {
         self.lock().owner_of_room.get(room).cloned()
@@ -159,6 +225,11 @@ pub struct Ticket<'a> {
 }
 
 impl Servers {
+    fn channel(&mut self, room: &str) -> Option<&mut Channel> {
+        let owner = self.owner_of_room.get(room)?;
+        self.by_id.get_mut(owner)?.rooms.get_mut(room)
+    }
+
     fn claim(&mut self, server_id: &str, room: &str) -> Result<(), Refusal> {
         match self.owner_of_room.get(room) {
             Some(owner) if owner == server_id => return Ok(()),
@@ -170,7 +241,7 @@ impl Servers {
         if server.rooms.len() >= ROOMS_PER_SERVER_MAX {
             return Err(Refusal::Full);
         }
-        server.rooms.insert(room.to_owned());
+        server.rooms.insert(room.to_owned(), Channel::default());
         self.owner_of_room.insert(room.to_owned(), server_id.to_owned());
         Ok(())
     }
@@ -204,6 +275,39 @@ mod tests {
         let registry = registry();
         assert_eq!(registry.register("other", "pw2", "acme_1"), Err(Refusal::ForeignRoom("acme_1".into())));
         assert_eq!(registry.check_room("other", "pw2", "acme_1"), Err(Refusal::ForeignRoom("acme_1".into())));
+    }
+
+    #[test]
+    fn who_hides_whom_is_remembered_with_the_room() {
+        let registry = registry();
+        registry.hide("acme_1", "ana", &["eve".into()]);
+        registry.hide("elsewhere", "ana", &["eve".into()]);
+        assert_eq!(registry.hidden_from("acme_1", "ana"), Some(vec!["eve".into()]));
+        assert_eq!(registry.hidden_from("elsewhere", "ana"), None);
+        registry.hide("acme_1", "ana", &[]);
+        assert_eq!(registry.hidden_from("acme_1", "ana"), None);
+        for user in 0..HIDING_MAX + 9 {
+            registry.hide("acme_1", &user.to_string(), &["eve".into()]);
+        }
+        assert_eq!(registry.lock().channel("acme_1").unwrap().hidden.len(), HIDING_MAX);
+    }
+
+    #[test]
+    fn unused_rooms_of_absent_servers_are_forgotten() {
+        let (registry, start) = (registry(), crate::runtime::clock::now());
+        let owned = |occupied: &[&str], minutes: u32| {
+            let occupied = occupied.iter().copied().collect();
+            registry.drop_unused(start + Duration::from_secs(60) * minutes, &occupied);
+            registry.owner("acme_1").is_some()
+        };
+        registry.connected("acme");
+        assert!(owned(&[], 0) && owned(&[], 100), "its server is there");
+        registry.disconnected("acme");
+        assert!(owned(&["acme_1"], 200) && owned(&[], 201) && owned(&["acme_1"], 230), "it is used");
+        assert!(owned(&[], 240) && owned(&[], 269));
+        assert!(!owned(&[], 270));
+        assert_eq!(registry.register("acme", "other", "acme_1"), Err(Refusal::Password), "the server is known");
+        assert_eq!(registry.register("acme", "pw", "acme_1"), Ok(()));
     }
 
     #[test]

@@ -13,6 +13,10 @@ const KINDS = {
   h264: { word: "Picture" },
 };
 
+/** Where rooms are closed, `#token=` of this page opens recordings. */
+const token = new URLSearchParams(location.hash.slice(1)).get("token");
+const mine = (url) => (token ? `${url}?token=${encodeURIComponent(token)}` : url);
+
 let records = [];
 
 function size(bytes) {
@@ -67,7 +71,7 @@ function row(record) {
     actions.append(play);
   }
   const save = element("a", "plain", "Download");
-  save.href = `..${record.url}`;
+  save.href = mine(`..${record.url}`);
   save.download = record.name;
   save.setAttribute("aria-label", `Download ${record.name}`);
   actions.append(save);
@@ -85,7 +89,7 @@ function toggle(item, button, record, kind) {
     const player = element(kind.player);
     player.controls = true;
     player.autoplay = true;
-    player.src = `..${record.url}`;
+    player.src = mine(`..${record.url}`);
     item.append(player);
     button.textContent = "Close";
   }
@@ -104,7 +108,7 @@ function show() {
 
 async function load() {
   try {
-    const answer = await fetch("../api/records");
+    const answer = await fetch(mine("../api/records"));
     if (!answer.ok) throw new Error(`the server answered ${answer.status}`);
     records = await answer.json();
     notice.hidden = true;

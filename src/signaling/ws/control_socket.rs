@@ -62,6 +62,12 @@ struct Desk {
     servers: HashSet<String>,
 }
 
+impl Drop for Desk {
+    fn drop(&mut self) {
+        self.servers.iter().for_each(|server_id| self.state.registry.disconnected(server_id));
+    }
+}
+
 impl Desk {
     fn heard(&mut self, text: &str) -> Vec<String> {
         match self.act(text) {
@@ -89,6 +95,7 @@ impl Desk {
         if event == "server_register" {
             self.state.registry.register(server_id, password, room).map_err(|refusal| refusal.to_string())?;
             if self.servers.insert(server_id.to_owned()) {
+                self.state.registry.connected(server_id);
                 tracing::info!(server_id, "gryt server registered");
             }
             return Ok(Some(envelope::text("room_joined", "Server registered successfully")));
@@ -121,6 +128,9 @@ impl Desk {
             }
         }
         let user_id = fields.required(&["user_id", "userId"], ID_MAX)?;
+        if let Some(hidden) = &change.hidden_user_ids {
+            self.state.registry.hide(room, user_id, hidden);
+        }
         let found = if event == "disconnect_user" {
             self.state.control.disconnect_user(room, user_id)
         } else {

@@ -1,4 +1,4 @@
-//! The frame of Gryt's dialects: `{"event": …, "data": …}`, and readers that forgive what clients spell differently.
+//! The frame of Gryt's dialects, `{"event": …, "data": …}`, and that of SFU-Go, which says `type` for it; and readers that forgive what clients spell differently.
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -26,16 +26,34 @@ impl Envelope {
             #[serde(default)]
             data: Value,
         }
-        let raw: Raw = serde_json::from_str(text).map_err(|error| {
-            // The parser quotes what it found, however long.
-            let quoted: String = error.to_string().chars().take(QUOTED_MAX).collect();
-            format!("the message is not understood: {quoted}")
-        })?;
-        if raw.event.len() > EVENT_MAX {
-            return Err("the message is not understood: the name of its event is too long".to_owned());
-        }
-        Ok(Self { event: raw.event, data: unwrapped(raw.data) })
+        let raw: Raw = serde_json::from_str(text).map_err(not_understood)?;
+        Self::checked(raw.event, raw.data)
     }
+
+    /// Reads a frame that calls the event `type` (SFU-Go).
+    pub fn parse_typed(text: &str) -> Result<Self, String> {
+        #[derive(Deserialize)]
+        struct Raw {
+            r#type: String,
+            #[serde(default)]
+            data: Value,
+        }
+        let raw: Raw = serde_json::from_str(text).map_err(not_understood)?;
+        Self::checked(raw.r#type, raw.data)
+    }
+
+    fn checked(event: String, data: Value) -> Result<Self, String> {
+        if event.len() > EVENT_MAX {
+            return Err("the message is not understood: its name is too long".to_owned());
+        }
+        Ok(Self { event, data: unwrapped(data) })
+    }
+}
+
+fn not_understood(error: serde_json::Error) -> String {
+    // The parser quotes what it found, however long.
+    let quoted: String = error.to_string().chars().take(QUOTED_MAX).collect();
+    format!("the message is not understood: {quoted}")
 }
 
 /// `data` may be JSON encoded a second time, or plain text.
@@ -168,6 +186,7 @@ mod tests {
         #[test]
         fn no_text_makes_the_readers_panic(text: String, data: String, line: String) {
             let _ = Envelope::parse(&text);
+            let _ = Envelope::parse_typed(&text);
             let framed = json!({"event": text, "data": data}).to_string();
             if let Ok(envelope) = Envelope::parse(&framed) {
                 let _ = candidate(&envelope.data, 64);

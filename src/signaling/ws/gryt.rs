@@ -3,21 +3,30 @@
 //! The first message is `client_join`; `room_joined` and `offer` follow at once. Our offers begin with four fixed
 //! slots: microphone, camera, screen, screen sound.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::super::AppState;
 use super::super::auth::grant::{Grant, Role};
 use super::super::auth::registry::Ticket;
 use super::super::auth::shown::Shown;
+use super::super::calls::Calls;
+use super::super::limits::TokenBucket;
 use super::envelope::{self, Envelope, Fields};
 use super::gryt_documented::sdp;
 use super::seat::{self, Failure, Seat, Words};
 use super::socket::{Ending, Socket};
 use super::{CANDIDATE_MAX, ID_MAX, ROOM_MAX, TOKEN_MAX, wishes};
 use crate::base::format::MediaKind;
-use crate::room::api::{CloseReason, Dialect, JoinError, JoinRequest, Joined, Notice, StreamNames};
+use crate::room::api::{CloseReason, Dialect, JoinError, JoinRequest, Joined, MediaState, Notice, StreamNames};
 use crate::runtime::clock;
 use crate::session::negotiate::{Policy, Role as MediaRole};
+
+/// How often somebody may say that he is still there.
+const PRESSES_PER_S: u32 = 1;
+/// So often at once.
+const PRESSES_BURST: u32 = 5;
 
 const POLICY: Policy = Policy {
     server_offers_first: true,
@@ -30,11 +39,12 @@ const POLICY: Policy = Policy {
 /// Serves a client whose first message was `client_join`.
 pub async fn run(socket: Socket, state: AppState, first: Envelope) {
     let ending = match join(&state, &socket.shown, &first).await {
-        Ok((joined, user_id)) => {
+        Ok(Entry { joined, room, user_id }) => {
             let seat = Seat { control: state.control.clone(), peer: joined.peer };
+            let words = Gryt::new(&state, room);
             let welcome = welcome(&state, user_id.as_deref()).to_string();
             match socket.send(envelope::text("room_joined", welcome)) {
-                Ok(()) => return seat::serve(socket, seat, joined.into_notices(), Gryt).await,
+                Ok(()) => return seat::serve(socket, seat, joined.into_notices(), words).await,
                 Err(ending) => ending,
             }
         }
@@ -46,7 +56,14 @@ pub async fn run(socket: Socket, state: AppState, first: Envelope) {
     socket.close(ending).await;
 }
 
-async fn join(state: &AppState, shown: &Shown, envelope: &Envelope) -> Result<(Joined, Option<String>), Ending> {
+/// A successful join.
+struct Entry {
+    joined: Joined,
+    room: String,
+    user_id: Option<String>,
+}
+
+async fn join(state: &AppState, shown: &Shown, envelope: &Envelope) -> Result<Entry, Ending> {
     let invalid = |sentence: String| {
         Ending::error(1008, "join refused", "bad-join", format!("Join validation failed: {sentence}"))
     };
@@ -82,7 +99,8 @@ async fn join(state: &AppState, shown: &Shown, envelope: &Envelope) -> Result<(J
         stream_names: StreamNames::Publisher,
         capabilities: grant.capabilities,
     };
-    let joined = state.control.join(request).map_err(|error| match &error {
+    let hidden = user_id.as_ref().and_then(|user_id| state.registry.hidden_from(room, user_id)).unwrap_or_default();
+    let joined = state.control.join_hiding(request, hidden).map_err(|error| match &error {
         JoinError::Full { taken, seats } => {
             let sentence =
                 format!("Sorry, there are no seats left in this voice server ({taken}/{seats}). Try again later.");
@@ -90,13 +108,16 @@ async fn join(state: &AppState, shown: &Shown, envelope: &Envelope) -> Result<(J
         }
         other => seat::refused(other),
     })?;
-    Ok((joined, user_id))
+    Ok(Entry { joined, room: room.to_owned(), user_id })
 }
 
-/// What `room_joined` says. Only what we keep to is promised: no call_alone_timeout_seconds. Without a cap on what may be
-/// sent there is none in it: clients would take 0 for one.
+/// What `room_joined` says. Without a cap on what may be sent there is none in it: clients would take 0 for one.
 fn welcome(state: &AppState, user_id: Option<&str>) -> Value {
-    let mut welcome = json!({"message": "Successfully joined room", "iceServers": state.ice_servers(user_id)});
+    let mut welcome = json!({
+        "message": "Successfully joined room",
+        "call_alone_timeout_seconds": state.config.dialects.call_alone_timeout.as_secs(),
+        "iceServers": state.ice_servers(user_id),
+    });
     if let Some(kbps) = state.config.ingest.max_kbps {
         welcome["max_ingest_kbps"] = json!(kbps);
     }
@@ -108,7 +129,19 @@ pub fn room_error(sentence: &str) -> String {
     envelope::text("room_error", sentence)
 }
 
-struct Gryt;
+struct Gryt {
+    calls: Arc<Calls>,
+    room: String,
+    /// Of `still_here`: a person presses a button.
+    presses: TokenBucket,
+}
+
+impl Gryt {
+    fn new(state: &AppState, room: String) -> Self {
+        let presses = TokenBucket::new(clock::now(), PRESSES_PER_S, PRESSES_BURST);
+        Self { calls: Arc::clone(&state.calls), room, presses }
+    }
+}
 
 impl Words for Gryt {
     fn heard(&mut self, seat: &Seat, text: &str) -> Result<Vec<String>, Failure> {
@@ -120,6 +153,12 @@ impl Words for Gryt {
                 line.map_or(Ok(()), |line| seat.control.candidate(seat.peer, line))?;
             }
             "renegotiate" => seat.control.renegotiate(seat.peer)?,
+            "still_here" => {
+                let now = clock::now();
+                if self.presses.take(now) {
+                    self.calls.still_here(now, &self.room);
+                }
+            }
             "video_demand" => wishes::video_demand(seat, &data)?,
             "set_layer" => wishes::set_layer(seat, &data)?,
             "offer" => {
@@ -137,15 +176,19 @@ impl Words for Gryt {
         Ok(Vec::new())
     }
 
-    fn told(&mut self, notice: Notice) -> Option<String> {
-        match notice {
-            Notice::Offer { sdp } => Some(envelope::text("offer", json!({"type": "offer", "sdp": sdp}).to_string())),
-            Notice::VideoWanted(wanted) => {
-                Some(envelope::text("video_wanted", wishes::video_wanted(&wanted).to_string()))
+    fn told(&mut self, seat: &Seat, notice: Notice) -> Vec<String> {
+        let (event, data) = match notice {
+            Notice::Media(MediaState::Disconnected) => {
+                // The client cannot restart ICE by itself: it only answers. One that is gone meanwhile needs none.
+                let _ = seat.control.restart_ice(seat.peer);
+                return Vec::new();
             }
+            Notice::Offer { sdp } => ("offer", json!({"type": "offer", "sdp": sdp})),
+            Notice::VideoWanted(wanted) => ("video_wanted", wishes::video_wanted(&wanted)),
             // The app learns of people from its own server and of tracks from the msid.
-            _ => None,
-        }
+            _ => return Vec::new(),
+        };
+        vec![envelope::text(event, data.to_string())]
     }
 
     fn error(&self, _code: &'static str, sentence: &str) -> String {

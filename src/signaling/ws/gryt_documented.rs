@@ -139,22 +139,8 @@ impl Words for Documented {
         }
     }
 
-    fn told(&mut self, notice: Notice) -> Option<String> {
-        let (event, data) = match notice {
-            Notice::Offer { sdp } => ("offer", json!({"type": "offer", "sdp": sdp})),
-            Notice::NeedsOffer { track_count } => ("renegotiate", json!({"trackCount": track_count})),
-            Notice::Tracks(tracks) => ("tracks", json!({"tracks": tracks.iter().map(track).collect::<Vec<_>>()})),
-            Notice::PeerJoined(info) => ("user-joined", person(&info)),
-            Notice::PeerUpdated(info) => ("user-updated", person(&info)),
-            Notice::PeerLeft(info) => ("user-left", json!({"userId": info.user_id})),
-            Notice::Speaker(info) => ("speaker", json!({"userId": info.map(|info| info.user_id.clone())})),
-            Notice::Media(MediaState::Connected) => ("media", json!({"state": "connected"})),
-            Notice::Media(MediaState::Disconnected) => ("media", json!({"state": "disconnected"})),
-            Notice::Quality(tracks) => ("quality", json!({"tracks": tracks.iter().map(quality).collect::<Vec<_>>()})),
-            Notice::VideoWanted(wanted) => ("video_wanted", wishes::video_wanted(&wanted)),
-            Notice::Closed(_) => return None,
-        };
-        Some(envelope::object(event, data))
+    fn told(&mut self, _seat: &Seat, notice: Notice) -> Vec<String> {
+        spoken(notice).into_iter().collect()
     }
 
     fn error(&self, code: &'static str, sentence: &str) -> String {
@@ -171,6 +157,25 @@ impl Words for Documented {
         };
         Some(envelope::object("closed", json!({"reason": word})))
     }
+}
+
+/// A notice in the words of the dialect, where it has some.
+fn spoken(notice: Notice) -> Option<String> {
+    let (event, data) = match notice {
+        Notice::Offer { sdp } => ("offer", json!({"type": "offer", "sdp": sdp})),
+        Notice::NeedsOffer { track_count } => ("renegotiate", json!({"trackCount": track_count})),
+        Notice::Tracks(tracks) => ("tracks", json!({"tracks": tracks.iter().map(track).collect::<Vec<_>>()})),
+        Notice::PeerJoined(info) => ("user-joined", person(&info)),
+        Notice::PeerUpdated(info) => ("user-updated", person(&info)),
+        Notice::PeerLeft(info) => ("user-left", json!({"userId": info.user_id})),
+        Notice::Speaker(info) => ("speaker", json!({"userId": info.map(|info| info.user_id.clone())})),
+        Notice::Media(MediaState::Connected) => ("media", json!({"state": "connected"})),
+        Notice::Media(MediaState::Disconnected) => ("media", json!({"state": "disconnected"})),
+        Notice::Quality(tracks) => ("quality", json!({"tracks": tracks.iter().map(quality).collect::<Vec<_>>()})),
+        Notice::VideoWanted(wanted) => ("video_wanted", wishes::video_wanted(&wanted)),
+        Notice::Closed(_) | Notice::Published(_) | Notice::Unpublished(_) => return None,
+    };
+    Some(envelope::object(event, data))
 }
 
 /// The `error` event.
@@ -320,7 +325,7 @@ mod tests {
             stream_id: "s".into(),
             track_id: "t".into(),
         };
-        let text = Documented.told(Notice::Tracks([info].into())).unwrap();
+        let text = spoken(Notice::Tracks([info].into())).unwrap();
         let told: Value = serde_json::from_str(&text).unwrap();
         let one = json!({"mid": "3", "kind": "video", "source": "screen-audio", "userId": "u", "streamId": "s", "trackId": "t"});
         assert_eq!(told, json!({"event": "tracks", "data": {"tracks": [one]}}));
@@ -328,6 +333,6 @@ mod tests {
 
     #[test]
     fn silence_is_told_as_null() {
-        assert_eq!(Documented.told(Notice::Speaker(None)).unwrap(), r#"{"data":{"userId":null},"event":"speaker"}"#);
+        assert_eq!(spoken(Notice::Speaker(None)).unwrap(), r#"{"data":{"userId":null},"event":"speaker"}"#);
     }
 }

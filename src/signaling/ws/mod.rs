@@ -5,6 +5,10 @@ pub mod envelope;
 pub mod gryt;
 pub mod gryt_documented;
 pub mod seat;
+pub mod sfu_go;
+mod sfu_go_beat;
+mod sfu_go_frame;
+mod sfu_go_tracks;
 pub mod socket;
 pub mod switchboard;
 pub mod upgrade;
@@ -30,7 +34,7 @@ pub(super) const ROOM_MAX: usize = 256;
 /// Longest id of a user or server, and longest password.
 const ID_MAX: usize = 256;
 /// Longest name for people.
-const NAME_MAX: usize = 256;
+pub(super) const NAME_MAX: usize = 256;
 /// Longest token.
 pub(super) const TOKEN_MAX: usize = 16 << 10;
 /// Longest candidate line.
@@ -68,9 +72,20 @@ pub async fn client(State(state): State<AppState>, shown: Shown, upgrade: Upgrad
     })
 }
 
-/// `/server`: Gryt's control socket. Where rooms are closed, a server that may close more of them, and sign tokens for
-/// them, shows who it is.
-pub async fn server(State(state): State<AppState>, shown: Shown, upgrade: Upgrade) -> Response {
+/// `/server`: Gryt's control socket, or where it is.
+pub async fn server(state: State<AppState>, shown: Shown, upgrade: Upgrade) -> Response {
+    match state.config.dialects.control_port {
+        None => control(state, shown, upgrade).await,
+        Some(port) => {
+            let sentence = "servers connect to another port here; X-Gryt-Control-Port names it\n";
+            (StatusCode::FORBIDDEN, [("x-gryt-control-port", port.to_string())], sentence).into_response()
+        }
+    }
+}
+
+/// Gryt's control socket. Where rooms are closed, a server that may close more of them, and sign tokens for them, shows who
+/// it is.
+pub async fn control(State(state): State<AppState>, shown: Shown, upgrade: Upgrade) -> Response {
     if let Err(denied) = state.door.admit_server(&shown).await {
         return denied.into_response();
     }
@@ -79,24 +94,28 @@ pub async fn server(State(state): State<AppState>, shown: Shown, upgrade: Upgrad
     })
 }
 
-/// `/ws`: Switchboard. With `userId` in the query it would be SFU-Go.
+/// `/ws`: Switchboard, or SFU-Go where the query says who comes.
 pub async fn ws(
     State(state): State<AppState>,
     Query(query): Query<std::collections::HashMap<String, String>>,
     shown: Shown,
     upgrade: Upgrade,
 ) -> Response {
-    if query.contains_key("userId") {
-        let sentence =
-            "The SFU-Go protocol (/ws?userId=) is not spoken yet; use /ws for Switchboard or /client for Gryt.\n";
-        return (StatusCode::NOT_IMPLEMENTED, sentence).into_response();
-    }
     if let Err(denied) = state.door.look(&shown).await {
         return denied.into_response();
     }
-    accept(state, upgrade, |socket, state| async move {
-        switchboard::run(Socket::new(socket, &state, Rate::CLIENT).showing(shown), state).await;
-    })
+    let word = |name: &str| query.get(name).cloned();
+    match (word("userId"), word("name")) {
+        (None, None) => accept(state, upgrade, |socket, state| async move {
+            switchboard::run(Socket::new(socket, &state, Rate::CLIENT).showing(shown), state, None).await;
+        }),
+        (user_id, name) => accept(state, upgrade, |socket, state| async move {
+            let caller = sfu_go::Caller { user_id: user_id.unwrap_or_default(), name };
+            let socket =
+                Socket::new(socket, &state, Rate::COUNTED).showing(shown).with_message_max(sfu_go::MESSAGE_MAX);
+            sfu_go_client(socket.with_pings(sfu_go::PING_INTERVAL, sfu_go::SILENCE_MAX), state, caller).await;
+        }),
+    }
 }
 
 fn accept<F>(state: AppState, upgrade: Upgrade, serve: impl FnOnce(Stream, AppState) -> F + Send + 'static) -> Response
@@ -118,6 +137,23 @@ where
         serve(socket, state).await;
         drop((open, place));
     })
+}
+
+async fn sfu_go_client(mut socket: Socket, state: AppState, caller: sfu_go::Caller) {
+    let first = match caller.user_id.is_empty() {
+        true => Err(Ending::error(1008, "Missing userId", "bad-join", "userId is missing in the query")),
+        false => socket.first(&state).await,
+    };
+    match first {
+        Ok(text) if switchboard::is_join(&text) => switchboard::run(socket, state, Some(text)).await,
+        Ok(text) => sfu_go::run(socket, state, caller, text).await,
+        Err(ending) => {
+            if let Some((code, sentence)) = &ending.error {
+                let _ = socket.send(sfu_go::error(code, sentence));
+            }
+            socket.close(ending).await;
+        }
+    }
 }
 
 async fn gryt_client(mut socket: Socket, state: AppState) {

@@ -11,7 +11,7 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{Interval, MissedTickBehavior, interval_at, timeout};
+use tokio::time::{Interval, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes, protocol::CloseFrame};
 
 use super::super::AppState;
@@ -36,6 +36,8 @@ const QUEUE_MESSAGES_MAX: usize = 512;
 const QUEUE_BYTES_MAX: usize = 8 << 20;
 /// How long the close handshake may take.
 const GOODBYE_WAIT: Duration = Duration::from_secs(2);
+/// RFC 6455 §7.4.1: "navigated away from a page", or it was closed.
+pub const GOING_AWAY: u16 = 1001;
 /// RFC 6455 §5.5: a control frame holds 125 bytes, two of them the code.
 const REASON_MAX: usize = 123;
 
@@ -51,6 +53,8 @@ impl Rate {
     pub const CLIENT: Self = Self { per_second: 50, burst: 200 };
     /// A Gryt server: it registers every room of its own at once.
     pub const SERVER: Self = Self { per_second: 1000, burst: 20_000 };
+    /// A client whose dialect drops what is too much with an error, and does so far below this.
+    pub const COUNTED: Self = Self { per_second: 500, burst: 2000 };
 }
 
 /// How a connection ends: the close code, its reason, and an error to say before it.
@@ -155,6 +159,7 @@ pub struct Socket {
     bucket: TokenBucket,
     pings: Interval,
     pong_timeout: Duration,
+    message_max: usize,
     heard: Instant,
     counters: Arc<SocketCounters>,
 }
@@ -207,20 +212,29 @@ impl Socket {
         let (sink, stream) = socket.split();
         let (outbox, outgoing) = Outbox::new();
         let now = clock::now();
-        let every = state.config.ping_interval;
-        let mut pings = interval_at(tokio::time::Instant::from_std(now) + every, every);
-        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             shown: Shown::default(),
             stream,
             writer: tokio::spawn(write(sink, outgoing, Arc::clone(&outbox.waiting))),
             outbox,
             bucket: TokenBucket::new(now, rate.per_second, rate.burst),
-            pings,
+            pings: pings(now, state.config.ping_interval),
             pong_timeout: state.config.pong_timeout,
+            message_max: MESSAGE_MAX,
             heard: now,
             counters: Arc::clone(&state.sockets),
         }
+    }
+
+    /// The same for a dialect with a limit of its own.
+    pub fn with_message_max(self, message_max: usize) -> Self {
+        Self { message_max, ..self }
+    }
+
+    /// The same for a dialect with times of its own: between pings, and of silence that ends it.
+    pub fn with_pings(self, every: Duration, pong_timeout: Duration) -> Self {
+        let pings = pings(self.heard, every);
+        Self { pings, pong_timeout, ..self }
     }
 
     /// The same with a token that came with the upgrade.
@@ -234,10 +248,11 @@ impl Socket {
             let frame = tokio::select! {
                 frame = self.stream.next() => frame,
                 _ = self.pings.tick() => {
-                    if let Err(ending) = self.ping() {
-                        return Incoming::End(ending);
-                    }
+                    self.outbox.push_frame(Message::Ping(Default::default()));
                     continue;
+                }
+                () = sleep_until((self.heard + self.pong_timeout).into()) => {
+                    return Incoming::End(Ending::quiet(4000, "ping timeout"));
                 }
             };
             match frame {
@@ -293,6 +308,9 @@ impl Socket {
             Message::Text(text) => text,
             // Some clients send JSON in binary frames; what is no text fails as JSON.
             Message::Binary(bytes) => String::from_utf8_lossy(&bytes).into_owned().into(),
+            Message::Close(Some(frame)) if u16::from(frame.code) == GOING_AWAY => {
+                return Some(Incoming::End(Ending::quiet(GOING_AWAY, "bye")));
+            }
             Message::Close(_) => return Some(Incoming::End(Ending::normal())),
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {
                 return (!self.bucket.take(self.heard)).then(too_many);
@@ -302,19 +320,17 @@ impl Socket {
         if !self.bucket.take(self.heard) {
             return Some(too_many());
         }
-        if text.len() > MESSAGE_MAX {
-            return Some(Incoming::End(too_big()));
+        if text.len() > self.message_max {
+            return Some(Incoming::End(too_big(self.message_max)));
         }
         Some(Incoming::Text(text))
     }
+}
 
-    fn ping(&mut self) -> Result<(), Ending> {
-        if clock::now().saturating_duration_since(self.heard) >= self.pong_timeout {
-            return Err(Ending::quiet(4000, "ping timeout"));
-        }
-        self.outbox.push_frame(Message::Ping(Default::default()));
-        Ok(())
-    }
+fn pings(from: Instant, every: Duration) -> Interval {
+    let mut pings = interval_at(tokio::time::Instant::from_std(from) + every, every);
+    pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    pings
 }
 
 async fn write(
@@ -339,17 +355,17 @@ async fn write(
 }
 
 fn too_many() -> Incoming {
-    let sentence = "too many messages; at most 50 per second are allowed";
+    let sentence = "too many messages; send fewer per second";
     Incoming::End(Ending::error(1008, "too many messages", "rate-limited", sentence))
 }
 
-fn too_big() -> Ending {
-    let sentence = format!("the message is too big; at most {MESSAGE_MAX} bytes are allowed");
+fn too_big(max: usize) -> Ending {
+    let sentence = format!("the message is too big; at most {max} bytes are allowed");
     Ending::error(1009, "message too big", "too-big", sentence)
 }
 
 fn broken(error: &Error) -> Ending {
-    if matches!(error, Error::Capacity(_)) { too_big() } else { Ending::quiet(1002, "protocol error") }
+    if matches!(error, Error::Capacity(_)) { too_big(FRAME_MAX) } else { Ending::quiet(1002, "protocol error") }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! `peerLeft` `error`, ours: `offer`. An error never ends the connection.
 
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::super::AppState;
 use super::super::auth::grant::Role;
@@ -23,10 +24,20 @@ const POLICY: Policy = Policy {
     role: MediaRole::Participant,
 };
 
-/// Serves a connection from its first message on.
-pub async fn run(mut socket: Socket, state: AppState) {
+/// Whether a first message is this dialect's: SFU-Go's has its fields one deeper.
+pub fn is_join(text: &str) -> bool {
+    let message = parse(text).unwrap_or_default();
+    message.get("data").is_none() && message.get("roomId").is_some()
+}
+
+/// Serves a connection from its first message on, which may have been read already.
+pub async fn run(mut socket: Socket, state: AppState, mut first: Option<Utf8Bytes>) {
     let ending = loop {
-        let text = match socket.first(&state).await {
+        let text = match first.take() {
+            Some(text) => Ok(text),
+            None => socket.first(&state).await,
+        };
+        let text = match text {
             Ok(text) => text,
             Err(ending) => break ending,
         };
@@ -104,15 +115,15 @@ impl Words for Switchboard {
         }
     }
 
-    fn told(&mut self, notice: Notice) -> Option<String> {
+    fn told(&mut self, _seat: &Seat, notice: Notice) -> Vec<String> {
         let message = match notice {
             Notice::Offer { sdp } => json!({"type": "offer", "sdp": sdp}),
             Notice::PeerJoined(info) => json!({"type": "peerJoined", "peerId": info.wire_id}),
             Notice::PeerLeft(info) => json!({"type": "peerLeft", "peerId": info.wire_id}),
             // The dialect has no word for the rest, and its clients fail on types they do not know.
-            _ => return None,
+            _ => return Vec::new(),
         };
-        Some(message.to_string())
+        vec![message.to_string()]
     }
 
     fn error(&self, _code: &'static str, sentence: &str) -> String {

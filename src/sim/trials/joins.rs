@@ -164,16 +164,6 @@ pub fn crowd(seed: u64, viewers: usize, is_fresh: bool) -> CrowdResult {
     }
     stage.world.run_for(Duration::from_secs(3));
     let keyframes = stage.keyframes_asked(since);
-    {
-        let publisher = stage.publisher;
-        let asked = stage.world.act(publisher, |_, peer: &mut StrPeer| {
-            peer.keyframes_asked
-                .iter()
-                .filter(|(at, _)| *at >= since)
-                .map(|(at, rid)| (*at - since, rid.clone()))
-                .collect::<Vec<_>>()
-        });
-    }
     let broken = |viewer: &PeerNo| stage.screen(*viewer, |screen| screen.broken).unwrap_or_default();
     let broken = crowd.iter().map(broken).sum();
     let mut firsts: Vec<Duration> = crowd.iter().filter_map(|viewer| started(&mut stage, *viewer).first).collect();
