@@ -291,7 +291,7 @@ async fn new_tracks_are_told_asked_for_once_and_named_by_their_publisher() {
     let names: Vec<&str> = answer.lines().filter_map(|line| line.strip_prefix("a=msid:")).collect();
     let named = |track: &str| format!("{ana_id} {track}_to_{bo_id}");
     assert_eq!(names, [named("t-0-0"), named("t-1-0")]);
-    let mut added = vec![bo.hear_named("track-added").await, bo.hear_named("track-added").await];
+    let mut added = [bo.hear_named("track-added").await, bo.hear_named("track-added").await];
     added.sort_by_key(|message| message["data"]["kind"].to_string());
     assert_eq!(added[1]["data"]["trackId"], available["trackId"]);
     assert_eq!(added[1]["data"]["streamId"], json!(ana_id));

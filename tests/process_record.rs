@@ -45,8 +45,8 @@ fn server(directory: &Directory, more: &[(&str, &str)]) -> Server {
 /// The sidecar of a recording, once its recording is over.
 fn sidecar(records: &Path, ending: &str) -> Value {
     wait_for("the end of a recording", || {
-        let path = std::fs::read_dir(records).ok()?.flatten().map(|entry| entry.path());
-        let path = path.filter(|path| path.extension().is_some_and(|it| it == ending)).next()?;
+        let mut path = std::fs::read_dir(records).ok()?.flatten().map(|entry| entry.path());
+        let path = path.find(|path| path.extension().is_some_and(|it| it == ending))?;
         let text: Value = serde_json::from_slice(&std::fs::read(path.with_extension("json")).ok()?).ok()?;
         (text["state"] != "recording").then_some(text)
     })

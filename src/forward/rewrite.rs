@@ -242,12 +242,13 @@ impl Rewriter {
         };
     }
 
-    /// The track goes on with its packet `seq`, and what came between it and the last one was withheld: numbers go on
-    /// without a gap, timestamps stay the publisher's. The highest number that came before.
-    pub fn resume(&mut self, seq: u64) -> Option<u64> {
+    /// The track goes on with packets of which `oldest` is the oldest and `seq` the first to go. Where some were withheld
+    /// before them, numbers go on with `seq` without a gap, timestamps stay the publisher's, and what is older comes too
+    /// late. The highest number that came before.
+    pub fn resume(&mut self, oldest: u64, seq: u64) -> Option<u64> {
         let last = *self.stretches.back()?;
         let before = self.next_seq;
-        if seq > before {
+        if oldest > before {
             let first_index = self.withheld.take().map_or(last.first_index + (before - last.from), |it| it.index);
             self.begin(last.encoding, seq, first_index, (last.shift, last.cut));
             self.next_seq = seq;

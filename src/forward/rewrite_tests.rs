@@ -47,10 +47,10 @@ fn what_was_withheld_before_it_goes_on_leaves_no_gap() {
         Some((numbers.index, numbers.shift.timestamp))
     };
     let (first, shift) = number(&mut rewriter, 100).expect("bound");
-    assert_eq!(rewriter.resume(101), Some(100), "nothing was withheld");
+    assert_eq!(rewriter.resume(101, 101), Some(100), "nothing was withheld");
     assert_eq!(number(&mut rewriter, 102), Some((first + 2, shift)), "what is lost keeps its number");
-    assert_eq!(rewriter.resume(500), Some(102));
-    assert_eq!(rewriter.resume(500), Some(499), "asked again it changes nothing");
+    assert_eq!(rewriter.resume(500, 500), Some(102));
+    assert_eq!(rewriter.resume(500, 500), Some(499), "asked again it changes nothing");
     assert_eq!(number(&mut rewriter, 500), Some((first + 3, shift)));
     assert_eq!(number(&mut rewriter, 300), None, "what was withheld has no number");
     assert_eq!(number(&mut rewriter, 101), Some((first + 1, shift)), "what was late has one");

@@ -162,7 +162,7 @@ mod tests {
         let file = fs::read(directory.join(&recovered.file)).unwrap();
         assert_eq!(file.len(), whole);
         assert_eq!(file[24..28], 9000u32.to_le_bytes());
-        assert_eq!(left_behind(&directory), [recovered.clone()], "its upload is still to begin");
+        assert_eq!(left_behind(&directory), std::slice::from_ref(&recovered), "its upload is still to begin");
         let (finished, thread) = start(directory.clone(), None).unwrap();
         drop(finished);
         thread.join().unwrap();

@@ -316,7 +316,7 @@ impl Downlink {
 
     /// A probe may go faster than the pacer does.
     fn may_send(&mut self, now: Instant) -> bool {
-        let has_room = |probe: &mut RunningProbe| probe.chosen_bytes < probe.bytes && probe.pacer.has_room(now);
+        let has_room = |probe: &mut RunningProbe| probe.chosen_bytes < probe.bytes * 5 / 4 && probe.pacer.has_room(now);
         self.probe.as_mut().is_some_and(has_room) || self.pacer.has_room(now)
     }
 }
@@ -468,8 +468,9 @@ mod tests {
         let (mut downlink, now) = measured(clock::now());
         pace(&mut downlink, now, &[false; 60]);
         assert!(!downlink.is_padding_due(now) && downlink.probe.is_some(), "there is something better than padding");
-        // 15 ms of 3 Mbit/s.
-        assert_eq!(waiting(&mut downlink, now).len(), 6);
+        // 15 ms of 3 Mbit/s, and a little.
+        let left = waiting(&mut downlink, now).len();
+        assert!((6..=8).contains(&left), "{left}");
         assert_eq!(waiting(&mut downlink, now + 3 * MS).len(), 0);
     }
 

@@ -193,11 +193,12 @@ impl Egress {
         left_out
     }
 
-    /// An m-line gets its track from the packet `seq` on, and maybe not what came before: that was withheld and leaves no
-    /// gap. The highest number it had, if it is bound.
-    pub fn resume(&mut self, mline: u16, track: TrackKey, seq: u64) -> Option<u64> {
+    /// An m-line gets packets of its track, and maybe not what came before: that was withheld and leaves no gap, see
+    /// [`Rewriter::resume`](crate::forward::rewrite::Rewriter::resume). The highest number it had, if it is bound.
+    pub fn resume(&mut self, mline: u16, track: TrackKey, planned: &[Fresh]) -> Option<u64> {
         let slot = slot_mut(&mut self.slots, mline).filter(|slot| slot.track == Some(track))?;
-        slot.rewriter.resume(seq)
+        let oldest = planned.iter().map(|fresh| fresh.seq).min()?;
+        slot.rewriter.resume(oldest, planned.first()?.seq)
     }
 
     /// Writes an admitted packet with its padding, which is remembered for the case that it is asked for again. `packet`

@@ -308,8 +308,7 @@ impl WorkerCore {
 /// the pre-roll he has had.
 fn resume(egress: &mut Egress, mline: u16, track: &Track, preroll: u8) -> usize {
     let planned = track.planned();
-    let Some(first) = planned.iter().map(|fresh| fresh.seq).min() else { return 0 };
-    let Some(had) = egress.resume(mline, track.key, first) else { return 0 };
+    let Some(had) = egress.resume(mline, track.key, planned) else { return 0 };
     planned.get(..usize::from(preroll)).unwrap_or(planned).partition_point(|fresh| fresh.seq <= had)
 }
 

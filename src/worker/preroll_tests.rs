@@ -245,11 +245,13 @@ impl Hall {
 
     fn fault_of(&self, got: &[(u64, u64)], listener: u32, voice: u32) -> Option<String> {
         let whose = format!("{listener} of {voice}");
-        // Who has just come and begins with what is late did not get what had come before it: his own numbers have a hole.
-        let begins_late = got.first().is_some_and(|(_, seq)| self.late.contains(&(voice, *seq)));
+        // Who has just come and begins with what is late, or gets that after his first, did not get what had come between:
+        // his own numbers have a hole.
+        let is_late = |seq: u64| self.late.contains(&(voice, seq));
+        let begins_late = |seq: u64| got.first().is_some_and(|(_, first)| seq <= *first && is_late(seq));
         for pair in got.windows(2) {
             let [(before, _), (index, seq)] = [pair[0], pair[1]];
-            if index < before && !self.late.contains(&(voice, seq)) {
+            if index < before && !is_late(seq) {
                 return Some(format!("{whose}: {seq} by {index} after {before}"));
             }
         }
@@ -262,7 +264,7 @@ impl Hall {
             }
             let between = |set: &BTreeSet<(u32, u64)>| set.range((voice, earlier + 1)..(voice, seq)).count() as u64;
             let missing = between(&self.lost) + between(&self.late);
-            if index - before - 1 > missing && !(begins_late && before == got[0].0) {
+            if index - before - 1 > missing && !begins_late(earlier) {
                 let sent: Vec<_> = got.iter().skip_while(|it| **it != pair[0]).take(6).collect();
                 return Some(format!(
                     "{whose}: {seq} by {index} follows {earlier} by {before}, {missing} missed {sent:?}"

@@ -13,7 +13,7 @@ use super::loss::LossBased;
 use super::probes::{Probes, tag};
 use super::queue::Queue;
 use super::sent::{SentLog, SentPacket};
-use super::told::ToldRate;
+use super::told::Told;
 use super::trendline::{Trendline, Usage};
 use super::wall::{Verdict, Wall};
 use super::{ESTIMATE_MAX_BPS, ESTIMATE_MIN_BPS, Probe, Sending};
@@ -34,10 +34,6 @@ const RETURN_SHARE: f64 = 0.5;
 /// After an outage there is no faster pacing for so long: all that waited would fill the path's queue at once.
 const RETURN_US: u64 = 1_000_000;
 
-/// As long as no probe was measured, neither is there in the beginning: what is kept for who joins may be more than a second of a
-/// slow path.
-const NEW_US: u64 = 1_000_000;
-
 /// Two reports of arrival that are so far apart, while we sent without a pause, enclose an outage that we did not notice.
 const ARRIVAL_GAP_US: i64 = 500_000;
 
@@ -54,7 +50,7 @@ const REFERENCE_US: i64 = crate::wire::rtcp::TWCC_REFERENCE_US as i64;
 const CALM_QUEUE_US: u64 = 30_000;
 
 /// A probe goes above what is wanted by this, so that the estimate leaves the allocation some room.
-const GOAL_FACTOR: f64 = 1.2;
+const GOAL_FACTOR: f64 = 1.4;
 
 /// Beside others who fill the queue, and where media met the end of the path lately, bursts leave more slowly: what they add
 /// to the queue overflows it, or is taken for its end.
@@ -71,11 +67,11 @@ const PROVED_AFTER_US: u64 = 1_500_000;
 /// And only what lasts: longer than what is kept for who joins takes on its way.
 const PROVED_FOR_US: u64 = 1_000_000;
 
-/// What is told of differs from what was sent by no more than this where nothing is held up for longer than before.
-const OWN_CHOICE: f64 = 0.15;
-
 /// Jitter beyond this hides whether a burst was held up.
 const NOISE_US_MAX: f64 = 13_000.0;
+
+/// Loss is taken for that of full queues beyond this multiple of what is lost whatever is sent: samples are small.
+const INHERENT_FACTOR: f64 = 1.5;
 
 /// Weight of a new sample of the round trip.
 const RTT_GAIN: f64 = 0.125;
@@ -89,15 +85,10 @@ pub struct Control {
     queue: Queue,
     acked: AckedRate,
     busy: BusyRate,
-    /// What was told of as having arrived, by our own clock: a peer that claims more than that has it wrong.
-    told: ToldRate,
-    /// The rate at which it was sent, with what was lost.
-    sent: ToldRate,
+    told: Told,
     /// Since when more than the estimate gets through.
     exceeded_since_us: Option<u64>,
     wall: Wall,
-    /// Until when nothing is known of the path but what it is taken to carry; not after the first probe.
-    new_until_us: Option<u64>,
     /// Of the last packet that arrived.
     arrived_us: i64,
     aimd: Aimd,
@@ -144,11 +135,9 @@ impl Control {
             queue: Queue::default(),
             acked: AckedRate::default(),
             busy: BusyRate::default(),
-            told: ToldRate::default(),
-            sent: ToldRate::default(),
+            told: Told::default(),
             exceeded_since_us: None,
             wall: Wall::default(),
-            new_until_us: None,
             arrived_us: 0,
             aimd: Aimd::new(now_us, start_bps),
             loss: LossBased::new(),
@@ -205,15 +194,13 @@ impl Control {
             }
         }
         let Some(newest) = newest else { return };
-        self.told.push(now_us, told_bytes);
-        self.sent.push(newest.sent_us, told_bytes + lost_bytes);
+        self.told.push((now_us, told_bytes), (newest.sent_us, told_bytes + lost_bytes));
         self.unanswered_since_us = None;
         let rtt_us = now_us.saturating_sub(newest.sent_us) as f64;
         self.rtt_us = Some(self.rtt_us.map_or(rtt_us, |smoothed| smoothed + RTT_GAIN * (rtt_us - smoothed)));
         self.queue.update(now_us, self.aimd.is_competing());
         self.probes.set_noise(self.queue.noise_us());
         if is_first {
-            self.new_until_us = Some(now_us + NEW_US);
             self.probes.start(now_us, self.start_bps, self.goal_bps);
         }
         if let Some(outage) = self.outage.take() {
@@ -289,8 +276,7 @@ impl Control {
     /// How much faster than what may be sent on the average bursts may leave; `None` before the first feedback.
     pub fn pacing_factor(&self, now_us: u64) -> Option<f64> {
         let has_met_end = self.aimd.decreased_us().is_some_and(|at| now_us.saturating_sub(at) < CAREFUL_US);
-        let is_new = self.new_until_us.is_some_and(|until_us| now_us < until_us);
-        let factor = if self.outage.is_some() || self.returning_until_us.is_some() || is_new {
+        let factor = if self.outage.is_some() || self.returning_until_us.is_some() {
             1.0
         } else if has_met_end || self.aimd.is_competing() {
             PACING_FACTOR_CAREFUL
@@ -423,9 +409,9 @@ impl Control {
             usage,
             acked_bps: self.acked.bps(),
             acked_least_bps: self.acked.least_bps(),
-            is_own_choice: self.is_own_choice(),
+            is_own_choice: self.told.is_own_choice(),
             busy_bps: self.busy.bps(self.arrived_us),
-            loss: self.loss.loss(),
+            loss: (self.loss.loss() - INHERENT_FACTOR * self.loss.inherent_loss()).max(0.0),
             queue_us: self.queue.queue_us(),
             rtt_us: self.rtt_us(),
             is_app_limited: self.is_app_limited(),
@@ -444,7 +430,6 @@ impl Control {
     }
 
     fn handle_probe(&mut self, now_us: u64, result: ProbeResult, usage: Usage) {
-        self.new_until_us = None;
         let before_bps = self.aimd.bps();
         let verdict = match self.queue.noise_us() > NOISE_US_MAX {
             true => Verdict::Believed(result.bps),
@@ -476,11 +461,6 @@ impl Control {
         let since_us = bps.map(|_| self.exceeded_since_us.unwrap_or(now_us));
         self.exceeded_since_us = since_us;
         bps.filter(|_| since_us.is_some_and(|since_us| now_us - since_us >= PROVED_FOR_US))
-    }
-
-    /// As much is told of as was sent: nothing is held up for longer than before.
-    fn is_own_choice(&self) -> bool {
-        self.told.bps().zip(self.sent.bps()).is_some_and(|(told, sent)| (told / sent.max(1.0) - 1.0).abs() < OWN_CHOICE)
     }
 
     fn outage_due_us(&self) -> Option<u64> {

@@ -1,13 +1,44 @@
 //! A rate of what comes in lumps: all that one feedback tells of at once.
 //!
-//! Owns: one window. Promises: a few words of memory, work per feedback and not per packet. Forbids: clocks.
+//! Owns: two windows. Promises: a few words of memory, work per feedback and not per packet. Forbids: clocks.
 
 /// Two to six feedbacks.
 const WINDOW_US: u64 = 300_000;
 
-/// The meter.
+/// What is told of differs from what was sent by no more than this where nothing is held up for longer than before.
+const OWN_CHOICE: f64 = 0.15;
+
+/// What feedback tells of, and how fast that was sent.
 #[derive(Debug, Default)]
-pub struct ToldRate {
+pub struct Told {
+    /// By our own clock: a peer that claims more than that has it wrong.
+    arrived: ToldRate,
+    /// With what was lost.
+    sent: ToldRate,
+}
+
+impl Told {
+    /// So many bytes arrived, told of now; so many were sent until then.
+    pub fn push(&mut self, (now_us, arrived_bytes): (u64, u64), (sent_us, sent_bytes): (u64, u64)) {
+        self.arrived.push(now_us, arrived_bytes);
+        self.sent.push(sent_us, sent_bytes);
+    }
+
+    /// What arrived.
+    pub fn bps(&self) -> Option<f64> {
+        self.arrived.bps()
+    }
+
+    /// As much is told of as was sent: nothing is held up for longer than before.
+    pub fn is_own_choice(&self) -> bool {
+        let rates = self.arrived.bps().zip(self.sent.bps());
+        rates.is_some_and(|(arrived, sent)| (arrived / sent.max(1.0) - 1.0).abs() < OWN_CHOICE)
+    }
+}
+
+/// One meter.
+#[derive(Debug, Default)]
+struct ToldRate {
     from_us: Option<u64>,
     bytes: u64,
     bps: Option<f64>,
@@ -15,7 +46,7 @@ pub struct ToldRate {
 
 impl ToldRate {
     /// So many bytes since the last time.
-    pub fn push(&mut self, at_us: u64, bytes: u64) {
+    fn push(&mut self, at_us: u64, bytes: u64) {
         let Some(from_us) = self.from_us else {
             self.from_us = Some(at_us);
             return;
@@ -29,7 +60,7 @@ impl ToldRate {
     }
 
     /// The rate in the last window.
-    pub fn bps(&self) -> Option<f64> {
+    fn bps(&self) -> Option<f64> {
         self.bps
     }
 }
