@@ -59,6 +59,7 @@ fn metrics_may_have_a_port_of_their_own_beside() {
 fn sfu_gos_settings_are_heeded() {
     let server =
         Server::with(&[("SFU_MAX_PEERS_PER_ROOM", "1"), ("INSTANCE_ID", "sfu-7"), ("DIALECT_ROOMS", "golive")]);
+    server.healthy();
     assert_eq!(server.json("/health")["instanceId"], "sfu-7");
     let mut ana = server.ws("/ws?userId=ana&name=Ana");
     ana.send(&json!({"type": "join", "data": {"roomId": "r"}}));
