@@ -245,10 +245,12 @@ impl Hall {
 
     fn fault_of(&self, got: &[(u64, u64)], listener: u32, voice: u32) -> Option<String> {
         let whose = format!("{listener} of {voice}");
-        // Who has just come and begins with what is late, or gets that after his first, did not get what had come between:
-        // his own numbers have a hole.
+        // Who has just come and begins with what is late did not get what had come between that and the rest: his own
+        // numbers have a hole.
         let is_late = |seq: u64| self.late.contains(&(voice, seq));
-        let begins_late = |seq: u64| got.first().is_some_and(|(_, first)| seq <= *first && is_late(seq));
+        let begins_late = |seq: u64| {
+            got.first().is_some_and(|first| is_late(first.1)) && got.iter().all(|it| it.1 > seq || is_late(it.1))
+        };
         for pair in got.windows(2) {
             let [(before, _), (index, seq)] = [pair[0], pair[1]];
             if index < before && !is_late(seq) {
