@@ -11,8 +11,8 @@ use heap_support::call::Call;
 use tramline::crypto::srtp::SrtpSuite;
 
 const SUBSCRIBERS: u32 = 10;
-/// Every list has grown to its size by then; reports, checks and keyframes came and went.
-const WARM_UP_MS: u64 = 10_000;
+/// Every list has grown to its size by then: reports, checks and keyframes came and went, and the estimates have settled.
+const WARM_UP_MS: u64 = 30_000;
 /// 50 packets of sound a second to ten subscribers, and 1,000, 500 or 250 of pictures as they wish.
 const MEASURED_MS: u64 = 26_000;
 

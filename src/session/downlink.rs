@@ -20,8 +20,9 @@ use crate::wire::rtp_ext::AbsSendTime;
 const WAIT_MAX: Duration = Duration::from_millis(500);
 /// Packets that wait at most: three seconds of 4 Mbit/s. What comes then is left out, and video goes on with a keyframe.
 const WAITING_MAX: usize = 1024;
-/// Memory taken at once for those, where anything ever waits: a keyframe, so that the queue of most never grows.
-const WAITING_RESERVED: usize = 128;
+/// Memory taken at once for those, where anything ever waits: a large keyframe, so that the queue of
+/// most never grows.
+const WAITING_RESERVED: usize = 256;
 /// Retransmissions that wait at most; who asks for more asks again.
 const RESENDS_MAX: usize = 256;
 /// What a peer's line is taken to carry as long as nobody has measured it.
