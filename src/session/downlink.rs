@@ -147,8 +147,9 @@ impl Downlink {
         let drain = self.waiting_bytes as f64 * 8.0 / WAIT_MAX.as_secs_f64();
         // What is kept for who joins is paced before anything is known.
         let unknown = self.has_backlog().then(|| self.estimator.estimate_bps());
-        // What is sent in any case gains nothing by waiting, whatever the estimate says.
-        let sent = (self.sent_bps as f64 * self.estimator.pacing_factor().unwrap_or(PACING_FACTOR)) as u64;
+        // What is sent in any case gains nothing by waiting, whatever the estimate says, unless the path is broken.
+        let is_broken = self.estimator.pacing_factor().is_some_and(|factor| factor <= 1.0);
+        let sent = (self.sent_bps as f64 * if is_broken { 1.0 } else { PACING_FACTOR }) as u64;
         let rate = self.estimator.pacing_bps().or(unknown).map(|bps| bps.max(sent).max(drain as u64));
         self.pacer.set_rate(now, rate);
     }
