@@ -108,7 +108,8 @@ fn lost_packets_leave_the_length_as_it_was() {
     assert_eq!(bad.status, 200, "{}", bad.body);
     publisher.done();
     assert_eq!(server.request("DELETE", &publisher.session, "", "").status, 200);
-    assert!(server.discards("impaired") > 20, "it was a bad network");
+    // One in twenty of some four hundred.
+    assert!(server.discards("impaired") > 5, "it was a bad network");
     for ending in ["ivf", "ogg"] {
         sidecar(&directory.records(), ending);
         let path = clip::only(&directory.records(), ending);
